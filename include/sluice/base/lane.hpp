@@ -1,0 +1,100 @@
+// A lane: one run queue and one timer wheel, driven by exactly one thread at a time. Everything
+// that belongs to an exchange runs on its lane, so exchanges need no locks. Who drives it is
+// pluggable: a thread of its own (base/runtime), a network event loop, or the simulator.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "sluice/base/time.hpp"
+
+namespace sluice {
+
+/// Intrusive unit of work. The lane calls run(this) once and forgets it; whoever posted owns it.
+struct Job {
+  void (*run)(Job*) noexcept = nullptr;
+  Job* next = nullptr;
+};
+
+/// Told when work arrives from another thread while the driver may be asleep. Thread-safe.
+class Waker {
+ public:
+  virtual ~Waker() = default;
+  virtual void wake() noexcept = 0;
+};
+
+class Lane;
+
+/// A one-shot timer, embedded in its owner; re-armable; destroying it cancels it. Lane-only.
+class Timer {
+ public:
+  Timer() = default;
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+  ~Timer() { cancel(); }
+  /// Fires `fire(owner)` on the lane at or after `at` (resolution 1 ms, never early). Re-arming
+  /// an armed timer moves it.
+  void arm(Lane& lane, Instant at, void (*fire)(void* owner) noexcept, void* owner) noexcept;
+  void cancel() noexcept;
+  bool armed() const noexcept { return lane_ != nullptr; }
+
+ private:
+  friend class Lane;
+  friend class TimerWheel;
+  Lane* lane_ = nullptr;
+  Timer* next_ = nullptr;
+  Timer** link_ = nullptr;  // what points at us
+  std::uint64_t tick_ = 0;
+  std::uint8_t level_ = 0;
+  std::uint8_t slot_ = 0;
+  void (*fire_)(void*) noexcept = nullptr;
+  void* owner_ = nullptr;
+};
+
+class TimerWheel;
+
+class Lane {
+ public:
+  /// `clock` must outlive the lane.
+  explicit Lane(Clock& clock);
+  ~Lane();
+  Lane(const Lane&) = delete;
+  Lane& operator=(const Lane&) = delete;
+
+  /// The lane whose job is running on this thread, or null.
+  static Lane* current() noexcept;
+
+  /// Queues a job, from any thread, FIFO per poster. Wakes the driver if it may be asleep.
+  void post(Job& job) noexcept;
+  /// The same for a callable; allocates.
+  void post(std::move_only_function<void()> work);
+
+  Clock& clock() noexcept { return clock_; }
+  /// Time of the current turn: one clock read per turn of the loop. Lane-only.
+  Instant turn_time() const noexcept { return turn_time_; }
+
+  // Driver's side, one thread at a time.
+  void set_waker(Waker* waker) noexcept { waker_.store(waker, std::memory_order_release); }
+  /// Runs due timers and up to `limit` ready jobs; returns how many ran.
+  std::size_t run_ready(std::size_t limit = 256);
+  /// True when nothing is ready; afterwards a post() from elsewhere will call the waker.
+  bool prepare_to_sleep() noexcept;
+  /// When the earliest timer is due; kNever without one. May be early, never late.
+  Instant next_timer() const noexcept;
+
+ private:
+  friend class Timer;
+  bool take_incoming() noexcept;
+  Clock& clock_;
+  Instant turn_time_;
+  std::atomic<Job*> incoming_{nullptr};  // LIFO stack, reversed on take
+  std::atomic<bool> asleep_{false};
+  std::atomic<Waker*> waker_{nullptr};
+  Job* ready_head_ = nullptr;
+  Job* ready_tail_ = nullptr;
+  std::unique_ptr<TimerWheel> wheel_;
+};
+
+}  // namespace sluice

@@ -1,0 +1,84 @@
+// What the author of a flow writes: stages that prepare, and optionally commit or abort.
+#pragma once
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sluice/base/task.hpp"
+#include "sluice/flow/exchange.hpp"
+
+namespace sluice::flow {
+
+/// What a stage may change. Decides what must be durable before it runs (docs/concepts.md).
+enum class Effect : std::uint8_t {
+  none,      ///< reads and computes
+  store,     ///< adds mutations to the exchange's draft; nothing is written until the decision
+  external,  ///< may change something outside; an intent is durable before its prepare
+};
+
+/// How a prepare ended, when it did not fail.
+class Vote {
+ public:
+  enum class Kind : std::uint8_t { continue_, skip, route, done };
+  /// Join and go on. The default.
+  static Vote continue_() noexcept { return Vote(Kind::continue_); }
+  /// Go on without joining.
+  static Vote skip() noexcept { return Vote(Kind::skip); }
+  /// Join, and run these groups after the rest of the current one. No group: continue.
+  static Vote route(std::vector<std::string> groups) {
+    Vote vote(groups.empty() ? Kind::continue_ : Kind::route);
+    vote.groups_ = std::move(groups);
+    return vote;
+  }
+  /// Do not join; stop preparing; commit those that joined.
+  static Vote done() noexcept { return Vote(Kind::done); }
+
+  Vote() noexcept = default;
+  Kind kind() const noexcept { return kind_; }
+  const std::vector<std::string>& groups() const noexcept { return groups_; }
+
+ private:
+  explicit Vote(Kind kind) noexcept : kind_(kind) {}
+  Kind kind_ = Kind::continue_;
+  std::vector<std::string> groups_;
+};
+
+/// A stage. Implementations are shared by all exchanges: keep state in the Exchange.
+/// commit() and abort() may be called more than once for the same exchange (after a crash, or when
+/// retried): use exchange.token() as the idempotency key of what they call. A throw from any phase
+/// is a classified failure.
+class Stage {
+ public:
+  virtual ~Stage() = default;
+  virtual std::string_view name() const noexcept = 0;
+  virtual Effect effect() const noexcept { return Effect::none; }
+  /// True: prepare_task/commit_task/abort_task are used instead of the synchronous ones.
+  virtual bool asynchronous() const noexcept { return false; }
+  virtual bool has_commit() const noexcept { return false; }
+  virtual bool has_abort() const noexcept { return false; }
+  /// kNone: no limit of its own besides the exchange's deadline.
+  virtual Duration time_limit() const noexcept { return Duration::zero(); }
+
+  virtual Result<Vote> prepare(Exchange& exchange);
+  virtual Status commit(Exchange& exchange);
+  /// `prepared` is false when its prepare began and failed, or was cut off by a crash.
+  virtual Status abort(Exchange& exchange, bool prepared);
+
+  virtual Task<Result<Vote>> prepare_task(Exchange& exchange);
+  virtual Task<Status> commit_task(Exchange& exchange);
+  virtual Task<Status> abort_task(Exchange& exchange, bool prepared);
+};
+
+using StagePtr = std::shared_ptr<Stage>;
+
+/// A prepare-only, synchronous stage. `fn` may return Result<Vote> or Vote.
+StagePtr func(std::string name, std::function<Result<Vote>(Exchange&)> fn,
+              Effect effect = Effect::store);
+/// A prepare-only stage that may suspend.
+StagePtr task_func(std::string name, std::function<Task<Result<Vote>>(Exchange&)> fn,
+                   Effect effect = Effect::store);
+
+}  // namespace sluice::flow

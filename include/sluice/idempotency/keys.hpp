@@ -1,0 +1,132 @@
+// The life cycle of an idempotency key: claim → complete | release. In process first; the durable
+// row is written by the deciding Commit of whoever holds the claim. docs/concepts.md draws it.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "sluice/base/bytes.hpp"
+#include "sluice/base/lane.hpp"
+#include "sluice/base/namespace.hpp"
+#include "sluice/store/store.hpp"
+
+namespace sluice::idempotency {
+
+/// The length-prefixed scope of a key: (namespace, principal, command, version, key).
+Bytes make_scope(const Namespace& ns, std::string_view principal, std::string_view command,
+                 std::uint32_t version, std::string_view key);
+
+/// A completed key: what a duplicate gets. Immutable, shared.
+struct Cached {
+  Bytes reply;  ///< Reply::encode() bytes
+  Digest fingerprint{};
+  ExchangeId exchange;
+  WallTime stored_at{};
+  WallTime expires_at{};
+  bool expired(WallTime now) const noexcept { return now >= expires_at; }
+};
+
+class Keys;
+
+/// The right to run under a key; move-only. Destroyed without completed() or lost(), it releases.
+class Claim {
+ public:
+  Claim() = default;
+  Claim(Claim&&) noexcept;
+  Claim& operator=(Claim&&) noexcept;
+  ~Claim();
+  explicit operator bool() const noexcept { return keys_ != nullptr; }
+  const Bytes& scope() const noexcept;
+  ExchangeId exchange() const noexcept;
+
+  /// Adds to a deciding Commit what makes the reply durable with it: the precondition that nobody
+  /// else completed the key (name "idempotency_key") and the key row.
+  void complete_in(store::Commit& commit, ByteView reply) const;
+  /// Adds a durable claim (for exchanges with external effects): same precondition, claimed row.
+  void claim_in(store::Commit& commit) const;
+  /// After a durable claim, for complete_in: the row is ours with this token.
+  void claimed(std::uint64_t token) noexcept;
+  /// The deciding Commit is durable: wakes the waiters with the reply. Ends the claim.
+  void completed(Bytes reply);
+  /// Another node won: wakes the waiters with its reply. Ends the claim.
+  void lost(const store::KeyRow& winner);
+  /// Nothing took effect: the next waiter (or retry) runs as new. Ends the claim.
+  void release();
+
+ private:
+  friend class Keys;
+  Keys* keys_ = nullptr;
+  void* entry_ = nullptr;
+};
+
+struct Run {
+  Claim claim;
+};
+struct Replay {
+  std::shared_ptr<const Cached> cached;
+};
+struct InProgress {
+  ExchangeId exchange;
+  milliseconds retry_after{0};
+};
+struct Mismatch {};    ///< same key, other fingerprint
+struct ExpiredKey {};  ///< only where the command refuses expired keys
+using Claimed = std::variant<Run, Replay, InProgress, Mismatch, ExpiredKey>;
+
+/// What a command declares about its keys.
+struct KeyPolicy {
+  milliseconds ttl = std::chrono::hours(24);
+  bool wait = true;              ///< duplicates wait for the first; false: in_progress at once
+  milliseconds max_wait = seconds(30);
+  bool refuse_expired = false;   ///< an expired key is refused instead of run as new
+  bool fail_open = false;        ///< a failing store runs the command without the key
+};
+
+/// A claim on its way. The caller sets the upper fields, `lane` and `run`, and keeps it alive.
+/// A waiter that is cancelled must call Keys::forget.
+struct PendingClaim : Job {
+  Bytes scope;
+  Digest fingerprint{};
+  ExchangeId exchange;
+  KeyPolicy policy;
+  Instant deadline = kNever;  ///< waiting ends then with InProgress
+  Lane* lane = nullptr;
+  Result<Claimed> answer = Claimed{Mismatch{}};
+};
+
+struct KeysOptions {
+  std::size_t max_entries = 10'000;         ///< completed replies kept in memory
+  std::size_t max_bytes = 64 << 20;
+  std::size_t max_claims = 100'000;         ///< running claims; past it: overloaded
+  std::size_t shards = 16;
+};
+
+struct KeysStats {
+  std::uint64_t claims = 0, replays = 0, waits = 0, mismatches = 0, evicted = 0, running = 0,
+                entries = 0, bytes = 0;
+};
+
+/// Thread-safe. With a store, completed keys outlive the process; without one they live in memory
+/// within the bounds of KeysOptions.
+class Keys {
+ public:
+  Keys(Clock& clock, store::Store* store, KeysOptions options = {});
+  ~Keys();
+
+  /// Memory only, no allocation on a hit: the finished reply, if it is at hand.
+  std::shared_ptr<const Cached> lookup(ByteView scope) noexcept;
+  /// True: `answer` is there already. False: `run` is called on the lane when it is.
+  bool claim(PendingClaim& pending);
+  /// Takes a waiting claim back; true if `run` will not be called any more.
+  bool forget(PendingClaim& pending);
+  KeysStats stats() const noexcept;
+
+ private:
+  friend class Claim;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sluice::idempotency

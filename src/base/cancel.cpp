@@ -1,0 +1,38 @@
+#include "sluice/base/cancel.hpp"
+
+namespace sluice {
+
+void CancelListener::link(CancelScope& scope, void (*cancelled)(void*) noexcept,
+                          void* owner) noexcept {
+  unlink();
+  cancelled_ = cancelled;
+  owner_ = owner;
+  next_ = scope.head_;
+  link_ = &scope.head_;
+  if (next_ != nullptr) next_->link_ = &next_;
+  scope.head_ = this;
+}
+
+void CancelListener::unlink() noexcept {
+  if (link_ == nullptr) return;
+  *link_ = next_;
+  if (next_ != nullptr) next_->link_ = link_;
+  link_ = nullptr;
+  next_ = nullptr;
+}
+
+CancelScope::~CancelScope() {
+  while (head_ != nullptr) head_->unlink();
+}
+
+void CancelScope::cancel(FailureKind reason) noexcept {
+  if (cancelled()) return;
+  reason_ = reason;
+  while (head_ != nullptr) {
+    CancelListener* const listener = head_;
+    listener->unlink();
+    listener->cancelled_(listener->owner_);
+  }
+}
+
+}  // namespace sluice

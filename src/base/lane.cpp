@@ -1,0 +1,142 @@
+#include "sluice/base/lane.hpp"
+
+#include "base/timer_wheel.hpp"
+
+namespace sluice {
+namespace {
+
+thread_local Lane* current_lane = nullptr;
+
+constexpr std::int64_t kTickNs = 1'000'000;
+
+std::uint64_t tick_reached(Instant at) noexcept {
+  const std::int64_t ns = at.time_since_epoch().count();
+  return ns <= 0 ? 0 : static_cast<std::uint64_t>(ns / kTickNs);
+}
+std::uint64_t tick_not_before(Instant at) noexcept {
+  const std::int64_t ns = at.time_since_epoch().count();
+  return ns <= 0 ? 0 : static_cast<std::uint64_t>(ns / kTickNs + (ns % kTickNs != 0 ? 1 : 0));
+}
+
+struct FunctionJob : Job {
+  explicit FunctionJob(std::move_only_function<void()> w) : work(std::move(w)) {
+    run = [](Job* job) noexcept {
+      std::unique_ptr<FunctionJob> self(static_cast<FunctionJob*>(job));
+      self->work();
+    };
+  }
+  std::move_only_function<void()> work;
+};
+
+}  // namespace
+
+void Timer::arm(Lane& lane, Instant at, void (*fire)(void*) noexcept, void* owner) noexcept {
+  cancel();
+  lane_ = &lane;
+  fire_ = fire;
+  owner_ = owner;
+  lane.wheel_->insert(*this, tick_not_before(at));
+}
+
+void Timer::cancel() noexcept {
+  if (lane_ == nullptr) return;
+  lane_->wheel_->remove(*this);
+  lane_ = nullptr;
+}
+
+Lane::Lane(Clock& clock)
+    : clock_(clock), turn_time_(clock.now()), wheel_(std::make_unique<TimerWheel>()) {
+  wheel_->start_at(tick_reached(turn_time_));
+}
+
+Lane::~Lane() = default;
+
+Lane* Lane::current() noexcept { return current_lane; }
+
+void Lane::post(Job& job) noexcept {
+  if (current_lane == this) {
+    job.next = nullptr;
+    if (ready_tail_ != nullptr)
+      ready_tail_->next = &job;
+    else
+      ready_head_ = &job;
+    ready_tail_ = &job;
+    return;
+  }
+  Job* head = incoming_.load(std::memory_order_relaxed);
+  do {
+    job.next = head;
+  } while (!incoming_.compare_exchange_weak(head, &job, std::memory_order_seq_cst,
+                                            std::memory_order_relaxed));
+  if (asleep_.load(std::memory_order_seq_cst) && asleep_.exchange(false)) {
+    if (Waker* waker = waker_.load(std::memory_order_acquire)) waker->wake();
+  }
+}
+
+void Lane::post(std::move_only_function<void()> work) { post(*new FunctionJob(std::move(work))); }
+
+bool Lane::take_incoming() noexcept {
+  Job* stack = incoming_.exchange(nullptr, std::memory_order_seq_cst);
+  if (stack == nullptr) return false;
+  Job* last = stack;
+  Job* ordered = nullptr;
+  while (stack != nullptr) {
+    Job* following = stack->next;
+    stack->next = ordered;
+    ordered = stack;
+    stack = following;
+  }
+  if (ready_tail_ != nullptr)
+    ready_tail_->next = ordered;
+  else
+    ready_head_ = ordered;
+  ready_tail_ = last;
+  return true;
+}
+
+std::size_t Lane::run_ready(std::size_t limit) {
+  Lane* const outer = current_lane;
+  current_lane = this;
+  asleep_.store(false, std::memory_order_relaxed);
+  turn_time_ = clock_.now();
+  std::size_t ran = 0;
+  Timer* due = wheel_->advance(tick_reached(turn_time_));
+  if (due != nullptr) due->link_ = &due;  // `due` was returned by value; callbacks may unlink
+  while (due != nullptr) {
+    Timer* const timer = due;
+    due = timer->next_;
+    if (due != nullptr) due->link_ = &due;
+    timer->next_ = nullptr;
+    timer->link_ = nullptr;
+    timer->lane_ = nullptr;
+    timer->fire_(timer->owner_);
+    ++ran;
+  }
+  take_incoming();
+  while (ran < limit) {
+    if (ready_head_ == nullptr && !take_incoming()) break;
+    Job* const job = ready_head_;
+    ready_head_ = job->next;
+    if (ready_head_ == nullptr) ready_tail_ = nullptr;
+    job->run(job);
+    ++ran;
+  }
+  current_lane = outer;
+  return ran;
+}
+
+bool Lane::prepare_to_sleep() noexcept {
+  if (ready_head_ != nullptr) return false;
+  asleep_.store(true, std::memory_order_seq_cst);
+  if (incoming_.load(std::memory_order_seq_cst) == nullptr) return true;
+  asleep_.store(false, std::memory_order_relaxed);
+  return false;
+}
+
+Instant Lane::next_timer() const noexcept {
+  const std::uint64_t tick = wheel_->next_tick();
+  if (tick == UINT64_MAX) return kNever;
+  return Instant(Duration(static_cast<std::int64_t>(tick) * kTickNs));
+}
+
+}  // namespace sluice
