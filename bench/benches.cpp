@@ -1,0 +1,17 @@
+#include "bench/benches.hpp"
+
+#include <array>
+
+namespace sluice::bench {
+
+std::span<const Bench> benches() {
+  static constexpr std::array kBenches{
+      Bench{"flow", "in-memory two-phase transaction of four stages", bench_flow},
+      Bench{"durable", "durable transactions on SQLite, beside fdatasync and a bare loop", bench_durable},
+      Bench{"idempotency", "claim, complete and replay of idempotency keys", bench_idempotency},
+      Bench{"http", "commands over HTTP, beside a bare Beast echo", bench_http},
+  };
+  return kBenches;
+}
+
+}  // namespace sluice::bench

@@ -1,0 +1,126 @@
+#include "bench/http_load.hpp"
+
+#include <arpa/inet.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <stdexcept>
+
+#include "bench/report.hpp"
+
+namespace sluice::bench {
+namespace {
+
+int connect_to(std::uint16_t port) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+    throw std::runtime_error("cannot connect to 127.0.0.1:" + std::to_string(port));
+  const int one = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  return fd;
+}
+
+struct Connection {
+  int fd = -1;
+  std::string in;
+  double sent_at = 0;
+};
+
+// Bytes of the first whole response in `in`, or 0.
+std::size_t whole_response(const std::string& in) {
+  const auto head = in.find("\r\n\r\n");
+  if (head == std::string::npos) return 0;
+  std::size_t length = 0;
+  for (const char* name : {"Content-Length: ", "content-length: "})
+    if (const auto at = in.find(name); at != std::string::npos && at < head)
+      length = std::strtoul(in.c_str() + at + 16, nullptr, 10);
+  const std::size_t total = head + 4 + length;
+  return in.size() >= total ? total : 0;
+}
+
+}  // namespace
+
+LoadResult http_load(std::uint16_t port, int connections, double seconds,
+                     const std::function<std::string(std::uint64_t)>& request) {
+  LoadResult result;
+  std::vector<Connection> all(static_cast<std::size_t>(connections));
+  const int poll = epoll_create1(0);
+  std::uint64_t next = 0;
+  int in_flight = 0;
+  const Stopwatch watch;
+  const auto send_one = [&](Connection& c) {
+    const std::string bytes = request(next++);
+    c.sent_at = watch.wall();
+    if (::send(c.fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(bytes.size()))
+      throw std::runtime_error("short send to the server");
+    ++in_flight;
+  };
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    all[i].fd = connect_to(port);
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u64 = i;
+    epoll_ctl(poll, EPOLL_CTL_ADD, all[i].fd, &event);
+    send_one(all[i]);
+  }
+  std::vector<epoll_event> events(256);
+  char buffer[65536];
+  while (in_flight > 0) {
+    const int n = epoll_wait(poll, events.data(), static_cast<int>(events.size()), 10'000);
+    if (n <= 0) throw std::runtime_error("the server did not answer for ten seconds");
+    for (int e = 0; e < n; ++e) {
+      Connection& c = all[events[static_cast<std::size_t>(e)].data.u64];
+      const ssize_t got = read(c.fd, buffer, sizeof buffer);
+      if (got <= 0) throw std::runtime_error("the server closed a connection");
+      c.in.append(buffer, static_cast<std::size_t>(got));
+      const std::size_t size = whole_response(c.in);
+      if (size == 0) continue;
+      const double now = watch.wall();
+      --in_flight;
+      ++result.answered;
+      result.latency_us.push_back((now - c.sent_at) * 1e6);
+      if (c.in.compare(9, 1, "2") != 0) {
+        if (result.failed++ == 0) result.first_failure = c.in.substr(0, 400);
+      }
+      c.in.erase(0, size);
+      if (now < seconds) send_one(c);
+    }
+  }
+  result.seconds = watch.wall();
+  for (const auto& c : all) close(c.fd);
+  close(poll);
+  return result;
+}
+
+Child::Child(const std::function<int()>& body) : pid_(fork()) {
+  if (pid_ < 0) throw std::runtime_error("fork failed");
+  if (pid_ == 0) _exit(body());
+}
+
+Child::~Child() {
+  kill(pid_, SIGKILL);
+  waitpid(pid_, nullptr, 0);
+}
+
+double Child::cpu() const {
+  const std::string path = "/proc/" + std::to_string(pid_) + "/stat";
+  std::FILE* file = std::fopen(path.c_str(), "r");
+  if (file == nullptr) return 0;
+  unsigned long user = 0, system = 0;
+  const int got = std::fscanf(file, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+                              &user, &system);
+  std::fclose(file);
+  return got == 2 ? static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK)) : 0;
+}
+
+}  // namespace sluice::bench

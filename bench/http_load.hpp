@@ -1,0 +1,43 @@
+// A small HTTP/1.1 load generator: keep-alive connections on one thread, one request in flight on
+// each, over epoll. Measures what the server at the other end can do, so it does the least.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace sluice::bench {
+
+struct LoadResult {
+  std::uint64_t answered = 0;
+  std::uint64_t failed = 0;  ///< status other than 2xx, or a broken connection
+  double seconds = 0;
+  std::vector<double> latency_us;
+  std::string first_failure;  ///< head of the first answer that was not 2xx
+};
+
+/// Sends requests (made by `request(n)`, whole bytes on the wire) over `connections` connections to
+/// 127.0.0.1:`port` until `seconds` have passed, then waits for what is in flight.
+LoadResult http_load(std::uint16_t port, int connections, double seconds,
+                     const std::function<std::string(std::uint64_t)>& request);
+
+/// A child process; killed and reaped when it goes.
+class Child {
+ public:
+  /// Forks and runs `body`; its result is the exit status.
+  explicit Child(const std::function<int()>& body);
+  ~Child();
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  /// CPU seconds used so far, user and system.
+  double cpu() const;
+
+ private:
+  int pid_;
+};
+
+/// Serves bare Beast echoes (each request's body comes back) on a free port of the loopback; says
+/// the port through `on_ready`, and never returns.
+void bare_beast_echo(const std::function<void(std::uint16_t)>& on_ready);
+
+}  // namespace sluice::bench
