@@ -22,17 +22,22 @@ void CancelListener::unlink() noexcept {
 }
 
 CancelScope::~CancelScope() {
+  if (destroyed_ != nullptr) *destroyed_ = true;
   while (head_ != nullptr) head_->unlink();
 }
 
 void CancelScope::cancel(FailureKind reason) noexcept {
   if (cancelled()) return;
   reason_ = reason;
+  bool destroyed = false;
+  destroyed_ = &destroyed;
   while (head_ != nullptr) {
     CancelListener* const listener = head_;
     listener->unlink();
     listener->cancelled_(listener->owner_);
+    if (destroyed) return;
   }
+  destroyed_ = nullptr;
 }
 
 }  // namespace sluice

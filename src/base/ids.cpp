@@ -52,8 +52,8 @@ void IdSource::advance_past(std::uint64_t id) noexcept {
 }
 
 WallTime IdSource::time_of(std::uint64_t id) noexcept {
-  return WallTime(milliseconds(
-      static_cast<std::int64_t>(id >> (kNodeBits + kSequenceBits)) + kEpochMs));
+  return WallTime(
+      milliseconds(static_cast<std::int64_t>(id >> (kNodeBits + kSequenceBits)) + kEpochMs));
 }
 
 }  // namespace sluice

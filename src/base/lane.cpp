@@ -1,5 +1,7 @@
 #include "sluice/base/lane.hpp"
 
+#include <utility>
+
 #include "base/timer_wheel.hpp"
 
 namespace sluice {
@@ -20,10 +22,11 @@ std::uint64_t tick_not_before(Instant at) noexcept {
 
 struct FunctionJob : Job {
   explicit FunctionJob(std::move_only_function<void()> w) : work(std::move(w)) {
-    run = [](Job* job) noexcept {
-      std::unique_ptr<FunctionJob> self(static_cast<FunctionJob*>(job));
-      self->work();
-    };
+    run = &run_and_delete;
+  }
+  static void run_and_delete(Job* job) noexcept {
+    std::unique_ptr<FunctionJob> self(static_cast<FunctionJob*>(job));
+    self->work();
   }
   std::move_only_function<void()> work;
 };
@@ -49,7 +52,15 @@ Lane::Lane(Clock& clock)
   wheel_->start_at(tick_reached(turn_time_));
 }
 
-Lane::~Lane() = default;
+Lane::~Lane() {
+  // Timers may outlive the lane (an exchange torn down late); they only have to forget it.
+  wheel_->clear([](Timer& timer) { timer.lane_ = nullptr; });
+  take_incoming();
+  while (ready_head_ != nullptr) {
+    Job* const job = std::exchange(ready_head_, ready_head_->next);
+    if (job->run == &FunctionJob::run_and_delete) delete static_cast<FunctionJob*>(job);
+  }
+}
 
 Lane* Lane::current() noexcept { return current_lane; }
 

@@ -12,9 +12,9 @@ Result<Namespace> Namespace::parse(std::string_view text) {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
   };
   if (app.empty() || app.size() > 64 || !std::ranges::all_of(app, allowed))
-    return fail(FailureKind::invalid_argument, "bad_namespace",
-                "app name '" + std::string(app.substr(0, 80)) +
-                    "': expected 1 to 64 of a-z 0-9 - _ .");
+    return fail(
+        FailureKind::invalid_argument, "bad_namespace",
+        "app name '" + std::string(app.substr(0, 80)) + "': expected 1 to 64 of a-z 0-9 - _ .");
   return Namespace(app, shadow);
 }
 

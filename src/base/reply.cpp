@@ -3,18 +3,26 @@
 namespace sluice {
 namespace {
 constexpr std::uint8_t kEncoderVersion = 1;
-}
+constexpr std::string_view kDetailPrefix = "x-detail-";
+}  // namespace
 
 Reply Reply::from(const Failure& failure) {
   Reply reply;
   reply.kind = failure.kind();
   reply.code = failure.code();
   reply.detail = failure.detail();
-  for (const auto& [key, value] : failure.details()) reply.headers.emplace_back("x-detail-" + key, value);
+  for (const auto& [key, value] : failure.details())
+    reply.headers.emplace_back(std::string(kDetailPrefix) + key, value);
   return reply;
 }
 
-Failure Reply::to_failure() const { return Failure(kind, code, detail); }
+Failure Reply::to_failure() const {
+  Failure failure(kind, code, detail);
+  for (const auto& [name, value] : headers)
+    if (name.starts_with(kDetailPrefix))
+      failure = failure.with(name.substr(kDetailPrefix.size()), value);
+  return failure;
+}
 
 Bytes Reply::encode() const {
   Bytes out;
@@ -53,8 +61,8 @@ Result<Reply> Reply::decode(ByteView bytes) {
   reply.body = reader.bytes();
   if (!reader.at_end() || kind >= failure_table().size())
     return fail(FailureKind::corrupt, "reply_bytes",
-                "stored reply does not decode: " + std::to_string(bytes.size()) + " bytes, stopped at " +
-                    std::to_string(reader.offset()));
+                "stored reply does not decode: " + std::to_string(bytes.size()) +
+                    " bytes, stopped at " + std::to_string(reader.offset()));
   return reply;
 }
 

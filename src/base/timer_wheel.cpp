@@ -11,7 +11,8 @@ void TimerWheel::insert(Timer& timer, std::uint64_t tick) noexcept {
   const std::uint64_t placed = std::min(tick, now_ + kSpan);
   // The level is given by the highest bit in which the tick differs from now.
   const std::uint64_t differing = placed ^ now_;
-  unsigned level = differing == 0 ? 0 : (63u - static_cast<unsigned>(std::countl_zero(differing))) / kBits;
+  unsigned level =
+      differing == 0 ? 0 : (63u - static_cast<unsigned>(std::countl_zero(differing))) / kBits;
   level = std::min(level, kLevels - 1);
   const auto slot = static_cast<unsigned>((placed >> (level * kBits)) & (kSlots - 1));
   timer.tick_ = tick;
@@ -40,9 +41,9 @@ std::uint64_t TimerWheel::next_tick() const noexcept {
     if (used_[level] == 0) continue;
     const unsigned shift = level * kBits;
     const auto here = static_cast<int>((now_ >> shift) & (kSlots - 1));
-    const auto ahead = static_cast<unsigned>(std::countr_zero(std::rotr(used_[level], here)));
-    // A slot at distance 0 on an upper level holds the wrapped, farthest timers.
-    const std::uint64_t distance = ahead == 0 ? kSlots : ahead;
+    // The slot of now itself holds timers a whole round away, so it counts last.
+    const std::uint64_t ahead = std::rotr(used_[level], here) & ~std::uint64_t{1};
+    const auto distance = ahead == 0 ? kSlots : static_cast<unsigned>(std::countr_zero(ahead));
     const std::uint64_t start = ((now_ >> shift) + distance) << shift;
     earliest = std::min(earliest, start);
   }

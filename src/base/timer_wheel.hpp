@@ -17,6 +17,17 @@ class TimerWheel {
   Timer* advance(std::uint64_t tick) noexcept;
   /// A tick not later than the earliest timer's; UINT64_MAX when empty.
   std::uint64_t next_tick() const noexcept;
+  /// Forgets every timer, telling `forgotten` about each.
+  template <class Forgotten>
+  void clear(Forgotten forgotten) noexcept {
+    for (auto& level : slots_)
+      for (Timer*& head : level)
+        while (head != nullptr) {
+          Timer* const timer = head;
+          remove(*timer);
+          forgotten(*timer);
+        }
+  }
   std::uint64_t now() const noexcept { return now_; }
   void start_at(std::uint64_t tick) noexcept { now_ = tick; }
 

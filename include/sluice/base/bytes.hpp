@@ -1,6 +1,7 @@
 // Bytes and the one binary encoding used by every durable record: little-endian fixed integers,
 // LEB128 varints, length-prefixed byte strings. docs/formats.md describes it.
 #pragma once
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -9,6 +10,8 @@
 #include "sluice/base/failure.hpp"
 
 namespace sluice {
+
+static_assert(std::endian::native == std::endian::little, "fixed integers are copied as they are");
 
 using Bytes = std::string;
 using ByteView = std::string_view;
@@ -58,7 +61,10 @@ class ByteReader {
       const std::uint8_t byte = u8();
       if (!ok_) return 0;
       v |= static_cast<std::uint64_t>(byte & 0x7F) << shift;
-      if ((byte & 0x80) == 0) return v;
+      if ((byte & 0x80) != 0) continue;
+      // Only the shortest form is ours: a longer one, or bits past the 64th, is damage.
+      if ((byte == 0 && shift > 0) || (shift == 63 && byte > 1)) return bad();
+      return v;
     }
     return bad();
   }

@@ -38,13 +38,14 @@ class CancelScope {
   /// none until cancelled.
   FailureKind reason() const noexcept { return reason_; }
   /// Idempotent: the first reason stays. Listeners run before it returns; they may destroy
-  /// other listeners.
+  /// other listeners, and the scope itself with the work that owns it.
   void cancel(FailureKind reason = FailureKind::cancelled) noexcept;
   void reset() noexcept { reason_ = FailureKind::none; }
 
  private:
   friend class CancelListener;
   CancelListener* head_ = nullptr;
+  bool* destroyed_ = nullptr;  // on the stack of a running cancel()
   FailureKind reason_ = FailureKind::none;
 };
 

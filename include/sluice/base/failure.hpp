@@ -23,25 +23,26 @@ enum class FailureKind : std::uint8_t {
   forbidden = 3,
   not_found = 4,
   already_exists = 5,
-  precondition_failed = 6,   ///< a named precondition of a Commit did not hold (sold out, quota used)
+  precondition_failed =
+      6,  ///< a named precondition of a Commit did not hold (sold out, quota used)
   fingerprint_mismatch = 7,  ///< same idempotency key, other payload
   version_conflict = 8,      ///< optimistic read went stale; re-run inside the same claim
   in_progress = 9,           ///< the first request with this key is still running
   rejected = 10,             ///< a stage refused for a business reason
   rate_limited = 11,
-  overloaded = 12,           ///< a bound was reached: queue, permits, store of claims
-  unavailable = 13,          ///< nothing took effect; the dependency is down or closed
-  timeout = 14,              ///< the deadline passed before any effect
+  overloaded = 12,   ///< a bound was reached: queue, permits, store of claims
+  unavailable = 13,  ///< nothing took effect; the dependency is down or closed
+  timeout = 14,      ///< the deadline passed before any effect
   cancelled = 15,
-  unknown_outcome = 16,      ///< may or may not have taken effect; never retried without a key
-  in_doubt = 17,             ///< decided, but external stages are unsettled
-  pending = 18,              ///< decided or waiting; the reply is not final yet
+  unknown_outcome = 16,  ///< may or may not have taken effect; never retried without a key
+  in_doubt = 17,         ///< decided, but external stages are unsettled
+  pending = 18,          ///< decided or waiting; the reply is not final yet
   shutting_down = 19,
-  ordering = 20,             ///< this message may not run because an earlier one of its key did not
+  ordering = 20,  ///< this message may not run because an earlier one of its key did not
   too_large = 21,
-  corrupt = 22,              ///< stored data does not read back as written
-  resource_limit = 23,       ///< a sandbox limit (memory, instructions, output) was hit
-  internal = 24,             ///< a bug or a foreign exception; the process lives
+  corrupt = 22,         ///< stored data does not read back as written
+  resource_limit = 23,  ///< a sandbox limit (memory, instructions, output) was hit
+  internal = 24,        ///< a bug or a foreign exception; the process lives
 };
 
 /// What the idempotency store does with a failure that carries no reply of its own.
@@ -55,15 +56,15 @@ enum class Remember : std::uint8_t {
 /// One row of the mapping table.
 struct FailureTraits {
   FailureKind kind;
-  std::string_view name;       ///< stable, snake_case, on every wire
-  int grpc_code;               ///< google.rpc.Code
+  std::string_view name;  ///< stable, snake_case, on every wire
+  int grpc_code;          ///< google.rpc.Code
   int http_status;
-  std::string_view iso8583;    ///< field 39 response code, two characters
-  bool retryable;              ///< a later identical request may succeed
-  bool terminal;               ///< ends the stream that carried the message
-  bool breaks_order;           ///< dropping it leaves a hole in its key's order
+  std::string_view iso8583;  ///< field 39 response code, two characters
+  bool retryable;            ///< a later identical request may succeed
+  bool terminal;             ///< ends the stream that carried the message
+  bool breaks_order;         ///< dropping it leaves a hole in its key's order
   Remember remember;
-  std::string_view meaning;    ///< one sentence for docs/errors.md
+  std::string_view meaning;  ///< one sentence for docs/errors.md
 };
 
 /// The row of `kind`; an unknown value reads as `internal`. Never fails.
@@ -127,27 +128,27 @@ inline std::unexpected<Failure> fail(Failure failure) {
 
 /// For broken invariants: prints the message and aborts, in release too.
 [[noreturn]] void panic(std::string_view message, const char* file, int line);
-#define SLUICE_ASSERT(condition, message) \
-  do {                                    \
-    if (!(condition)) [[unlikely]]        \
+#define SLUICE_ASSERT(condition, message)           \
+  do {                                              \
+    if (!(condition)) [[unlikely]]                  \
       ::sluice::panic(message, __FILE__, __LINE__); \
   } while (false)
 
 // Early return of a failure from a function that returns Result. Not for coroutines on GCC 12.
-#define SLUICE_TRY(expression)                                       \
-  do {                                                               \
-    auto sluice_try_result = (expression);                           \
-    if (!sluice_try_result) [[unlikely]]                             \
+#define SLUICE_TRY(expression)                                      \
+  do {                                                              \
+    auto sluice_try_result = (expression);                          \
+    if (!sluice_try_result) [[unlikely]]                            \
       return std::unexpected(std::move(sluice_try_result).error()); \
   } while (false)
 #define SLUICE_CONCAT_(a, b) a##b
 #define SLUICE_CONCAT(a, b) SLUICE_CONCAT_(a, b)
-#define SLUICE_ASSIGN(declaration, expression)                          \
+#define SLUICE_ASSIGN(declaration, expression) \
   SLUICE_ASSIGN_(SLUICE_CONCAT(sluice_assign_, __LINE__), declaration, expression)
-#define SLUICE_ASSIGN_(temporary, declaration, expression)       \
-  auto temporary = (expression);                                 \
-  if (!temporary) [[unlikely]]                                   \
-    return std::unexpected(std::move(temporary).error());        \
+#define SLUICE_ASSIGN_(temporary, declaration, expression) \
+  auto temporary = (expression);                           \
+  if (!temporary) [[unlikely]]                             \
+    return std::unexpected(std::move(temporary).error());  \
   declaration = std::move(*temporary)
 
 }  // namespace sluice

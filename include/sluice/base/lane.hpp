@@ -59,6 +59,7 @@ class Lane {
  public:
   /// `clock` must outlive the lane.
   explicit Lane(Clock& clock);
+  /// Disarms its timers and drops what was not run (intrusive jobs stay their owners').
   ~Lane();
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;

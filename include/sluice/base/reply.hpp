@@ -15,7 +15,7 @@ struct Reply {
   std::string code;                      ///< stable word; empty on success
   std::string detail;                    ///< for people
   std::vector<std::pair<std::string, std::string>> headers;  ///< worth replaying, lower-case names
-  Bytes body;                            ///< JSON text, or a protobuf message; may be empty
+  Bytes body;  ///< JSON text, or a protobuf message; may be empty
 
   static Reply ok(Bytes body) { return {.body = std::move(body)}; }
   static Reply from(const Failure& failure);

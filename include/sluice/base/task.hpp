@@ -3,8 +3,9 @@
 // Destroying a suspended Task destroys its frame; awaitables unlink themselves in destructors.
 // An exception that leaves the body is rethrown at the await; rooms turn it into a Failure.
 //
-// GCC 12: name arguments before awaiting (see docs/HACKING.md); no symmetric transfer is used,
-// so long chains do not grow the stack.
+// GCC 12: name arguments before awaiting (see docs/HACKING.md). No symmetric transfer is used:
+// tasks resume each other inline, and past a bound of nesting through a turn of the lane, so
+// neither long chains nor deep recursion grow the stack.
 #pragma once
 #include <coroutine>
 #include <cstddef>
@@ -26,6 +27,13 @@ class Task;
 
 namespace detail {
 
+// How many tasks may resume each other inside one another; a level costs up to half a kilobyte
+// of stack (1 kB under sanitizers).
+inline constexpr unsigned kInlineDepthMax = 256;
+inline constinit thread_local unsigned inline_depth = 0;
+
+struct Hop;
+
 struct PromiseBase {
   TaskContext* context = nullptr;
   std::coroutine_handle<> awaiting;
@@ -33,7 +41,21 @@ struct PromiseBase {
   void* on_done_owner = nullptr;
   bool starting = false;  // the awaiter is still inside await_suspend
   bool done = false;
+  Hop* hop = nullptr;  // queued on the lane to resume this task, or its awaiter when done
   std::exception_ptr exception;
+
+  PromiseBase() = default;
+  PromiseBase(const PromiseBase&) = delete;
+  PromiseBase& operator=(const PromiseBase&) = delete;
+  ~PromiseBase() {
+    if (hop != nullptr) forget_hop();
+  }
+  /// Resumes `target` from a turn of the lane, unless this promise is destroyed first.
+  void resume_later(std::coroutine_handle<> target);
+  void forget_hop() noexcept;
+  bool must_hop() const noexcept {
+    return inline_depth >= kInlineDepthMax && context != nullptr && context->lane != nullptr;
+  }
 
   static void* operator new(std::size_t size) { return allocate_frame(size); }
   static void operator delete(void* frame, std::size_t size) noexcept { free_frame(frame, size); }
@@ -47,7 +69,11 @@ struct PromiseBase {
       promise.done = true;
       if (promise.starting) return;  // the awaiter continues by itself
       if (promise.on_done != nullptr) return promise.on_done(promise.on_done_owner);
-      if (promise.awaiting) promise.awaiting.resume();
+      if (!promise.awaiting) return;
+      if (promise.must_hop()) return promise.resume_later(promise.awaiting);
+      ++inline_depth;
+      promise.awaiting.resume();
+      --inline_depth;
     }
     void await_resume() noexcept {}
   };
@@ -128,8 +154,14 @@ class [[nodiscard]] Task {
       auto& promise = child.promise();
       promise.context = parent.promise().context;
       promise.awaiting = parent;
+      if (promise.must_hop()) {
+        promise.resume_later(child);
+        return true;
+      }
       promise.starting = true;
+      ++detail::inline_depth;
       child.resume();
+      --detail::inline_depth;
       if (promise.done) return false;  // finished without suspending: go straight on
       promise.starting = false;
       return true;
@@ -225,7 +257,9 @@ class Sleep final : public Suspension {
   bool await_suspend(std::coroutine_handle<P> self) noexcept {
     if (!suspend(self)) return false;
     Lane& lane = *context().lane;
-    timer_.arm(lane, lane.clock().now() + duration_, &Sleep::fired, this);
+    const Instant now = lane.clock().now();
+    const Instant at = duration_ < kNever - now ? now + duration_ : kNever;
+    timer_.arm(lane, at, &Sleep::fired, this);
     return true;
   }
   FailureKind await_resume() const noexcept { return cancel_kind(); }
