@@ -4,6 +4,8 @@
 
 #include <array>
 
+#include "sluice/base/random.hpp"
+
 namespace sluice {
 namespace {
 
@@ -54,7 +56,7 @@ std::uint64_t hash64(ByteView data, std::uint64_t seed) noexcept {
   // Multiply-fold over 8-byte words; the multiplier is 2^64 / golden ratio (Knuth, TAOCP 6.4).
   constexpr std::uint64_t kMultiplier = 0x9E3779B97F4A7C15ull;
   const auto fold = [](std::uint64_t a, std::uint64_t b) {
-    const auto wide = static_cast<unsigned __int128>(a) * b;
+    const auto wide = static_cast<Uint128>(a) * b;
     return static_cast<std::uint64_t>(wide) ^ static_cast<std::uint64_t>(wide >> 64);
   };
   std::uint64_t h = seed ^ (data.size() * kMultiplier);

@@ -80,6 +80,10 @@ class Lane {
   void set_waker(Waker* waker) noexcept { waker_.store(waker, std::memory_order_release); }
   /// Runs due timers and up to `limit` ready jobs; returns how many ran.
   std::size_t run_ready(std::size_t limit = 256);
+  /// Whether a job waits to be run (due timers apart).
+  bool has_ready() const noexcept {
+    return ready_head_ != nullptr || incoming_.load(std::memory_order_acquire) != nullptr;
+  }
   /// True when nothing is ready; afterwards a post() from elsewhere will call the waker.
   bool prepare_to_sleep() noexcept;
   /// When the earliest timer is due; kNever without one. May be early, never late.

@@ -5,6 +5,8 @@
 
 namespace sluice {
 
+__extension__ typedef unsigned __int128 Uint128;  // GCC calls it an extension, -Wpedantic objects
+
 /// Thread-safe. next() is for jitter and sampling; secret() is for tokens and must be
 /// unpredictable in the real runtime.
 class Random {
@@ -15,7 +17,7 @@ class Random {
   /// Uniform in [0, bound); bound 0 yields 0.
   std::uint64_t below(std::uint64_t bound) noexcept {
     if (bound == 0) return 0;
-    return static_cast<std::uint64_t>((static_cast<unsigned __int128>(next()) * bound) >> 64);
+    return static_cast<std::uint64_t>((static_cast<Uint128>(next()) * bound) >> 64);
   }
   /// Uniform in [0, 1).
   double unit() noexcept { return static_cast<double>(next() >> 11) * 0x1.0p-53; }
