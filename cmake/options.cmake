@@ -21,7 +21,9 @@ add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Werror -fno-omit-frame-po
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12 reports these inside its own library and for coroutine frames.
   add_compile_options(-Wno-error=maybe-uninitialized -Wno-error=stringop-overflow
-                      -Wno-error=restrict -Wno-error=array-bounds -Wno-missing-field-initializers)
+                      -Wno-error=restrict -Wno-error=array-bounds -Wno-missing-field-initializers
+                      # GoogleTest's macros under an if without braces.
+                      -Wno-dangling-else)
 else()
   add_compile_options(-Wno-missing-field-initializers -Wno-missing-designated-field-initializers)
 endif()
