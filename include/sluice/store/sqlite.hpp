@@ -1,0 +1,44 @@
+// The embedded store: one SQLite database in WAL mode with synchronous=FULL, one writer that puts
+// everything waiting into one transaction, readers apart.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "sluice/base/files.hpp"
+#include "sluice/base/random.hpp"
+#include "sluice/store/store.hpp"
+
+namespace sluice::store {
+
+struct SqliteOptions {
+  std::string path;                        ///< the database file; "-wal" and "-shm" stand beside it
+  std::size_t max_queue = 100'000;         ///< waiting Commits; past it: overloaded
+  std::size_t max_group = 1024;            ///< Commits in one transaction
+  std::uint64_t max_live_keys = 20'000'000;  ///< 16 bytes of memory each; past it: overloaded
+  milliseconds lazy_delay{5};              ///< longest wait of a lazy Commit
+  std::size_t cache_mib = 64;              ///< page cache of the writer
+  std::size_t checkpoint_pages = 4000;     ///< size of the log at which it is copied back
+  std::size_t max_readers = 4;             ///< read connections; further readers wait their turn
+  bool verify = false;                     ///< full integrity check on opening
+  /// When set, the database lives on this file layer and everything runs on `inline_lane`, on one
+  /// thread: for simulation.
+  Files* files = nullptr;
+  Lane* inline_lane = nullptr;
+};
+
+/// What only an embedded database can do. Thread-safe.
+class SqliteStore : public Store {
+ public:
+  /// Copies a consistent snapshot to `path` while the store works. Fails if the file exists.
+  virtual Status backup(const std::string& path) = 0;
+  /// Reads every page and index; fails `corrupt` naming what is wrong.
+  virtual Status integrity_check() = 0;
+};
+
+/// Opens or creates the database and upgrades its schema. Failures: corrupt (not a database, damaged,
+/// made by a newer version), forbidden (not writable), unavailable (disk full, locked by another
+/// process), each naming the path and what to do. `clock` and `random` must outlive the store.
+Result<std::unique_ptr<SqliteStore>> open_sqlite_store(SqliteOptions options, Clock& clock,
+                                                       Random& random);
+
+}  // namespace sluice::store

@@ -1,0 +1,107 @@
+#include "store/sqlite/database.hpp"
+
+namespace sluice::store {
+namespace {
+
+struct Advice {
+  FailureKind kind;
+  const char* code;
+  const char* text;
+};
+
+Advice advice_for(int code) {
+  switch (code & 0xFF) {
+    case SQLITE_FULL:
+      return {FailureKind::unavailable, "disk_full",
+              "free space on the disk; nothing was written and the store goes on when there is room"};
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+    case SQLITE_AUTH:
+      return {FailureKind::forbidden, "store_read_only",
+              "make the file and its folder writable for this user (the log is written beside it)"};
+    case SQLITE_CANTOPEN:
+      return {FailureKind::forbidden, "store_cannot_open",
+              "check that the folder exists and that this user may write in it"};
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+      return {FailureKind::unavailable, "store_locked",
+              "another process has the database; stop it, or give this one a path of its own"};
+    case SQLITE_NOTADB:
+      return {FailureKind::corrupt, "not_a_database",
+              "the file is not a Sluice database; check the path, or restore a backup"};
+    case SQLITE_CORRUPT:
+      return {FailureKind::corrupt, "store_corrupt",
+              "the database is damaged; keep the files, restore a backup, see docs/operations.md"};
+    case SQLITE_IOERR:
+      return {FailureKind::unavailable, "store_io",
+              "the disk refused; look at the system log, then restart: recovery decides what was written"};
+    case SQLITE_NOMEM:
+      return {FailureKind::overloaded, "out_of_memory", "give the process more memory"};
+    default:
+      return {FailureKind::internal, "store_error", "this is a defect; report it with this text"};
+  }
+}
+
+}  // namespace
+
+Failure database_failure(int code, std::string_view path, std::string_view words,
+                         std::string_view doing) {
+  const Advice advice = advice_for(code);
+  std::string text(doing);
+  text.append(" ").append(path).append(": ").append(words);
+  text.append(" (SQLite ").append(std::to_string(code)).append("); ").append(advice.text);
+  return Failure(advice.kind, advice.code, std::move(text));
+}
+
+Failure database_failure(sqlite3* handle, std::string_view doing) {
+  const char* path = sqlite3_db_filename(handle, "main");
+  return database_failure(sqlite3_extended_errcode(handle), path == nullptr ? "database" : path,
+                          sqlite3_errmsg(handle), doing);
+}
+
+Result<Database> open_database(const std::string& path, int flags, const char* vfs) {
+  sqlite3* raw = nullptr;
+  const int code = sqlite3_open_v2(path.c_str(), &raw, flags | SQLITE_OPEN_NOMUTEX, vfs);
+  Database handle(raw);
+  if (code != SQLITE_OK)
+    return fail(database_failure(code, path, raw == nullptr ? "out of memory" : sqlite3_errmsg(raw),
+                                 "opening"));
+  sqlite3_extended_result_codes(raw, 1);
+  return handle;
+}
+
+Status execute(sqlite3* handle, const char* sql) {
+  if (sqlite3_exec(handle, sql, nullptr, nullptr, nullptr) != SQLITE_OK)
+    return fail(database_failure(handle, "running a statement on"));
+  return {};
+}
+
+Result<Statement> Statement::prepare(sqlite3* handle, const char* sql) {
+  sqlite3_stmt* raw = nullptr;
+  if (sqlite3_prepare_v3(handle, sql, -1, SQLITE_PREPARE_PERSISTENT, &raw, nullptr) != SQLITE_OK)
+    return fail(database_failure(handle, "preparing a statement on"));
+  Statement statement;
+  statement.handle_.reset(raw);
+  return statement;
+}
+
+Result<bool> Statement::step() {
+  const int code = sqlite3_step(handle_.get());
+  if (code == SQLITE_ROW) return true;
+  if (code == SQLITE_DONE) {
+    reset();
+    return false;
+  }
+  Failure failure = database_failure(sqlite3_db_handle(handle_.get()), "writing or reading");
+  reset();
+  return fail(std::move(failure));
+}
+
+Status Statement::run() {
+  const auto stepped = step();
+  if (!stepped) return fail(stepped.error());
+  reset();
+  return {};
+}
+
+}  // namespace sluice::store
