@@ -13,6 +13,7 @@
 #include "sluice/base/mask.hpp"
 #include "sluice/base/metrics.hpp"
 #include "sluice/base/namespace.hpp"
+#include "sluice/base/probe.hpp"
 #include "sluice/base/random.hpp"
 #include "sluice/base/reply.hpp"
 #include "sluice/base/runtime.hpp"

@@ -20,18 +20,34 @@ std::uint64_t tick_not_before(Instant at) noexcept {
   return ns <= 0 ? 0 : static_cast<std::uint64_t>(ns / kTickNs + (ns % kTickNs != 0 ? 1 : 0));
 }
 
-struct FunctionJob : Job {
-  explicit FunctionJob(std::move_only_function<void()> w) : work(std::move(w)) {
+}  // namespace
+
+// Known to its lane until it runs, so that a lane can free what never ran without walking its
+// queue: intrusive jobs in there may be gone already, with the task that owned them.
+struct Lane::FunctionJob : Job {
+  FunctionJob(Lane& l, std::move_only_function<void()> w) : lane(l), work(std::move(w)) {
     run = &run_and_delete;
+    const std::lock_guard lock(lane.functions_mutex_);
+    following = lane.functions_;
+    if (following != nullptr) following->preceding = this;
+    lane.functions_ = this;
+  }
+  ~FunctionJob() {
+    const std::lock_guard lock(lane.functions_mutex_);
+    (preceding != nullptr ? preceding->following : lane.functions_) = following;
+    if (following != nullptr) following->preceding = preceding;
   }
   static void run_and_delete(Job* job) noexcept {
     std::unique_ptr<FunctionJob> self(static_cast<FunctionJob*>(job));
-    self->work();
+    std::move_only_function<void()> work = std::move(self->work);
+    self.reset();
+    work();
   }
+  Lane& lane;
   std::move_only_function<void()> work;
+  FunctionJob* preceding = nullptr;
+  FunctionJob* following = nullptr;
 };
-
-}  // namespace
 
 void Timer::arm(Lane& lane, Instant at, void (*fire)(void*) noexcept, void* owner) noexcept {
   cancel();
@@ -55,11 +71,8 @@ Lane::Lane(Clock& clock)
 Lane::~Lane() {
   // Timers may outlive the lane (an exchange torn down late); they only have to forget it.
   wheel_->clear([](Timer& timer) { timer.lane_ = nullptr; });
-  take_incoming();
-  while (ready_head_ != nullptr) {
-    Job* const job = std::exchange(ready_head_, ready_head_->next);
-    if (job->run == &FunctionJob::run_and_delete) delete static_cast<FunctionJob*>(job);
-  }
+  // A callable's destructor may post again; that is freed as well.
+  while (functions_ != nullptr) delete functions_;
 }
 
 Lane* Lane::current() noexcept { return current_lane; }
@@ -84,7 +97,9 @@ void Lane::post(Job& job) noexcept {
   }
 }
 
-void Lane::post(std::move_only_function<void()> work) { post(*new FunctionJob(std::move(work))); }
+void Lane::post(std::move_only_function<void()> work) {
+  post(*new FunctionJob(*this, std::move(work)));
+}
 
 bool Lane::take_incoming() noexcept {
   Job* stack = incoming_.exchange(nullptr, std::memory_order_seq_cst);

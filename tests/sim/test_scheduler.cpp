@@ -3,6 +3,7 @@
 #include <set>
 
 #include "sim/scheduler.hpp"
+#include "sluice/base/probe.hpp"
 
 namespace sluice::sim {
 namespace {
@@ -92,6 +93,15 @@ TEST(SimScheduler, ABoundOfStepsEndsWhatWouldRunForEver) {
   auto spinner = scheduler.start("spin", [&]() noexcept { return Instant(); });
   EXPECT_FALSE(scheduler.run_until([] { return false; }, 1000));
 }
+
+#ifdef SLUICE_PROBES
+TEST(Probes, CountTheirHitsUnderTheirName) {
+  EXPECT_FALSE(probe_hits().contains("test.rare"));
+  for (int i = 0; i < 3; ++i) SLUICE_PROBE("test.rare");
+  SLUICE_PROBE("test.rare");
+  EXPECT_EQ(probe_hits().at("test.rare"), 4u);
+}
+#endif
 
 }  // namespace
 }  // namespace sluice::sim

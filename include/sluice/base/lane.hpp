@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 
 #include "sluice/base/time.hpp"
@@ -100,6 +101,9 @@ class Lane {
   Job* ready_head_ = nullptr;
   Job* ready_tail_ = nullptr;
   std::unique_ptr<TimerWheel> wheel_;
+  struct FunctionJob;
+  std::mutex functions_mutex_;
+  FunctionJob* functions_ = nullptr;  // posted callables that have not run
 };
 
 }  // namespace sluice
