@@ -56,4 +56,9 @@ WallTime IdSource::time_of(std::uint64_t id) noexcept {
       milliseconds(static_cast<std::int64_t>(id >> (kNodeBits + kSequenceBits)) + kEpochMs));
 }
 
+std::uint64_t IdSource::first_at(WallTime at) noexcept {
+  const std::int64_t since = at.time_since_epoch().count() - kEpochMs;
+  return since <= 0 ? 0 : static_cast<std::uint64_t>(since) << (kNodeBits + kSequenceBits);
+}
+
 }  // namespace sluice

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "sluice/base/executor.hpp"
 #include "sluice/base/files.hpp"
 #include "sluice/base/random.hpp"
 #include "sluice/store/store.hpp"
@@ -20,10 +21,8 @@ struct SqliteOptions {
   std::size_t checkpoint_pages = 4000;     ///< size of the log at which it is copied back
   std::size_t max_readers = 4;             ///< read connections; further readers wait their turn
   bool verify = false;                     ///< full integrity check on opening
-  /// When set, the database lives on this file layer and everything runs on `inline_lane`, on one
-  /// thread: for simulation.
+  /// When set, the database lives on this file layer and is used from one thread only: simulation.
   Files* files = nullptr;
-  Lane* inline_lane = nullptr;
 };
 
 /// What only an embedded database can do. Thread-safe.
@@ -37,8 +36,9 @@ class SqliteStore : public Store {
 
 /// Opens or creates the database and upgrades its schema. Failures: corrupt (not a database, damaged,
 /// made by a newer version), forbidden (not writable), unavailable (disk full, locked by another
-/// process), each naming the path and what to do. `clock` and `random` must outlive the store.
+/// process), each naming the path and what to do. `clock`, `random` and `executor`
+/// (which runs the writer) must outlive the store.
 Result<std::unique_ptr<SqliteStore>> open_sqlite_store(SqliteOptions options, Clock& clock,
-                                                       Random& random);
+                                                       Random& random, Executor& executor);
 
 }  // namespace sluice::store

@@ -1,0 +1,206 @@
+#include "sluice/store/sqlite.hpp"
+
+#include <condition_variable>
+
+#include "store/sqlite/group_commit.hpp"
+#include "store/sqlite/reader.hpp"
+#include "store/sqlite/schema.hpp"
+
+namespace sluice::store {
+namespace {
+
+constexpr int kWriterFlags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+
+// Read connections, opened when first needed, at most `max`. A caller past the bound waits.
+class ReaderPool {
+ public:
+  using Open = std::function<Result<std::unique_ptr<SqliteReader>>()>;
+  ReaderPool(std::size_t max, Open open) : max_(std::max<std::size_t>(1, max)), open_(std::move(open)) {}
+
+  Result<Answer> answer(const Query& query, WallTime now) {
+    SLUICE_ASSIGN(std::unique_ptr<SqliteReader> reader, take());
+    auto answer = reader->answer(query, now);
+    {
+      const std::scoped_lock lock(mutex_);
+      idle_.push_back(std::move(reader));
+    }
+    returned_.notify_one();
+    return answer;
+  }
+  void clear() {
+    const std::scoped_lock lock(mutex_);
+    opened_ -= idle_.size();
+    idle_.clear();
+  }
+
+ private:
+  Result<std::unique_ptr<SqliteReader>> take() {
+    std::unique_lock lock(mutex_);
+    returned_.wait(lock, [this] { return !idle_.empty() || opened_ < max_; });
+    if (!idle_.empty()) {
+      auto reader = std::move(idle_.back());
+      idle_.pop_back();
+      return reader;
+    }
+    auto reader = open_();
+    if (reader) ++opened_;
+    return reader;
+  }
+  const std::size_t max_;
+  Open open_;
+  std::mutex mutex_;
+  std::condition_variable returned_;
+  std::vector<std::unique_ptr<SqliteReader>> idle_;
+  std::size_t opened_ = 0;
+};
+
+class SqliteStoreImpl final : public SqliteStore {
+ public:
+  SqliteStoreImpl(SqliteOptions options, Clock& clock) : options_(std::move(options)), clock_(clock) {}
+  ~SqliteStoreImpl() override { close(); }
+
+  Status open(Random& random, Executor& executor) {
+    const char* vfs = nullptr;
+    SLUICE_ASSIGN(Database handle, open_database(options_.path, kWriterFlags, vfs));
+    sqlite3* const raw = handle.get();
+    sqlite3_busy_timeout(raw, 2000);
+    SLUICE_TRY(configure(raw));
+    SLUICE_TRY(migrate(raw));
+    if (options_.verify) SLUICE_TRY(check(raw));
+    SLUICE_TRY(draw_incarnation(raw, random));
+    writer_ = std::make_unique<SqliteWriter>(std::move(handle), index_, options_.max_live_keys);
+    SLUICE_TRY(writer_->prepare());
+    largest_id_ = writer_->largest_id();
+    commits_ = std::make_unique<GroupCommit>(
+        *writer_, clock_, incarnation_,
+        GroupCommit::Bounds{options_.max_queue, options_.max_group, options_.lazy_delay});
+    readers_ = std::make_unique<ReaderPool>(
+        options_.max_readers, [this]() -> Result<std::unique_ptr<SqliteReader>> {
+          SLUICE_ASSIGN(Database reading, open_database(options_.path, SQLITE_OPEN_READONLY, nullptr));
+          sqlite3_busy_timeout(reading.get(), 2000);
+          return SqliteReader::open(std::move(reading), index_);
+        });
+    worker_ = executor.start("store-writer", [this]() noexcept { return commits_->step(); });
+    return {};
+  }
+
+  void submit(PendingCommit& pending) override {
+    if (commits_->submit(pending)) worker_->wake();
+  }
+  bool ask(PendingQuery& pending) override {
+    pending.answer = readers_->answer(pending.query, clock_.wall());
+    return true;
+  }
+  WallTime now() override { return clock_.wall(); }
+  std::uint64_t incarnation() const override { return incarnation_; }
+  std::uint64_t largest_id() override { return largest_id_; }
+  void set_expander(Expander* expander) override { commits_->set_expander(expander); }
+  StoreStats stats() const override {
+    StoreStats stats = commits_->stats();
+    stats.live_keys = index_.size();
+    return stats;
+  }
+  Status health() override { return commits_->health(); }
+
+  Result<PurgeResult> purge(milliseconds keep, std::size_t limit) override {
+    SLUICE_TRY(health());
+    return commits_->exclusively([&]() -> Result<PurgeResult> {
+      SLUICE_TRY(writer_->begin());
+      const WallTime now = clock_.wall();
+      auto result = writer_->purge(now, now - keep, limit);
+      const Status committed = result ? writer_->commit() : Status{};
+      if (!result || !committed) {
+        writer_->rollback();
+        return fail(result ? committed.error() : result.error());
+      }
+      return result;
+    });
+  }
+
+  Status backup(const std::string& path) override {
+    SLUICE_ASSIGN(Database source, open_database(options_.path, SQLITE_OPEN_READONLY, nullptr));
+    if (const auto existing = open_database(path, SQLITE_OPEN_READONLY, nullptr))
+      return fail(FailureKind::already_exists, "backup_exists",
+                  "backup to " + path + ": the file exists; name a new one");
+    SLUICE_ASSIGN(Database target, open_database(path, kWriterFlags, nullptr));
+    sqlite3_backup* copy = sqlite3_backup_init(target.get(), "main", source.get(), "main");
+    if (copy == nullptr) return fail(database_failure(target.get(), "backing up to"));
+    const int code = sqlite3_backup_step(copy, -1);
+    sqlite3_backup_finish(copy);
+    if (code != SQLITE_DONE) return fail(database_failure(target.get(), "backing up to"));
+    return execute(target.get(), "PRAGMA synchronous=FULL; PRAGMA wal_checkpoint(TRUNCATE)");
+  }
+
+  Status integrity_check() override {
+    SLUICE_ASSIGN(Database handle, open_database(options_.path, SQLITE_OPEN_READONLY, nullptr));
+    return check(handle.get());
+  }
+
+  void close() override {
+    if (!commits_) return;
+    const bool first = commits_->health().has_value();
+    worker_.reset();  // runs no step any more
+    if (first) {
+      // What was queued before the close is still written; afterwards nothing is taken.
+      commits_->hurry();
+      commits_->step();
+      commits_->close(Failure(FailureKind::unavailable, "store_closed", "the store is closed"));
+    }
+    commits_->drain();
+    readers_->clear();
+  }
+
+ private:
+  Status configure(sqlite3* handle) {
+    const std::string sql =
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF;"
+        "PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=" +
+        std::to_string(options_.checkpoint_pages) + "; PRAGMA cache_size=-" +
+        std::to_string(options_.cache_mib * 1024) + ";";
+    return execute(handle, sql.c_str());
+  }
+
+  Status check(sqlite3* handle) {
+    SLUICE_ASSIGN(Statement statement, Statement::prepare(handle, "PRAGMA integrity_check(10)"));
+    std::string findings;
+    while (true) {
+      SLUICE_ASSIGN(const bool row, statement.step());
+      if (!row) break;
+      findings += (findings.empty() ? "" : "; ") + statement.bytes(0);
+    }
+    if (findings == "ok") return {};
+    return fail(FailureKind::corrupt, "integrity",
+                "checking " + options_.path + ": " + findings +
+                    "; keep the files, restore a backup, see docs/operations.md");
+  }
+
+  Status draw_incarnation(sqlite3* handle, Random& random) {
+    SLUICE_ASSIGN(Statement put, Statement::prepare(handle, "INSERT OR IGNORE INTO meta VALUES ('incarnation', ?1)"));
+    SLUICE_TRY(put.bind(1, static_cast<std::int64_t>(random.next() >> 1 | 1)).run());
+    SLUICE_ASSIGN(Statement get, Statement::prepare(handle, "SELECT value FROM meta WHERE name='incarnation'"));
+    SLUICE_TRY(get.step());
+    incarnation_ = static_cast<std::uint64_t>(get.integer(0));
+    return {};
+  }
+
+  SqliteOptions options_;
+  Clock& clock_;
+  KeyIndex index_;
+  std::uint64_t incarnation_ = 0;
+  std::uint64_t largest_id_ = 0;
+  std::unique_ptr<SqliteWriter> writer_;
+  std::unique_ptr<GroupCommit> commits_;
+  std::unique_ptr<ReaderPool> readers_;
+  std::unique_ptr<Worker> worker_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<SqliteStore>> open_sqlite_store(SqliteOptions options, Clock& clock,
+                                                       Random& random, Executor& executor) {
+  auto store = std::make_unique<SqliteStoreImpl>(std::move(options), clock);
+  SLUICE_TRY(store->open(random, executor));
+  return std::unique_ptr<SqliteStore>(std::move(store));
+}
+
+}  // namespace sluice::store

@@ -1,0 +1,62 @@
+// One suite for every backend: a store over a clock that tests move by hand.
+#pragma once
+#include <gtest/gtest.h>
+
+#include "sim/clock.hpp"
+#include "sim/random.hpp"
+#include "sluice/base/runtime.hpp"
+#include "sluice/store.hpp"
+#include "sluice/store/memory.hpp"
+#include "sluice/store/sqlite.hpp"
+#include "support/temp_folder.hpp"
+
+namespace sluice::store {
+
+enum class Backend { memory, sqlite };
+
+inline std::string backend_name(const testing::TestParamInfo<Backend>& info) {
+  return info.param == Backend::memory ? "memory" : "sqlite";
+}
+
+/// Threads and parks in real time; the store's own time is the virtual clock's.
+struct StoreRig {
+  sim::SimClock clock;
+  RealClock real;
+  RealExecutor executor{real};
+  sim::SimRandom random{1};
+  testing_support::TempFolder folder;
+
+  std::unique_ptr<Store> open(Backend backend) {
+    if (backend == Backend::memory) return make_memory_store(clock, random);
+    SqliteOptions options;
+    options.path = folder.file("store.db");
+    options.lazy_delay = milliseconds(0);
+    auto store = open_sqlite_store(std::move(options), clock, random, executor);
+    if (!store) throw std::runtime_error(store.error().to_string());
+    return std::move(*store);
+  }
+};
+
+inline KvKey at(std::string key) { return {"app", "things", std::move(key)}; }
+inline Requirement needs(Precondition what, std::string name, int otherwise = -1) {
+  return {std::move(what), std::move(name), otherwise};
+}
+
+class StoreConformance : public testing::TestWithParam<Backend> {
+ protected:
+  StoreRig rig;
+  std::unique_ptr<Store> store = rig.open(GetParam());
+
+  CommitOutcome must(Commit commit) {
+    auto outcome = commit_and_wait(*store, std::move(commit));
+    EXPECT_TRUE(outcome) << outcome.error().to_string();
+    return outcome.value_or(CommitOutcome{.applied = false});
+  }
+  std::optional<KvRow> row(const std::string& key) {
+    auto rows = ask_now(*store, GetRows{{at(key)}});
+    EXPECT_TRUE(rows) << rows.error().to_string();
+    return rows->at(0);
+  }
+};
+
+}  // namespace sluice::store

@@ -1,0 +1,175 @@
+// What only the embedded database can get wrong: files, reopening, growth, backups.
+#include <sqlite3.h>
+#include <sys/stat.h>
+
+#include <fstream>
+
+#include "store/sqlite/key_index.hpp"
+#include "store/store_fixture.hpp"
+
+namespace sluice::store {
+namespace {
+
+class Sqlite : public testing::Test {
+ protected:
+  StoreRig rig;
+  Result<std::unique_ptr<SqliteStore>> open(SqliteOptions options = {}) {
+    if (options.path.empty()) options.path = rig.folder.file("store.db");
+    return open_sqlite_store(std::move(options), rig.clock, rig.random, rig.executor);
+  }
+  static Commit keyed(int n) {
+    const auto id = static_cast<std::uint64_t>(n) + 1;
+    return {.requires_ = {needs(KeyFree{"scope" + std::to_string(n)}, "key")},
+            .then = {KeyPut{{.exchange = {id}, .scope = "scope" + std::to_string(n), .state = KeyState::completed,
+                             .reply = "reply" + std::to_string(n)}, std::chrono::hours(1)}}};
+  }
+};
+
+TEST_F(Sqlite, keys_are_found_again_after_reopening_sealed_or_not) {
+  constexpr int kKeys = 10'000;  // two sealed segments and a tail
+  {
+    auto store = open();
+    ASSERT_TRUE(store) << store.error().to_string();
+    std::vector<PendingCommit> waiting(kKeys);
+    std::atomic<int> left{kKeys};
+    static std::atomic<int>* counter;
+    static Parker* done;
+    Parker parker;
+    counter = &left;
+    done = &parker;
+    for (int i = 0; i < kKeys; ++i) {
+      auto& pending = waiting[static_cast<std::size_t>(i)];
+      pending.commit = keyed(i);
+      pending.run = [](Job*) noexcept {
+        if (--*counter == 0) done->wake();
+      };
+      (*store)->submit(pending);
+    }
+    parker.park();
+    EXPECT_LT((*store)->stats().groups, 1000u) << "waiting commits share groups";
+  }
+  auto store = open();
+  ASSERT_TRUE(store) << store.error().to_string();
+  EXPECT_EQ((*store)->stats().live_keys, static_cast<std::uint64_t>(kKeys));
+  for (int i = 0; i < kKeys; i += 97)
+    EXPECT_EQ((*ask_now(**store, FindKey{"scope" + std::to_string(i)}))->reply, "reply" + std::to_string(i));
+  EXPECT_FALSE(commit_and_wait(**store, keyed(5))->applied);
+  EXPECT_FALSE(ask_now(**store, FindKey{"scope-none"})->has_value());
+  EXPECT_TRUE((*store)->integrity_check());
+}
+
+TEST_F(Sqlite, the_incarnation_stays_and_the_lease_tokens_with_it) {
+  std::uint64_t first = 0;
+  {
+    auto store = open();
+    first = (*store)->incarnation();
+    (void)commit_and_wait(**store, {.then = {LeaseTake{"l", "me", seconds(10)}}});
+  }
+  auto store = open();
+  EXPECT_EQ((*store)->incarnation(), first);
+  EXPECT_TRUE(commit_and_wait(**store, {.requires_ = {needs(Fence{"l", 1}, "f")}})->applied);
+}
+
+TEST_F(Sqlite, a_file_that_is_no_database_is_named_and_left_alone) {
+  const auto path = rig.folder.file("store.db");
+  std::ofstream(path) << std::string(8192, 'x');
+  auto store = open();
+  ASSERT_FALSE(store);
+  EXPECT_EQ(store.error().kind(), FailureKind::corrupt);
+  EXPECT_NE(store.error().detail().find(path), std::string_view::npos);
+  EXPECT_NE(store.error().detail().find("restore a backup"), std::string_view::npos);
+}
+
+TEST_F(Sqlite, another_programs_database_is_refused) {
+  sqlite3* other = nullptr;
+  sqlite3_open(rig.folder.file("store.db").c_str(), &other);
+  sqlite3_exec(other, "CREATE TABLE theirs (x)", nullptr, nullptr, nullptr);
+  sqlite3_close(other);
+  auto store = open();
+  ASSERT_FALSE(store);
+  EXPECT_EQ(store.error().code(), "not_a_database");
+}
+
+TEST_F(Sqlite, a_newer_schema_is_refused_with_both_versions) {
+  { ASSERT_TRUE(open()); }
+  sqlite3* newer = nullptr;
+  sqlite3_open(rig.folder.file("store.db").c_str(), &newer);
+  sqlite3_exec(newer, "PRAGMA user_version=99", nullptr, nullptr, nullptr);
+  sqlite3_close(newer);
+  auto store = open();
+  ASSERT_FALSE(store);
+  EXPECT_EQ(store.error().code(), "schema_too_new");
+  EXPECT_NE(store.error().detail().find("got 99"), std::string_view::npos);
+}
+
+TEST_F(Sqlite, a_folder_that_does_not_exist_is_named_with_what_to_do) {
+  auto store = open({.path = rig.folder.file("none/store.db")});
+  ASSERT_FALSE(store);
+  EXPECT_EQ(store.error().code(), "store_cannot_open");
+  EXPECT_NE(store.error().detail().find("folder exists"), std::string_view::npos);
+}
+
+TEST_F(Sqlite, damage_is_found_by_the_integrity_check) {
+  {
+    auto store = open();
+    for (int i = 0; i < 200; ++i) (void)commit_and_wait(**store, keyed(i));
+  }
+  {
+    std::fstream file(rig.folder.file("store.db"), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(0, std::ios::end);
+    const auto size = file.tellp();
+    file.seekp(static_cast<std::streamoff>(size) - 4096);
+    file << std::string(4000, '\x5a');
+  }
+  auto store = open({.path = rig.folder.file("store.db"), .verify = true});
+  ASSERT_FALSE(store);
+  EXPECT_EQ(store.error().kind(), FailureKind::corrupt);
+}
+
+TEST_F(Sqlite, a_backup_taken_while_working_opens_and_holds_what_was_committed) {
+  auto store = open();
+  for (int i = 0; i < 50; ++i) (void)commit_and_wait(**store, keyed(i));
+  const auto copy = rig.folder.file("copy.db");
+  const auto done = (*store)->backup(copy);
+  ASSERT_TRUE(done) << done.error().to_string();
+  const auto again = (*store)->backup(copy);
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code(), "backup_exists");
+  auto restored = open({.path = copy});
+  ASSERT_TRUE(restored) << restored.error().to_string();
+  EXPECT_EQ((*ask_now(**restored, FindKey{"scope49"}))->reply, "reply49");
+}
+
+TEST_F(Sqlite, the_bound_on_live_keys_refuses_as_overloaded) {
+  SqliteOptions options;
+  options.max_live_keys = 2;
+  auto store = open(std::move(options));
+  EXPECT_TRUE(commit_and_wait(**store, keyed(0))->applied);
+  EXPECT_TRUE(commit_and_wait(**store, keyed(1))->applied);
+  auto third = commit_and_wait(**store, keyed(2));
+  ASSERT_FALSE(third);
+  EXPECT_EQ(third.error().kind(), FailureKind::overloaded);
+  EXPECT_FALSE(commit_and_wait(**store, keyed(1))->applied) << "known keys still answer";
+}
+
+TEST(KeyIndexTest, agrees_with_a_naive_model_under_random_inserts_and_erases) {
+  KeyIndex index;
+  sim::SimRandom random(7);
+  std::multimap<std::uint64_t, std::uint64_t> model;
+  for (std::uint64_t step = 1; step <= 200'000; ++step) {
+    const std::uint64_t hash = (random.below(5000) * 0x9E3779B97F4A7C15ull) | 1;
+    if (model.count(hash) < 3 && random.one_in(2)) {
+      index.insert({hash, step});
+      model.emplace(hash, step);
+    } else if (const auto found = model.find(hash); found != model.end()) {
+      index.erase({hash, found->second});
+      model.erase(found);
+    }
+    std::uint64_t seqs[KeyIndex::kMaxCandidates];
+    ASSERT_EQ(index.find(hash, seqs), model.count(hash)) << "step " << step;
+  }
+  EXPECT_EQ(index.size(), model.size());
+}
+
+}  // namespace
+}  // namespace sluice::store
