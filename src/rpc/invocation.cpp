@@ -1,0 +1,185 @@
+// How an invocation ends: with a reply that is durable under its key, or with nothing stored.
+#include "sluice/rpc/registry.hpp"
+
+namespace sluice::rpc {
+
+using store::AuditOutcome;
+
+Invocation::~Invocation() {
+  SLUICE_ASSERT(stage_ == Stage::idle, "an invocation is destroyed before it is done");
+}
+
+void Invocation::reset() {
+  SLUICE_ASSERT(stage_ == Stage::idle, "an invocation is reset before it is done");
+  command.idempotency_key.reset();
+  command.principal.reset();
+  command.deadline = kNever;
+  command.version = 0;
+  command.trace.clear();
+  command.correlation.clear();
+  scope.reset();
+  spec_.reset();
+  has_key_ = false;
+  exchange_ = {};
+  ordering_key_.clear();
+  claim_ = {};
+  task_ = {};
+}
+
+store::AuditRow Invocation::audit_row(AuditOutcome outcome, std::string_view detail) const {
+  store::AuditRow row;
+  row.ns = command.ns.text();
+  if (command.principal) row.principal = command.principal->id;
+  row.command = command.name;
+  row.outcome = outcome;
+  row.exchange = exchange_;
+  row.correlation = command.correlation;
+  row.detail = detail;
+  return row;
+}
+
+void Invocation::finish(Answer answer) {
+  SLUICE_ASSERT(stage_ == Stage::running, "an invocation is finished twice, or never ran");
+  if (!claim_) return deliver(std::move(answer));
+  if (answer.kind == Answer::Kind::reply && !answer.replayed)
+    return commit({}, *answer.reply, AuditOutcome::ok);
+  if (answer.kind == Answer::Kind::failure && answer.failure->traits().remember == Remember::store)
+    return commit({}, Reply::from(*answer.failure).encode(), AuditOutcome::error);
+  claim_.release();
+  deliver(std::move(answer));
+}
+
+void Invocation::finish_with(store::Commit changes, Reply reply) {
+  SLUICE_ASSERT(stage_ == Stage::running, "an invocation is finished twice, or never ran");
+  const bool ok = reply.kind == FailureKind::none;
+  commit(std::move(changes), reply.encode(), ok ? AuditOutcome::ok : AuditOutcome::error);
+}
+
+namespace {
+Reply refusal_of(const std::string& name) {
+  return Reply::from(
+      Failure(FailureKind::precondition_failed, name, "'" + name + "' did not hold"));
+}
+}  // namespace
+
+void Invocation::commit(store::Commit changes, Bytes reply, AuditOutcome outcome) {
+  stage_ = Stage::committing;
+  store::Commit& all = pending_commit_.commit;
+  all = {};
+  all.otherwise = std::move(changes.otherwise);
+  // The key's precondition first: a duplicate that lost is a replay, whatever else does not hold.
+  if (claim_) claim_.complete_in(all, reply);
+  pending_commit_.own_requirements = all.requires_.size();
+  pending_commit_.names.clear();
+  for (auto& requirement : changes.requires_) {
+    pending_commit_.names.push_back(requirement.name);
+    if (claim_ && requirement.otherwise < 0) {
+      // The refusal is the reply then, and is stored like one.
+      store::Commit refused;
+      claim_.complete_in(refused, refusal_of(requirement.name).encode());
+      refused.then.emplace_back(
+          store::AuditAppend{audit_row(AuditOutcome::error, requirement.name)});
+      requirement.otherwise = static_cast<std::int32_t>(all.otherwise.size());
+      all.otherwise.push_back(std::move(refused.then));
+    }
+    all.requires_.push_back(std::move(requirement));
+  }
+  for (auto& mutation : changes.then) all.then.push_back(std::move(mutation));
+  all.then.emplace_back(store::AuditAppend{audit_row(outcome, {})});
+  pending_commit_.reply = std::move(reply);
+  pending_commit_.self = this;
+  pending_commit_.lane = lane;
+  pending_commit_.run = [](Job* job) noexcept { static_cast<CommitJob*>(job)->self->committed(); };
+  registry_->store_.submit(pending_commit_);
+}
+
+void Invocation::committed() {
+  auto& outcome = pending_commit_.outcome;
+  if (!outcome) {
+    // Also when the outcome is unknown: a retry reads the key's row before it runs.
+    if (claim_) claim_.release();
+    return deliver(Answer::of(std::move(outcome).error()));
+  }
+  Answer answer = Answer::of(std::move(pending_commit_.reply), exchange_);
+  if (outcome->applied) {
+    if (claim_) claim_.completed(*answer.reply);
+    return deliver(std::move(answer));
+  }
+  const auto refused = static_cast<std::size_t>(outcome->refused);
+  if (refused < pending_commit_.own_requirements) {
+    if (!outcome->key) {
+      claim_.release();
+      return deliver(Answer::of(Failure(FailureKind::in_progress, "in_progress",
+                                        "another node runs this idempotency key; try again")));
+    }
+    const bool complete = outcome->key->state == store::KeyState::completed;
+    Answer won = Answer::of(outcome->key->reply, outcome->key->exchange);
+    won.replayed = true;
+    claim_.lost(*outcome->key);
+    if (!complete)
+      won = Answer::of(Failure(FailureKind::in_progress, "in_progress",
+                               "another node runs this idempotency key; try again"));
+    return deliver(std::move(won));
+  }
+  const auto& name = pending_commit_.names[refused - pending_commit_.own_requirements];
+  answer = Answer::of(refusal_of(name), exchange_);
+  if (claim_) claim_.completed(*answer.reply);
+  deliver(std::move(answer));
+}
+
+void Invocation::run_task(Task<Answer> task) {
+  SLUICE_ASSERT(stage_ == Stage::running, "a task for an invocation that does not run");
+  task_ = std::move(task);
+  const auto done_later = [](void* self) noexcept { static_cast<Invocation*>(self)->task_done(); };
+  if (task_.start(context_, done_later, this)) task_done();
+}
+
+void Invocation::task_done() {
+  Answer answer;
+  try {
+    answer = task_.take();
+  } catch (const std::exception& error) {
+    answer = Answer::of(Failure(FailureKind::internal, "handler_threw", error.what()));
+  } catch (...) {
+    answer = Answer::of(Failure(FailureKind::internal, "handler_threw", {}));
+  }
+  finish(std::move(answer));
+}
+
+void Invocation::leave_gate() noexcept {
+  if (!admitted_) return;
+  admitted_ = false;
+  registry_->gatekeeper_->leave(*this);
+}
+
+void Invocation::cancelled(void* owner) noexcept {
+  auto* self = static_cast<Invocation*>(owner);
+  const auto reason = self->scope.reason();
+  if (self->stage_ == Stage::claiming) {
+    if (!self->registry_->keys_.forget(self->pending_claim_)) return;  // its answer is on the way
+  } else if (self->stage_ == Stage::entering) {
+    auto* gate = self->registry_->gatekeeper_;
+    if (gate == nullptr || !gate->forget(*self)) return;
+  } else {
+    return;  // the handler listens to the scope itself
+  }
+  self->deliver(
+      Answer::of(Failure(reason, "cancelled", "the request was given up while it waited")));
+}
+
+void Invocation::deliver(Answer answer) {
+  leave_gate();
+  listener_.unlink();
+  if (claim_) claim_.release();
+  if (answer.replayed) {
+    registry_->replayed_.fetch_add(1, std::memory_order_relaxed);
+    registry_->audit(audit_row(AuditOutcome::replayed, {}));
+  }
+  if (answer.kind == Answer::Kind::failure)
+    registry_->failed_.fetch_add(1, std::memory_order_relaxed);
+  if (finished_ != nullptr) *std::exchange(finished_, nullptr) = true;
+  stage_ = Stage::idle;
+  done(*this, std::move(answer));
+}
+
+}  // namespace sluice::rpc

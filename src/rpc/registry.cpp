@@ -1,0 +1,187 @@
+#include "sluice/rpc/registry.hpp"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "rpc/audit_log.hpp"
+
+namespace sluice::rpc {
+
+namespace {
+
+// A star stands for any run of characters, also none.
+bool glob(std::string_view pattern, std::string_view text) noexcept {
+  std::size_t p = 0, t = 0, star = std::string_view::npos, resume = 0;
+  while (t < text.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      resume = t;
+    } else if (p < pattern.size() && pattern[p] == text[t]) {
+      ++p;
+      ++t;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      t = ++resume;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+bool valid_name(std::string_view name) noexcept {
+  if (name.empty() || name.size() > 64) return false;
+  return std::ranges::all_of(name, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+  });
+}
+
+}  // namespace
+
+bool Principal::may(std::string_view app, std::string_view command) const noexcept {
+  for (const std::string_view pattern : permissions) {
+    const auto colon = pattern.find(':');
+    if (colon == std::string_view::npos) continue;  // not of the form: grants nothing
+    if (glob(pattern.substr(0, colon), app) && glob(pattern.substr(colon + 1), command))
+      return true;
+  }
+  return false;
+}
+
+std::string_view key_use_name(KeyUse use) noexcept {
+  switch (use) {
+    case KeyUse::required:
+      return "required";
+    case KeyUse::optional:
+      return "optional";
+    case KeyUse::none:
+      return "none";
+  }
+  return "none";
+}
+
+Answer Answer::of(Bytes encoded, ExchangeId exchange) {
+  Answer answer;
+  answer.exchange = exchange;
+  answer.reply = std::make_shared<const Bytes>(std::move(encoded));
+  return answer;
+}
+Answer Answer::of(const Reply& reply, ExchangeId exchange) { return of(reply.encode(), exchange); }
+Answer Answer::of(Failure failure) {
+  Answer answer;
+  answer.kind = Kind::failure;
+  answer.failure = std::move(failure);
+  return answer;
+}
+Answer Answer::pending(ExchangeId exchange) {
+  Answer answer;
+  answer.kind = Kind::pending;
+  answer.exchange = exchange;
+  return answer;
+}
+Answer Answer::in_doubt(ExchangeId exchange) {
+  Answer answer = pending(exchange);
+  answer.kind = Kind::in_doubt;
+  return answer;
+}
+
+Digest fingerprint_of(const CommandSpec& spec, const Command& command) {
+  Bytes text;
+  ByteWriter writer(text);
+  writer.bytes(spec.name);
+  writer.varint(spec.version);
+  if (spec.projection)
+    writer.bytes(spec.projection(command));
+  else
+    writer.bytes(command.payload);
+  return sha256(text);
+}
+
+Registry::Registry(store::Store& store, idempotency::Keys& keys, IdSource& ids,
+                   RegistryOptions options)
+    : store_(store),
+      keys_(keys),
+      ids_(ids),
+      options_(options),
+      audit_log_(std::make_shared<AuditLog>(store, options.max_audit_buffer)) {}
+Registry::~Registry() = default;
+
+Status Registry::add(CommandSpec spec) {
+  if (!valid_name(spec.name))
+    return fail(FailureKind::invalid_argument, "bad_command_name",
+                "command name '" + spec.name + "': expected 1–64 of a–z 0–9 - _ .");
+  if (!spec.handler)
+    return fail(FailureKind::invalid_argument, "no_handler",
+                "command '" + spec.name + "' has no handler");
+  if (spec.version == 0)
+    return fail(FailureKind::invalid_argument, "bad_version",
+                "command '" + spec.name + "': versions count from 1");
+  if (spec.permission.empty()) spec.permission = spec.name;
+  auto& versions = specs_[spec.name];
+  const auto version = spec.version;
+  if (versions.contains(version))
+    return fail(FailureKind::already_exists, "command_exists",
+                "command '" + spec.name + "' version " + std::to_string(version) +
+                    " is registered already");
+  versions.emplace(version, std::make_shared<const CommandSpec>(std::move(spec)));
+  return {};
+}
+
+Result<std::shared_ptr<const CommandSpec>> Registry::find(std::string_view name,
+                                                          std::uint32_t version) const {
+  const auto found = specs_.find(name);
+  if (found == specs_.end())
+    return fail(FailureKind::not_found, "unknown_command",
+                "there is no command '" + std::string(name.substr(0, 64)) +
+                    "'; GET /v1/commands lists them");
+  const auto& versions = found->second;
+  if (version == 0) return versions.rbegin()->second;
+  if (const auto spec = versions.find(version); spec != versions.end()) return spec->second;
+  std::string have;
+  for (const auto& [v, spec] : versions) have += (have.empty() ? "" : ", ") + std::to_string(v);
+  return fail(FailureKind::invalid_argument, "unsupported_version",
+              "command '" + std::string(name) + "' has no version " + std::to_string(version) +
+                  "; it has " + have);
+}
+
+std::vector<std::shared_ptr<const CommandSpec>> Registry::commands() const {
+  std::vector<std::shared_ptr<const CommandSpec>> all;
+  for (const auto& [name, versions] : specs_)
+    for (const auto& [version, spec] : versions) all.push_back(spec);
+  return all;
+}
+
+std::string Registry::describe() const {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const auto& spec : commands()) {
+    nlohmann::ordered_json item{{"name", spec->name},
+                                {"version", spec->version},
+                                {"summary", spec->summary},
+                                {"app", spec->app},
+                                {"permission", spec->permission},
+                                {"anonymous", spec->anonymous},
+                                {"shadow", spec->shadow},
+                                {"idempotency", key_use_name(spec->idempotency)},
+                                {"key_ttl_ms", spec->keys.ttl.count()},
+                                {"duplicates_wait", spec->keys.wait},
+                                {"max_payload_bytes", spec->max_payload}};
+    if (!spec->input_schema.empty()) {
+      auto schema = nlohmann::ordered_json::parse(spec->input_schema, nullptr, false);
+      if (!schema.is_discarded()) item["input_schema"] = std::move(schema);
+    }
+    list.push_back(std::move(item));
+  }
+  return nlohmann::ordered_json{{"commands", std::move(list)}}.dump();
+}
+
+void Registry::audit(store::AuditRow row) { audit_log_->add(std::move(row)); }
+
+RegistryStats Registry::stats() const noexcept {
+  const auto get = [](const std::atomic<std::uint64_t>& n) {
+    return n.load(std::memory_order_relaxed);
+  };
+  return {get(dispatched_), get(replayed_), get(denied_), get(failed_), get(audit_log_->lost)};
+}
+
+}  // namespace sluice::rpc

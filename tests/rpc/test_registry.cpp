@@ -1,0 +1,350 @@
+// The registry's checks, in their order, on a lane that the test drives by hand.
+#include <gtest/gtest.h>
+
+#include <deque>
+
+#include "sim/clock.hpp"
+#include "sim/random.hpp"
+#include "sluice/rpc/registry.hpp"
+#include "sluice/store/memory.hpp"
+
+namespace sluice::rpc {
+namespace {
+
+struct Got {
+  bool done = false;
+  Answer answer;
+  Reply reply() const { return *Reply::decode(*answer.reply); }
+  std::string code() const {
+    return answer.kind == Answer::Kind::failure ? std::string(answer.failure->code()) : "";
+  }
+};
+
+class RegistryTest : public ::testing::Test {
+ protected:
+  RegistryTest() : registry(*store, keys, ids) {
+    principal = std::make_shared<Principal>(Principal{"ann", {"shop:order.*"}, false});
+  }
+  ~RegistryTest() override {
+    lane.run_ready();
+    store->close();
+  }
+
+  CommandSpec spec(std::string name = "order.place") {
+    CommandSpec s;
+    s.name = std::move(name);
+    s.app = "shop";
+    s.handler = [this](Invocation& invocation) {
+      ++runs;
+      held.push_back(&invocation);
+      if (!hold) answer_next("{\"ok\":true}");
+    };
+    return s;
+  }
+  void answer_next(std::string body) {
+    auto* next = held.front();
+    held.pop_front();
+    next->finish(Answer::of(Reply::ok(std::move(body))));
+  }
+  Invocation& make(std::string name, std::optional<std::string> key, std::string payload = "{}") {
+    auto& invocation = invocations.emplace_back();
+    invocation.command.name = std::move(name);
+    invocation.command.version = 0;
+    invocation.command.ns = Namespace("shop");
+    invocation.command.principal = principal;
+    invocation.command.idempotency_key = std::move(key);
+    invocation.command.payload = std::move(payload);
+    invocation.lane = &lane;
+    return invocation;
+  }
+  Got& send(Invocation& invocation) {
+    auto& got = answers.emplace_back();
+    invocation.owner = &got;
+    invocation.done = [](Invocation& i, Answer answer) noexcept {
+      auto* g = static_cast<Got*>(i.owner);
+      EXPECT_FALSE(g->done) << "answered twice";
+      g->done = true;
+      g->answer = std::move(answer);
+    };
+    registry.dispatch(invocation);
+    lane.run_ready();
+    return got;
+  }
+  std::vector<store::AuditRow> audit() {
+    lane.run_ready();
+    return *store::ask_now(*store, store::ListAudit{});
+  }
+
+  sim::SimClock clock;
+  sim::SimRandom random{1};
+  Lane lane{clock};
+  std::unique_ptr<store::Store> store = store::make_memory_store(clock, random);
+  idempotency::Keys keys{clock, store.get()};
+  IdSource ids{clock, 1};
+  Registry registry;
+  std::shared_ptr<Principal> principal;
+  std::deque<Invocation> invocations;
+  std::deque<Got> answers;
+  std::deque<Invocation*> held;
+  bool hold = false;
+  int runs = 0;
+};
+
+TEST_F(RegistryTest, CONSOLE_2_unknown_name_and_version_are_told_apart) {
+  ASSERT_TRUE(registry.add(spec()));
+  EXPECT_EQ(send(make("order.nothing", "k")).code(), "unknown_command");
+  auto& other = make("order.place", "k");
+  other.command.version = 7;
+  auto& got = send(other);
+  EXPECT_EQ(got.code(), "unsupported_version");
+  EXPECT_EQ(got.answer.failure->kind(), FailureKind::invalid_argument);
+  EXPECT_EQ(runs, 0);
+}
+
+TEST_F(RegistryTest, CONSOLE_2_registration_refuses_what_cannot_be_served) {
+  ASSERT_TRUE(registry.add(spec()));
+  EXPECT_EQ(registry.add(spec()).error().kind(), FailureKind::already_exists);
+  EXPECT_EQ(registry.add(spec("Bad Name")).error().code(), "bad_command_name");
+  auto none = spec("order.none");
+  none.handler = nullptr;
+  EXPECT_EQ(registry.add(none).error().code(), "no_handler");
+  EXPECT_NE(registry.describe().find("\"name\":\"order.place\""), std::string::npos);
+}
+
+TEST_F(RegistryTest, CONSOLE_5_default_deny_and_denials_are_audited) {
+  ASSERT_TRUE(registry.add(spec("stock.count")));
+  EXPECT_EQ(send(make("stock.count", "k")).code(), "forbidden");
+  auto& anonymous = make("stock.count", "k");
+  anonymous.command.principal = nullptr;
+  EXPECT_EQ(send(anonymous).code(), "unauthenticated");
+  principal->permissions = {"bank:*", "shop", ":", "*"};
+  EXPECT_EQ(send(make("stock.count", "k")).code(), "forbidden") << "another app's credentials";
+  EXPECT_EQ(runs, 0);
+  const auto rows = audit();
+  ASSERT_EQ(rows.size(), 3u);
+  for (const auto& row : rows) EXPECT_EQ(row.outcome, store::AuditOutcome::denied);
+  principal->permissions = {"sh*:*.count"};
+  EXPECT_EQ(send(make("stock.count", "k")).answer.kind, Answer::Kind::reply);
+}
+
+TEST_F(RegistryTest, CONSOLE_5_shadow_traffic_needs_a_permission) {
+  ASSERT_TRUE(registry.add(spec()));
+  auto& shadow = make("order.place", "k");
+  shadow.command.ns = Namespace("shop", true);
+  EXPECT_EQ(send(shadow).code(), "shadow_forbidden");
+  principal->may_shadow = true;
+  auto& again = make("order.place", "k");
+  again.command.ns = Namespace("shop", true);
+  EXPECT_EQ(send(again).answer.kind, Answer::Kind::reply);
+}
+
+TEST_F(RegistryTest, IDEM_6_a_missing_or_malformed_key_is_refused) {
+  ASSERT_TRUE(registry.add(spec()));
+  EXPECT_EQ(send(make("order.place", std::nullopt)).code(), "idempotency_key_required");
+  EXPECT_EQ(send(make("order.place", "")).code(), "bad_idempotency_key");
+  EXPECT_EQ(send(make("order.place", std::string(256, 'k'))).code(), "bad_idempotency_key");
+  EXPECT_EQ(send(make("order.place", "a\nb")).code(), "bad_idempotency_key");
+  EXPECT_EQ(runs, 0);
+}
+
+TEST_F(RegistryTest, CONSOLE_9_a_payload_past_the_commands_bound_is_refused) {
+  auto s = spec();
+  s.max_payload = 8;
+  ASSERT_TRUE(registry.add(s));
+  EXPECT_EQ(send(make("order.place", "k", "\"123456789\"")).code(), "payload_too_large");
+}
+
+TEST_F(RegistryTest, IDEM_4_a_duplicate_gets_the_same_bytes_and_is_audited_as_a_replay) {
+  ASSERT_TRUE(registry.add(spec()));
+  auto& first = send(make("order.place", "k"));
+  auto& second = send(make("order.place", "k"));
+  ASSERT_EQ(second.answer.kind, Answer::Kind::reply);
+  EXPECT_FALSE(first.answer.replayed);
+  EXPECT_TRUE(second.answer.replayed);
+  EXPECT_EQ(*first.answer.reply, *second.answer.reply);
+  EXPECT_EQ(first.answer.exchange, second.answer.exchange);
+  EXPECT_EQ(runs, 1);
+  const auto rows = audit();
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].outcome, store::AuditOutcome::replayed);
+  EXPECT_EQ(rows[1].outcome, store::AuditOutcome::ok);
+}
+
+TEST_F(RegistryTest, IDEM_4_a_replay_is_authorised_first) {
+  ASSERT_TRUE(registry.add(spec()));
+  send(make("order.place", "k"));
+  principal->permissions.clear();
+  EXPECT_EQ(send(make("order.place", "k")).code(), "forbidden");
+}
+
+TEST_F(RegistryTest, IDEM_5_the_same_key_with_another_payload_runs_nothing) {
+  ASSERT_TRUE(registry.add(spec()));
+  send(make("order.place", "k", "{\"n\":1}"));
+  auto& got = send(make("order.place", "k", "{\"n\":2}"));
+  EXPECT_EQ(got.code(), "fingerprint_mismatch");
+  EXPECT_EQ(got.answer.failure->traits().http_status, 422);
+  EXPECT_EQ(runs, 1);
+}
+
+TEST_F(RegistryTest, IDEM_5_the_declared_projection_is_what_counts) {
+  auto s = spec();
+  s.projection = [](const Command& c) { return c.payload.substr(0, 3); };
+  ASSERT_TRUE(registry.add(s));
+  send(make("order.place", "k", "[1,2]"));
+  EXPECT_TRUE(send(make("order.place", "k", "[1,3]")).answer.replayed);
+}
+
+TEST_F(RegistryTest, IDEM_3_a_concurrent_duplicate_waits_and_gets_the_first_ones_reply) {
+  ASSERT_TRUE(registry.add(spec()));
+  hold = true;
+  auto& first = send(make("order.place", "k"));
+  auto& second = send(make("order.place", "k"));
+  EXPECT_FALSE(first.done);
+  EXPECT_FALSE(second.done);
+  answer_next("{\"id\":9}");
+  lane.run_ready();
+  lane.run_ready();
+  ASSERT_TRUE(first.done && second.done);
+  EXPECT_TRUE(second.answer.replayed);
+  EXPECT_EQ(*first.answer.reply, *second.answer.reply);
+  EXPECT_EQ(runs, 1);
+}
+
+TEST_F(RegistryTest, IDEM_6_a_command_may_answer_duplicates_at_once) {
+  auto s = spec();
+  s.keys.wait = false;
+  ASSERT_TRUE(registry.add(s));
+  hold = true;
+  send(make("order.place", "k"));
+  auto& second = send(make("order.place", "k"));
+  EXPECT_EQ(second.code(), "in_progress");
+  EXPECT_TRUE(second.answer.failure->retry_after().has_value());
+  answer_next("{}");
+}
+
+TEST_F(RegistryTest, IDEM_7_the_table_decides_which_failures_are_remembered) {
+  auto s = spec();
+  FailureKind kind = FailureKind::unavailable;
+  s.handler = [&](Invocation& invocation) {
+    ++runs;
+    invocation.finish(Answer::of(Failure(kind, "said_so", "detail")));
+  };
+  ASSERT_TRUE(registry.add(s));
+  EXPECT_EQ(send(make("order.place", "a")).code(), "said_so");
+  EXPECT_EQ(send(make("order.place", "a")).code(), "said_so");
+  EXPECT_EQ(runs, 2) << "unavailable releases the key";
+  kind = FailureKind::rejected;
+  EXPECT_EQ(send(make("order.place", "a")).reply().code, "said_so");
+  auto& again = send(make("order.place", "a"));
+  EXPECT_TRUE(again.answer.replayed);
+  EXPECT_EQ(again.reply().kind, FailureKind::rejected);
+  EXPECT_EQ(runs, 3);
+}
+
+TEST_F(RegistryTest, CONSOLE_3_a_throw_is_an_answer) {
+  auto s = spec();
+  s.handler = [&](Invocation&) {
+    ++runs;
+    throw std::runtime_error("boom");
+  };
+  ASSERT_TRUE(registry.add(s));
+  auto& got = send(make("order.place", "k"));
+  ASSERT_TRUE(got.done);
+  EXPECT_EQ(runs, 1);
+}
+
+TEST_F(RegistryTest, IDEM_7_a_refused_precondition_is_the_stored_reply) {
+  auto s = spec();
+  s.handler = [&](Invocation& invocation) {
+    ++runs;
+    store::Commit commit;
+    commit.requires_.push_back({store::KvAtLeast{{"shop", "stock", "a"}, 1}, "sold_out", -1});
+    commit.then.emplace_back(store::KvAdd{{"shop", "stock", "a"}, -1});
+    invocation.finish_with(std::move(commit), Reply::ok("{}"));
+  };
+  ASSERT_TRUE(registry.add(s));
+  auto& got = send(make("order.place", "k"));
+  ASSERT_EQ(got.answer.kind, Answer::Kind::reply);
+  EXPECT_EQ(got.reply().kind, FailureKind::precondition_failed);
+  EXPECT_EQ(got.reply().code, "sold_out");
+  auto& again = send(make("order.place", "k"));
+  EXPECT_TRUE(again.answer.replayed);
+  EXPECT_EQ(*again.answer.reply, *got.answer.reply);
+  EXPECT_EQ(runs, 1);
+  const auto key = store::ask_now(*store, store::FindKey{idempotency::make_scope(
+                                              Namespace("shop"), "ann", "order.place", 1, "k")});
+  ASSERT_TRUE(key && *key);
+  EXPECT_EQ((*key)->reply, *got.answer.reply);
+}
+
+TEST_F(RegistryTest, FLOW_10_cancelling_a_waiting_duplicate_leaves_the_first_alone) {
+  ASSERT_TRUE(registry.add(spec()));
+  hold = true;
+  auto& first = send(make("order.place", "k"));
+  auto& waiting = make("order.place", "k");
+  auto& second = send(waiting);
+  waiting.scope.cancel(FailureKind::cancelled);
+  EXPECT_EQ(second.code(), "cancelled");
+  answer_next("{}");
+  lane.run_ready();
+  EXPECT_EQ(first.answer.kind, Answer::Kind::reply);
+}
+
+TEST_F(RegistryTest, CONSOLE_1_a_task_may_be_the_handler) {
+  auto s = spec();
+  const auto work = [this](Task<int>* child) -> Task<Answer> {
+    co_await sleep_for(milliseconds(5));
+    ++runs;
+    (void)child;
+    co_return Answer::of(Reply::ok("{\"slept\":5}"));
+  };
+  s.handler = [&](Invocation& invocation) { invocation.run_task(work(nullptr)); };
+  ASSERT_TRUE(registry.add(s));
+  auto& got = send(make("order.place", "k"));
+  EXPECT_FALSE(got.done);
+  clock.advance(milliseconds(10));
+  lane.run_ready();
+  lane.run_ready();
+  ASSERT_TRUE(got.done);
+  EXPECT_EQ(got.reply().body, "{\"slept\":5}");
+}
+
+// A gate with one permit, to see who holds it when.
+class OnePermit final : public Gatekeeper {
+ public:
+  void enter(Invocation& invocation) override {
+    if (refuse) return invocation.entered(fail(FailureKind::overloaded, "full", "no permits"));
+    ++inside;
+    invocation.entered({});
+  }
+  void leave(Invocation&) noexcept override { --inside; }
+  bool forget(Invocation&) noexcept override { return false; }
+  int inside = 0;
+  bool refuse = false;
+};
+
+TEST_F(RegistryTest, IDEM_3_waiting_duplicates_hold_no_permit) {
+  ASSERT_TRUE(registry.add(spec()));
+  OnePermit gate;
+  registry.set_gatekeeper(&gate);
+  hold = true;
+  send(make("order.place", "k"));
+  EXPECT_EQ(gate.inside, 1);
+  auto& second = send(make("order.place", "k"));
+  EXPECT_EQ(gate.inside, 1) << "the duplicate gave its permit back";
+  held.front()->finish(Answer::of(Failure(FailureKind::unavailable, "later", "")));
+  held.pop_front();
+  lane.run_ready();
+  lane.run_ready();
+  EXPECT_EQ(runs, 2) << "the released key runs the waiter as new";
+  EXPECT_EQ(gate.inside, 1);
+  answer_next("{}");
+  lane.run_ready();
+  EXPECT_EQ(second.answer.kind, Answer::Kind::reply);
+  EXPECT_EQ(gate.inside, 0);
+  gate.refuse = true;
+  EXPECT_EQ(send(make("order.place", "other")).code(), "full");
+}
+
+}  // namespace
+}  // namespace sluice::rpc
