@@ -112,10 +112,13 @@ class ThreadWorker final : public Worker {
   void loop() noexcept {
     while (!stopping_.load(std::memory_order_acquire)) {
       const Instant next = step_();
-      if (next == kNever)
+      if (next == kNever) {
         parker_.park();
-      else
-        parker_.park(next - clock_.now());
+        continue;
+      }
+      // Compared, not subtracted: Instant::min() is a fair way to say "at once".
+      const Instant now = clock_.now();
+      if (next > now) parker_.park(next - now);
     }
   }
   Clock& clock_;

@@ -1,0 +1,106 @@
+// PROOF-1: the spine in simulation. A few hundred histories here; `sluice_simulate --histories`
+// plays as many as there is time for.
+#include <gtest/gtest.h>
+
+#include "simulate/campaign.hpp"
+#include "simulate/checkers.hpp"
+
+namespace sluice::simulate {
+namespace {
+
+void expect_promises_hold(const std::string& spine, Backing backing, std::uint64_t first,
+                          std::uint64_t count) {
+  std::uint64_t final = 0;
+  for (std::uint64_t seed = first; seed < first + count; ++seed) {
+    HistoryOptions options{.seed = seed, .backing = backing, .externals = spine != "store"};
+    const Verdict verdict = run_history(options, spine_named(spine));
+    final += verdict.committed + verdict.declined;
+    for (const std::string& broken : verdict.violations)
+      ADD_FAILURE() << broken << "\nreplay: sluice_simulate --spine " << spine << " --store "
+                    << (backing == Backing::memory ? "memory" : "sqlite") << " --seed " << seed
+                    << " --print";
+    if (!verdict.violations.empty()) return;
+  }
+  EXPECT_GT(final, count * 4) << "the workload did not do much";
+}
+
+TEST(Simulation, PROOF_1_the_memory_store_keeps_every_promise) {
+  expect_promises_hold("store", Backing::memory, 1, 300);
+}
+
+TEST(Simulation, PROOF_1_the_same_seed_gives_the_same_history) {
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    HistoryOptions options{.seed = seed, .backing = Backing::memory, .externals = false};
+    const Verdict once = run_history(options, spine_named("store"));
+    const Verdict again = run_history(options, spine_named("store"));
+    EXPECT_EQ(once.hash, again.hash) << seed;
+    EXPECT_EQ(once.attempts, again.attempts) << seed;
+    ++options.seed;
+    EXPECT_NE(run_history(options, spine_named("store")).hash, once.hash);
+  }
+}
+
+// The checkers must be able to fail: each broken promise is noticed.
+struct Broken : testing::Test {
+  sim::SimClock clock;
+  sim::History history;
+  sim::Faults faults{sim::SimRandom(1)};
+  sim::SimScheduler scheduler{clock, 1};
+  Partner partner{scheduler, sim::SimRandom(1), faults, history};
+  std::vector<Memory> memories{
+      Memory{.operation = {.number = 0, .key = "k", .from = 0, .to = 1, .amount = 10}}};
+  Books books{.balances = std::vector<std::int64_t>(kAccounts, kOpeningBalance)};
+
+  void SetUp() override {
+    memories[0].committed = true;
+    books.effects["k"] = 1;
+    books.balances[0] -= 10;
+    books.balances[1] += 10;
+    ASSERT_TRUE(judge(memories, books, partner).empty());
+  }
+  bool noticed() { return !judge(memories, books, partner).empty(); }
+};
+
+TEST_F(Broken, ADoubledEffectIsNoticed) {
+  books.effects["k"] = 2;
+  EXPECT_TRUE(noticed());
+}
+TEST_F(Broken, ALostAcknowledgedEffectIsNoticed) {
+  books.effects.clear();
+  books.balances[0] += 10;
+  books.balances[1] -= 10;
+  EXPECT_TRUE(noticed());
+}
+TEST_F(Broken, AHalfAppliedTransferIsNoticed) {
+  books.balances[1] -= 10;
+  EXPECT_TRUE(noticed());
+}
+TEST_F(Broken, ADeclinedOneThatTookEffectIsNoticed) {
+  memories[0].committed = false;
+  memories[0].declined = true;
+  EXPECT_TRUE(noticed());
+}
+TEST_F(Broken, AnUnansweredOneIsNoticed) {
+  memories[0].committed = false;
+  EXPECT_TRUE(noticed());
+}
+TEST_F(Broken, AnExternalEffectThatIsMissingOrHeldIsNoticed) {
+  memories[0].operation.external = true;
+  EXPECT_TRUE(noticed());
+}
+TEST_F(Broken, AnExchangeLeftOpenIsNoticed) {
+  books.open.emplace_back();
+  EXPECT_TRUE(noticed());
+}
+TEST_F(Broken, ChangedRepliesAndContradictionsAreNoticed) {
+  Memory memory;
+  EXPECT_TRUE(remember(memory, {.kind = Answer::Kind::committed, .reply = "a"}).empty());
+  EXPECT_TRUE(remember(memory, {.kind = Answer::Kind::unsettled}).empty());
+  EXPECT_TRUE(remember(memory, {.kind = Answer::Kind::committed, .reply = "a"}).empty());
+  EXPECT_FALSE(remember(memory, {.kind = Answer::Kind::released}).empty());
+  EXPECT_FALSE(remember(memory, {.kind = Answer::Kind::committed, .reply = "b"}).empty());
+  EXPECT_FALSE(remember(memory, {.kind = Answer::Kind::declined, .reply = "a"}).empty());
+}
+
+}  // namespace
+}  // namespace sluice::simulate
