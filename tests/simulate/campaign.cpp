@@ -260,9 +260,9 @@ class Run {
     world_.history.note("answer", memory.operation.number, static_cast<std::uint64_t>(answer.kind));
     for (std::string& broken : remember(memory, answer)) violate(std::move(broken));
     if (answer.replayed) ++verdict_.replayed;
-    if (answer.failure == FailureKind::unavailable ||
-        answer.failure == FailureKind::unknown_outcome)
-      restart_ = !spine_->store().health();
+    const bool store_ails = answer.failure == FailureKind::unavailable ||
+                            answer.failure == FailureKind::unknown_outcome;
+    if (store_ails && !spine_->store().health()) restart_ = true;
     const bool final =
         answer.kind == Answer::Kind::committed || answer.kind == Answer::Kind::declined;
     if (final && !client.asks_again) {

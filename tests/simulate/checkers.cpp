@@ -5,6 +5,15 @@
 #include <numeric>
 
 namespace sluice::simulate {
+namespace {
+
+bool says_nothing(FailureKind kind) noexcept {
+  return kind == FailureKind::unavailable || kind == FailureKind::overloaded ||
+         kind == FailureKind::timeout || kind == FailureKind::cancelled ||
+         kind == FailureKind::shutting_down;
+}
+
+}  // namespace
 
 std::vector<std::string> remember(Memory& memory, const Answer& answer) {
   std::vector<std::string> broken;
@@ -19,13 +28,17 @@ std::vector<std::string> remember(Memory& memory, const Answer& answer) {
       memory.declined = true;
       break;
     case Answer::Kind::released:
-      if (memory.final()) broken.push_back(key + ": released after its final reply");
+      // A store that is down cannot replay, which contradicts nothing; a new verdict would.
+      if (memory.final() && !says_nothing(answer.failure))
+        broken.push_back(key + ": released after its final reply");
       return broken;
     case Answer::Kind::unsettled:
       return broken;
   }
   memory.replies.insert(answer.reply);
-  if (memory.replies.size() > 1) broken.push_back(key + ": two different replies");
+  if (memory.replies.size() > 1)
+    broken.push_back(key + ": two different replies: " + to_hex(*memory.replies.begin()) + " and " +
+                     to_hex(*memory.replies.rbegin()));
   return broken;
 }
 

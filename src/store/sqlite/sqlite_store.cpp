@@ -2,6 +2,7 @@
 
 #include <condition_variable>
 
+#include "store/sqlite/files_vfs.hpp"
 #include "store/sqlite/group_commit.hpp"
 #include "store/sqlite/reader.hpp"
 #include "store/sqlite/schema.hpp"
@@ -60,8 +61,9 @@ class SqliteStoreImpl final : public SqliteStore {
   ~SqliteStoreImpl() override { close(); }
 
   Status open(Random& random, Executor& executor) {
-    const char* vfs = nullptr;
-    SLUICE_ASSIGN(Database handle, open_database(options_.path, kWriterFlags, vfs));
+    if (options_.files != nullptr)
+      vfs_ = std::make_unique<FilesVfs>(*options_.files, clock_, random);
+    SLUICE_ASSIGN(Database handle, open_database(options_.path, kWriterFlags, vfs()));
     sqlite3* const raw = handle.get();
     sqlite3_busy_timeout(raw, 2000);
     SLUICE_TRY(configure(raw));
@@ -76,7 +78,7 @@ class SqliteStoreImpl final : public SqliteStore {
         GroupCommit::Bounds{options_.max_queue, options_.max_group, options_.lazy_delay});
     readers_ = std::make_unique<ReaderPool>(
         options_.max_readers, [this]() -> Result<std::unique_ptr<SqliteReader>> {
-          SLUICE_ASSIGN(Database reading, open_database(options_.path, SQLITE_OPEN_READONLY, nullptr));
+          SLUICE_ASSIGN(Database reading, open_database(options_.path, SQLITE_OPEN_READONLY, vfs()));
           sqlite3_busy_timeout(reading.get(), 2000);
           return SqliteReader::open(std::move(reading), index_);
         });
@@ -118,11 +120,11 @@ class SqliteStoreImpl final : public SqliteStore {
   }
 
   Status backup(const std::string& path) override {
-    SLUICE_ASSIGN(Database source, open_database(options_.path, SQLITE_OPEN_READONLY, nullptr));
-    if (const auto existing = open_database(path, SQLITE_OPEN_READONLY, nullptr))
+    SLUICE_ASSIGN(Database source, open_database(options_.path, SQLITE_OPEN_READONLY, vfs()));
+    if (const auto existing = open_database(path, SQLITE_OPEN_READONLY, vfs()))
       return fail(FailureKind::already_exists, "backup_exists",
                   "backup to " + path + ": the file exists; name a new one");
-    SLUICE_ASSIGN(Database target, open_database(path, kWriterFlags, nullptr));
+    SLUICE_ASSIGN(Database target, open_database(path, kWriterFlags, vfs()));
     sqlite3_backup* copy = sqlite3_backup_init(target.get(), "main", source.get(), "main");
     if (copy == nullptr) return fail(database_failure(target.get(), "backing up to"));
     const int code = sqlite3_backup_step(copy, -1);
@@ -132,7 +134,7 @@ class SqliteStoreImpl final : public SqliteStore {
   }
 
   Status integrity_check() override {
-    SLUICE_ASSIGN(Database handle, open_database(options_.path, SQLITE_OPEN_READONLY, nullptr));
+    SLUICE_ASSIGN(Database handle, open_database(options_.path, SQLITE_OPEN_READONLY, vfs()));
     return check(handle.get());
   }
 
@@ -151,9 +153,13 @@ class SqliteStoreImpl final : public SqliteStore {
   }
 
  private:
+  const char* vfs() const noexcept { return vfs_ ? vfs_->name() : nullptr; }
+
   Status configure(sqlite3* handle) {
+    // EXTRA until the log is in place: the rollback journal of the very first transaction must be
+    // gone for good, or a crash may bring it back and undo what the log acknowledged since.
     const std::string sql =
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF;"
+        "PRAGMA synchronous=EXTRA; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF;"
         "PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=" +
         std::to_string(options_.checkpoint_pages) + "; PRAGMA cache_size=-" +
         std::to_string(options_.cache_mib * 1024) + ";";
@@ -185,6 +191,7 @@ class SqliteStoreImpl final : public SqliteStore {
 
   SqliteOptions options_;
   Clock& clock_;
+  std::unique_ptr<FilesVfs> vfs_;  // before every connection
   KeyIndex index_;
   std::uint64_t incarnation_ = 0;
   std::uint64_t largest_id_ = 0;
