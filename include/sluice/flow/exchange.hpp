@@ -3,7 +3,6 @@
 #pragma once
 #include <any>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,111 +10,108 @@
 #include <vector>
 
 #include "sluice/base/cancel.hpp"
+#include "sluice/base/ids.hpp"
 #include "sluice/base/namespace.hpp"
-#include "sluice/base/reply.hpp"
-#include "sluice/store/commit.hpp"
+#include "sluice/flow/draft.hpp"
+#include "sluice/store/store.hpp"
 
 namespace sluice::flow {
 
-/// A typed key of the bag. Durable keys are written with intents and pauses and are the only ones
-/// the second phase sees; transient ones live until the decision. Declare keys as constants:
-///   inline const BagKey<Order> kOrder{"order"};                                  // transient
-///   inline const BagKey<std::string> kHold{"hold", encode_hold, decode_hold};    // durable
+/// A typed key of the bag. Durable keys are written with intents and the decision and are the only
+/// ones the second phase sees, in live runs too; transient ones live until the decision. Declare
+/// them as constants:
+///   inline constexpr BagKey<Order> kOrder{"order"};                              // transient
+///   inline constexpr BagKey<Hold> kHold{"hold", &encode_hold, &decode_hold};     // durable
 template <class T>
 struct BagKey {
   std::string_view name;
   Bytes (*encode)(const T&) = nullptr;
   Result<T> (*decode)(ByteView) = nullptr;
-  bool durable() const noexcept { return encode != nullptr; }
 };
 
-/// The store changes an exchange has drafted; becomes part of the deciding Commit. Reads through
-/// the exchange see them. Nothing is written before the decision.
-class Draft {
- public:
-  /// `name` is told to the caller when the precondition does not hold; `refusal` is then the
-  /// stored reply (default: kind precondition_failed with `name` as its code).
-  void require(store::Precondition what, std::string name, std::optional<Reply> refusal = {});
-  void put(store::KvKey key, Bytes value, std::optional<std::int64_t> number = {});
-  void add(store::KvKey key, std::int64_t delta);
-  void erase(store::KvKey key);
-  /// number - amount, refused when it would fall below zero.
-  void take(store::KvKey key, std::int64_t amount, std::string name, std::optional<Reply> refusal = {});
-  /// An event, made durable with the decision.
-  void publish(std::string topic, Bytes payload);
-  void mutate(store::Mutation mutation);
-
-  struct Guard {
-    store::Requirement requirement;
-    std::optional<Reply> refusal;
-  };
-  std::vector<Guard> guards;
-  std::vector<store::Mutation> mutations;
-  struct Event {
-    std::string topic;
-    Bytes payload;
-  };
-  std::vector<Event> events;
-  bool empty() const noexcept { return guards.empty() && mutations.empty() && events.empty(); }
-  void clear() noexcept;
-};
-
-struct StageToken {
-  std::string text;  ///< stable across retries and recovery: derived key for downstream calls
-};
+/// A durable key for text.
+BagKey<std::string> durable_text(std::string_view name);
 
 class Exchange {
  public:
-  Exchange(ExchangeId id, Namespace ns, Bytes request);
+  Exchange(ExchangeId id, Namespace ns, Bytes request)
+      : id_(id), ns_(std::move(ns)), request_(std::move(request)) {}
   Exchange(const Exchange&) = delete;
   Exchange& operator=(const Exchange&) = delete;
-  ~Exchange();
 
   ExchangeId id() const noexcept { return id_; }
   const Namespace& ns() const noexcept { return ns_; }
   const Bytes& request() const noexcept { return request_; }
-  std::string reference;    ///< the caller's own id; not unique
-  std::string principal;
-  std::string correlation;
-  std::string trace;
+
+  std::string reference;    ///< the caller's own id (STAN and terminal, order number); not unique
+  std::string principal;    ///< who asked
   std::string command;      ///< for audit; empty: the flow's name
+  std::string correlation;  ///< in every log line and audit row
+  std::string trace;        ///< W3C traceparent
   bool audited = false;     ///< an audit row rides in the deciding Commit
 
-  /// What the caller gets; a stage that declines sets it and aborts.
+  /// What the caller gets. A stage that declines sets it and aborts.
   void respond(Reply reply) { response_ = std::move(reply); }
   const std::optional<Reply>& response() const noexcept { return response_; }
 
-  /// Votes abort. An empty cause reads "aborted".
+  /// Votes abort; the stage still returns a vote, which says whether it joined. An empty cause
+  /// reads "aborted". Inside commit or abort it changes nothing.
   void abort(std::string cause = {});
   bool aborting() const noexcept { return aborting_; }
   const std::string& abort_cause() const noexcept { return abort_cause_; }
 
   template <class T>
-  void set(const BagKey<T>& key, T value);
-  /// Null when absent (or, in the second phase, when the key is transient).
+  void set(const BagKey<T>& key, T value) {
+    Entry& entry = entry_for(key.name);
+    entry.durable = key.encode != nullptr;
+    entry.stored = entry.durable ? key.encode(value) : Bytes();
+    entry.value = std::move(value);
+  }
+  /// Null when absent; in the second phase transient keys are absent. A durable value that does not
+  /// decode reads as absent.
   template <class T>
-  T* get(const BagKey<T>& key);
+  T* get(const BagKey<T>& key) {
+    Entry* entry = find(key.name);
+    if (entry == nullptr) return nullptr;
+    if (!entry->value.has_value() && key.decode != nullptr)
+      if (auto decoded = key.decode(entry->stored)) entry->value = *std::move(decoded);
+    return std::any_cast<T>(&entry->value);
+  }
 
   Draft& draft() noexcept { return draft_; }
+  /// A row with this exchange's own drafted changes applied. With `verify`, its version becomes a
+  /// precondition: if it changed before the Commit, prepare is run again. Fails unavailable when the
+  /// store cannot answer at once (remote stores: use read_task), not_found without a store.
+  Result<std::optional<store::KvRow>> read(const store::KvKey& key, bool verify = false);
+  Task<Result<std::optional<store::KvRow>>> read_task(store::KvKey key, bool verify = false);
 
-  /// 1 for the first call of the current phase of the current stage.
+  /// 1 for the first call of this phase of this stage; grows with retries.
   std::uint32_t attempt() const noexcept { return attempt_; }
-  /// "<exchange id>.<stage ordinal>": the derived idempotency key of this stage's outside calls.
+  /// "<exchange id>.<step>": stable across retries and recovery. The idempotency key for what this
+  /// stage calls outside.
   std::string token() const;
 
-  TaskContext& context() noexcept { return context_; }
   CancelScope& scope() noexcept { return scope_; }
+  TaskContext& context() noexcept { return context_; }
+  /// Prepare must be done by then; the runner sets it from the caller's deadline.
+  Instant deadline() const noexcept { return context_.deadline; }
 
  private:
   friend class Runner;
-  struct BagEntry {
-    std::string_view name;
+  friend class Recovery;
+  struct Entry {
+    std::string name;
     std::any value;
-    Bytes (*encode)(const std::any&) = nullptr;
-    Bytes stored;  ///< encoded, not yet decoded (after recovery)
+    Bytes stored;
     bool durable = false;
   };
-  BagEntry* find(std::string_view name) noexcept;
+  Entry* find(std::string_view name) noexcept;
+  Entry& entry_for(std::string_view name);
+  void drop_transient();
+  std::vector<std::pair<std::string, Bytes>> durable_entries() const;
+  void restore_entry(std::string name, Bytes stored);
+  std::optional<store::KvRow> with_draft(const store::KvKey& key, std::optional<store::KvRow> row,
+                                         bool verify);
 
   ExchangeId id_;
   Namespace ns_;
@@ -123,12 +119,16 @@ class Exchange {
   std::optional<Reply> response_;
   std::string abort_cause_;
   bool aborting_ = false;
+  bool second_phase_ = false;
   std::uint32_t attempt_ = 1;
-  std::uint32_t stage_ordinal_ = 0;
-  std::vector<BagEntry> bag_;
+  std::uint32_t step_ = 0;
+  std::vector<Entry> bag_;
   Draft draft_;
+  store::Store* store_ = nullptr;
   CancelScope scope_;
   TaskContext context_;
 };
+
+using ExchangePtr = std::shared_ptr<Exchange>;
 
 }  // namespace sluice::flow

@@ -1,7 +1,6 @@
 // What the author of a flow writes: stages that prepare, and optionally commit or abort.
 #pragma once
 #include <functional>
-#include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -15,7 +14,7 @@ namespace sluice::flow {
 /// What a stage may change. Decides what must be durable before it runs (docs/concepts.md).
 enum class Effect : std::uint8_t {
   none,      ///< reads and computes
-  store,     ///< adds mutations to the exchange's draft; nothing is written until the decision
+  store,     ///< adds to the exchange's draft; nothing is written until the decision
   external,  ///< may change something outside; an intent is durable before its prepare
 };
 
@@ -27,13 +26,14 @@ class Vote {
   static Vote continue_() noexcept { return Vote(Kind::continue_); }
   /// Go on without joining.
   static Vote skip() noexcept { return Vote(Kind::skip); }
-  /// Join, and run these groups after the rest of the current one. No group: continue.
+  /// Join, and run these groups, in this order, after the rest of the current one and before
+  /// anything routed to earlier. No group: continue.
   static Vote route(std::vector<std::string> groups) {
     Vote vote(groups.empty() ? Kind::continue_ : Kind::route);
     vote.groups_ = std::move(groups);
     return vote;
   }
-  /// Do not join; stop preparing; commit those that joined.
+  /// Do not join; stop preparing, routed groups too; commit those that joined.
   static Vote done() noexcept { return Vote(Kind::done); }
 
   Vote() noexcept = default;
@@ -46,20 +46,22 @@ class Vote {
   std::vector<std::string> groups_;
 };
 
-/// A stage. Implementations are shared by all exchanges: keep state in the Exchange.
-/// commit() and abort() may be called more than once for the same exchange (after a crash, or when
-/// retried): use exchange.token() as the idempotency key of what they call. A throw from any phase
-/// is a classified failure.
+/// Implementations are shared by all exchanges: keep state in the Exchange. commit() and abort()
+/// may be called more than once for the same exchange (when retried, and after a crash): use
+/// exchange.token() as the idempotency key of what they call. A throw from any phase is a
+/// classified failure. A commit() of a stage that is not external is called once after the decision
+/// and is not repeated after a crash: declare the stage external if it must be.
 class Stage {
  public:
   virtual ~Stage() = default;
   virtual std::string_view name() const noexcept = 0;
   virtual Effect effect() const noexcept { return Effect::none; }
-  /// True: prepare_task/commit_task/abort_task are used instead of the synchronous ones.
+  /// True: prepare_task, commit_task and abort_task are used instead of the synchronous ones.
   virtual bool asynchronous() const noexcept { return false; }
   virtual bool has_commit() const noexcept { return false; }
   virtual bool has_abort() const noexcept { return false; }
-  /// kNone: no limit of its own besides the exchange's deadline.
+  /// Ends a suspended prepare after this long, failing `timeout`; zero: only the exchange's
+  /// deadline does.
   virtual Duration time_limit() const noexcept { return Duration::zero(); }
 
   virtual Result<Vote> prepare(Exchange& exchange);
@@ -74,11 +76,18 @@ class Stage {
 
 using StagePtr = std::shared_ptr<Stage>;
 
-/// A prepare-only, synchronous stage. `fn` may return Result<Vote> or Vote.
+/// A prepare-only, synchronous stage.
 StagePtr func(std::string name, std::function<Result<Vote>(Exchange&)> fn,
               Effect effect = Effect::store);
 /// A prepare-only stage that may suspend.
 StagePtr task_func(std::string name, std::function<Task<Result<Vote>>(Exchange&)> fn,
                    Effect effect = Effect::store);
+/// A synchronous stage made of functions; null commit or abort: it has none.
+struct Phases {
+  std::function<Result<Vote>(Exchange&)> prepare;
+  std::function<Status(Exchange&)> commit;
+  std::function<Status(Exchange&, bool prepared)> abort;
+};
+StagePtr phases(std::string name, Effect effect, Phases phases);
 
 }  // namespace sluice::flow

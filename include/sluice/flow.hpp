@@ -1,0 +1,3 @@
+// Umbrella of the flow room.
+#pragma once
+#include "sluice/flow/flow.hpp"

@@ -1,0 +1,104 @@
+#include "sluice/flow/exchange.hpp"
+
+#include <algorithm>
+
+namespace sluice::flow {
+
+BagKey<std::string> durable_text(std::string_view name) {
+  return {name, [](const std::string& value) { return value; },
+          [](ByteView stored) -> Result<std::string> { return std::string(stored); }};
+}
+
+void Exchange::abort(std::string cause) {
+  if (second_phase_) return;
+  aborting_ = true;
+  abort_cause_ = cause.empty() ? "aborted" : std::move(cause);
+}
+
+std::string Exchange::token() const { return to_string(id_) + "." + std::to_string(step_); }
+
+Exchange::Entry* Exchange::find(std::string_view name) noexcept {
+  const auto found = std::ranges::find(bag_, name, &Entry::name);
+  return found == bag_.end() ? nullptr : &*found;
+}
+
+Exchange::Entry& Exchange::entry_for(std::string_view name) {
+  if (Entry* entry = find(name)) return *entry;
+  Entry& entry = bag_.emplace_back();
+  entry.name = name;
+  return entry;
+}
+
+void Exchange::drop_transient() {
+  std::erase_if(bag_, [](const Entry& entry) { return !entry.durable; });
+}
+
+std::vector<std::pair<std::string, Bytes>> Exchange::durable_entries() const {
+  std::vector<std::pair<std::string, Bytes>> entries;
+  for (const auto& entry : bag_)
+    if (entry.durable) entries.emplace_back(entry.name, entry.stored);
+  return entries;
+}
+
+void Exchange::restore_entry(std::string name, Bytes stored) {
+  Entry& entry = entry_for(name);
+  entry.value.reset();
+  entry.stored = std::move(stored);
+  entry.durable = true;
+}
+
+std::optional<store::KvRow> Exchange::with_draft(const store::KvKey& key,
+                                                 std::optional<store::KvRow> row, bool verify) {
+  if (verify) {
+    draft_.guards.push_back(
+        {{store::KvVersionIs{key, row ? row->version : 0}, "read " + key.collection + "/" + key.key},
+         std::nullopt,
+         true});
+  }
+  for (const auto& mutation : draft_.mutations) {
+    if (const auto* put = std::get_if<store::KvPut>(&mutation); put && put->key == key) {
+      if (!row) row.emplace();
+      row->value = put->value;
+      if (put->number) row->number = *put->number;
+    } else if (const auto* add = std::get_if<store::KvAdd>(&mutation); add && add->key == key) {
+      if (!row) row.emplace();
+      row->number += add->delta;
+    } else if (const auto* erase = std::get_if<store::KvDelete>(&mutation); erase && erase->key == key) {
+      row.reset();
+    }
+  }
+  return row;
+}
+
+Result<std::optional<store::KvRow>> Exchange::read(const store::KvKey& key, bool verify) {
+  if (store_ == nullptr)
+    return fail(FailureKind::unavailable, "no_store", "this flow has no store to read from");
+  store::PendingQuery query;
+  query.query = store::GetRows{{key}};
+  query.run = [](Job*) noexcept {};
+  // A store that answers later would write into a query that is gone; only local stores may be
+  // asked this way.
+  SLUICE_ASSERT(store_->ask(query), "Exchange::read on a remote store: use read_task");
+  if (!query.answer) return fail(query.answer.error());
+  return with_draft(key, std::move(std::get<store::GetRows::Answer>(*query.answer)[0]), verify);
+}
+
+Task<Result<std::optional<store::KvRow>>> Exchange::read_task(store::KvKey key, bool verify) {
+  using Answer = Result<std::optional<store::KvRow>>;
+  if (store_ == nullptr) {
+    Answer none = fail(FailureKind::unavailable, "no_store", "this flow has no store to read from");
+    co_return none;
+  }
+  store::GetRows wanted;
+  wanted.keys.push_back(key);
+  auto asking = store::ask(*store_, std::move(wanted));
+  auto rows = co_await asking;
+  if (!rows) {
+    Answer failed = fail(rows.error());
+    co_return failed;
+  }
+  Answer found = with_draft(key, std::move(rows->at(0)), verify);
+  co_return found;
+}
+
+}  // namespace sluice::flow

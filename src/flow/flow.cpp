@@ -1,0 +1,140 @@
+#include "sluice/flow/flow.hpp"
+
+#include <algorithm>
+
+#include "flow/runner.hpp"
+
+namespace sluice::flow {
+
+std::string_view to_string(OutcomeKind kind) noexcept {
+  switch (kind) {
+    case OutcomeKind::committed: return "committed";
+    case OutcomeKind::aborted: return "aborted";
+    case OutcomeKind::in_doubt: return "in_doubt";
+    case OutcomeKind::pending: return "pending";
+  }
+  return "?";
+}
+
+std::string_view to_string(EventKind kind) noexcept {
+  switch (kind) {
+    case EventKind::begin: return "begin";
+    case EventKind::committed: return "committed";
+    case EventKind::aborted: return "aborted";
+    case EventKind::in_doubt: return "in_doubt";
+    case EventKind::idempotent_hit: return "idempotent_hit";
+    case EventKind::recovered: return "recovered";
+  }
+  return "?";
+}
+
+std::string Profile::line() const {
+  const auto micros = [](Duration d) { return std::to_string(d.count() / 1000) + "µs"; };
+  std::string line;
+  for (const auto& t : stages)
+    line.append(t.stage).append("/").append(t.phase).append("=").append(micros(t.took)).append(" ");
+  return line + "total=" + micros(total);
+}
+
+Flow::Flow(std::string name, FlowOptions options)
+    : name_(std::move(name)), options_(std::move(options)), graph_(std::make_unique<Graph>()) {
+  SLUICE_ASSERT(options_.max_stages > 0, "FlowOptions::max_stages must be at least 1");
+}
+
+Flow::~Flow() = default;
+
+Flow& Flow::group(std::string_view name, std::vector<StagePtr> stages) {
+  SLUICE_ASSERT(!sealed_.load(), "a flow's groups cannot change after its first run");
+  int at = graph_->find_group(name);
+  if (at < 0) {
+    at = static_cast<int>(graph_->groups.size());
+    graph_->groups.push_back({std::string(name), {}});
+  }
+  for (auto& stage : stages) {
+    graph_->groups[static_cast<std::size_t>(at)].stages.push_back(
+        static_cast<std::uint16_t>(graph_->stages.size()));
+    graph_->stages.push_back(std::move(stage));
+  }
+  return *this;
+}
+
+std::uint64_t Flow::graph_hash() const { return graph_->hash(); }
+
+Result<std::uint16_t> Flow::entry() {
+  if (graph_->groups.empty())
+    return fail(FailureKind::invalid_argument, "no_entry", "flow '" + name_ + "' has no group");
+  if (options_.entry.empty()) return std::uint16_t{0};
+  const int at = graph_->find_group(options_.entry);
+  if (at < 0)
+    return fail(FailureKind::invalid_argument, "unknown_group",
+                "flow '" + name_ + "': its entry names group '" + options_.entry + "', which it does not have");
+  return static_cast<std::uint16_t>(at);
+}
+
+void Flow::run(ExchangePtr exchange, RunOptions options, Done done, void* owner) {
+  if (!sealed_.exchange(true)) {
+    if (auto at = entry())
+      graph_->entry = *at;
+    else
+      no_entry_ = at.error();
+    hash_ = graph_->hash();
+  }
+  if (no_entry_) {
+    Outcome outcome;
+    outcome.kind = OutcomeKind::aborted;
+    outcome.exchange = exchange->id();
+    outcome.cause = no_entry_;
+    if (options.claim) options.claim.release();
+    done(owner, std::move(outcome));
+    return;
+  }
+  (new Runner(*this, std::move(exchange), std::move(options), done, owner))->begin();
+}
+
+namespace {
+
+// Awaits a run on the awaiting task's lane.
+class RunAwaiter {
+ public:
+  RunAwaiter(Flow& flow, ExchangePtr exchange, idempotency::Claim claim)
+      : flow_(flow), exchange_(std::move(exchange)), claim_(std::move(claim)) {}
+  bool await_ready() const noexcept { return false; }
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> self) {
+    handle_ = self;
+    TaskContext& context = *self.promise().context;
+    RunOptions options;
+    options.lane = context.lane;
+    options.deadline = context.deadline;
+    options.claim = std::move(claim_);
+    starting_ = true;
+    flow_.run(std::move(exchange_), std::move(options),
+              [](void* owner, Outcome outcome) noexcept {
+                auto* awaiter = static_cast<RunAwaiter*>(owner);
+                awaiter->outcome_ = std::move(outcome);
+                if (!awaiter->starting_) awaiter->handle_.resume();
+              },
+              this);
+    starting_ = false;
+    return !outcome_.has_value();
+  }
+  Outcome await_resume() { return *std::move(outcome_); }
+
+ private:
+  Flow& flow_;
+  ExchangePtr exchange_;
+  idempotency::Claim claim_;
+  std::coroutine_handle<> handle_;
+  std::optional<Outcome> outcome_;
+  bool starting_ = false;
+};
+
+}  // namespace
+
+Task<Outcome> Flow::run(ExchangePtr exchange, idempotency::Claim claim) {
+  RunAwaiter awaiting(*this, std::move(exchange), std::move(claim));
+  Outcome outcome = co_await awaiting;
+  co_return outcome;
+}
+
+}  // namespace sluice::flow

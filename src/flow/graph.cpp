@@ -1,0 +1,26 @@
+#include "flow/graph.hpp"
+
+namespace sluice::flow {
+
+int Graph::find_group(std::string_view name) const noexcept {
+  for (std::size_t i = 0; i < groups.size(); ++i)
+    if (groups[i].name == name) return static_cast<int>(i);
+  return -1;
+}
+
+std::uint64_t Graph::hash() const {
+  Bytes shape;
+  ByteWriter writer(shape);
+  writer.varint(entry);
+  for (const auto& group : groups) {
+    writer.bytes(group.name);
+    writer.varint(group.stages.size());
+    for (const auto index : group.stages) {
+      writer.bytes(stages[index]->name());
+      writer.u8(static_cast<std::uint8_t>(stages[index]->effect()));
+    }
+  }
+  return hash64(shape) >> 1;
+}
+
+}  // namespace sluice::flow

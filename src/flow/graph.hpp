@@ -1,0 +1,26 @@
+// The compiled shape of a flow: stages by number, groups by name.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "sluice/flow/stage.hpp"
+
+namespace sluice::flow {
+
+struct Group {
+  std::string name;
+  std::vector<std::uint16_t> stages;  ///< indexes into Graph::stages
+};
+
+struct Graph {
+  std::vector<StagePtr> stages;
+  std::vector<Group> groups;  ///< in the order they were first named
+  std::uint16_t entry = 0;
+
+  /// Index of a group; -1 when there is none of that name.
+  int find_group(std::string_view name) const noexcept;
+  /// Over names, order and effects of groups and stages: what recovery must agree on.
+  std::uint64_t hash() const;
+};
+
+}  // namespace sluice::flow

@@ -1,0 +1,136 @@
+#include "flow/machine.hpp"
+
+#include <algorithm>
+
+namespace sluice::flow {
+
+Action Machine::start() {
+  group_ = graph_->entry;
+  position_ = 0;
+  return next_prepare();
+}
+
+void Machine::reset() {
+  steps_.clear();
+  pending_groups_.clear();
+  routed_.clear();
+  decision_ = Decision::none;
+  cause_.clear();
+}
+
+// The next stage of the current group; at its end, what it routed to; then what waits.
+Action Machine::next_prepare() {
+  while (position_ >= graph_->groups[group_].stages.size()) {
+    for (auto at = routed_.rbegin(); at != routed_.rend(); ++at) pending_groups_.push_back(*at);
+    routed_.clear();
+    if (pending_groups_.empty()) {
+      decision_ = Decision::commit;
+      return {Action::Kind::decide};
+    }
+    group_ = pending_groups_.back();
+    pending_groups_.pop_back();
+    position_ = 0;
+  }
+  if (steps_.size() >= max_stages_)
+    return want_abort("too_many_stages");
+  const std::uint16_t stage = graph_->groups[group_].stages[position_++];
+  const bool external = graph_->stages[stage]->effect() == Effect::external;
+  steps_.push_back({.stage = stage, .external = external});
+  any_external_ = any_external_ || external;
+  return {external ? Action::Kind::write_intent : Action::Kind::prepare, current()};
+}
+
+Action Machine::want_abort(std::string cause) {
+  decision_ = Decision::abort;
+  cause_ = cause.empty() ? "aborted" : std::move(cause);
+  return {Action::Kind::decide};
+}
+
+Action Machine::prepared(const Vote& vote, bool aborting) {
+  Step& step = steps_.back();
+  step.prepared = true;
+  step.joined = vote.kind() == Vote::Kind::continue_ || vote.kind() == Vote::Kind::route;
+  if (aborting) return want_abort({});
+  if (vote.kind() == Vote::Kind::done) {
+    decision_ = Decision::commit;
+    return {Action::Kind::decide};
+  }
+  for (const auto& name : vote.groups()) {
+    const int group = graph_->find_group(name);
+    if (group < 0) return want_abort("unknown_group: " + name);
+    routed_.push_back(static_cast<std::uint16_t>(group));
+  }
+  return next_prepare();
+}
+
+Action Machine::prepare_failed(std::string cause) { return want_abort(std::move(cause)); }
+
+Action Machine::stop(std::string cause) {
+  // The step that was about to run has not begun.
+  if (!steps_.empty() && !steps_.back().prepared) steps_.pop_back();
+  return want_abort(std::move(cause));
+}
+
+Action Machine::decided(Decision decision) {
+  decision_ = decision;
+  return next_second_phase();
+}
+
+// Commits in the order of prepare, aborts in reverse. A step takes part in commit when it joined;
+// in abort when it joined, or when its prepare began and did not return.
+Action Machine::next_second_phase() {
+  given_up_.resize(steps_.size(), false);
+  const auto takes_part = [this](std::uint32_t i) {
+    const Step& step = steps_[i];
+    if (step.finished || given_up_[i]) return false;
+    const Stage& stage = stage_of(i);
+    if (decision_ == Decision::commit) return step.joined && stage.has_commit();
+    return (step.joined || !step.prepared) && stage.has_abort();
+  };
+  const auto count = static_cast<std::uint32_t>(steps_.size());
+  if (decision_ == Decision::commit) {
+    for (std::uint32_t i = 0; i < count; ++i)
+      if (takes_part(i)) return {Action::Kind::commit, i};
+  } else {
+    for (std::uint32_t i = count; i-- > 0;)
+      if (takes_part(i)) return {Action::Kind::abort, i};
+  }
+  return {gave_up_ ? Action::Kind::in_doubt : Action::Kind::end};
+}
+
+Action Machine::finished(std::uint32_t step) {
+  steps_[step].finished = true;
+  return next_second_phase();
+}
+
+Action Machine::gave_up(std::uint32_t step) {
+  given_up_.resize(steps_.size(), false);
+  given_up_[step] = true;
+  gave_up_ = true;
+  return next_second_phase();
+}
+
+void Machine::restore_intent(std::uint32_t step, std::uint16_t stage) {
+  // Steps in between had no external effect: they left nothing behind and take no part.
+  while (steps_.size() < step) steps_.push_back({.prepared = true, .finished = true});
+  steps_.push_back({.stage = stage, .external = true});
+  any_external_ = true;
+}
+
+void Machine::restore_decision(Decision decision, std::string cause, std::vector<Step> steps) {
+  decision_ = decision;
+  cause_ = std::move(cause);
+  steps_ = std::move(steps);
+  any_external_ = std::ranges::any_of(steps_, &Step::external);
+}
+
+void Machine::restore_finished(std::uint32_t step) {
+  if (step < steps_.size()) steps_[step].finished = true;
+}
+
+Action Machine::resume() {
+  if (decision_ == Decision::none) return want_abort("interrupted");
+  return next_second_phase();
+}
+
+}  // namespace sluice::flow

@@ -1,0 +1,96 @@
+// decide(): the two-phase protocol as a pure state machine. It does no I/O, reads no clock and is
+// told what happened; it answers what must be done next. The live run, crash recovery and the
+// operator's view all use it.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "flow/graph.hpp"
+
+namespace sluice::flow {
+
+/// One prepare that began, in order. Its place in the list is the step number of tokens and records.
+struct Step {
+  std::uint16_t stage = 0;
+  bool external = false;
+  bool prepared = false;  ///< its prepare returned
+  bool joined = false;    ///< takes part in the second phase
+  bool finished = false;  ///< its commit or abort is done
+};
+
+enum class Decision : std::uint8_t { none = 0, commit = 1, abort = 2 };
+
+/// What the driver must do next. `step` indexes Machine::steps().
+struct Action {
+  enum class Kind : std::uint8_t {
+    prepare,       ///< run the prepare of `step`
+    write_intent,  ///< make the intent of `step` durable, then call intent_written()
+    decide,        ///< make decision() durable, then call decided()
+    commit,        ///< run the commit of `step`, then finished() or gave_up()
+    abort,         ///< run the abort of `step`, likewise
+    end,           ///< nothing is left: record the end, tell the caller
+    in_doubt,      ///< some stage gave up: list it, tell the caller
+  };
+  Kind kind;
+  std::uint32_t step = 0;
+};
+
+class Machine {
+ public:
+  Machine(const Graph& graph, std::uint32_t max_stages) : graph_(&graph), max_stages_(max_stages) {}
+
+  /// Begins at the entry group.
+  Action start();
+  Action intent_written() { return {Action::Kind::prepare, current()}; }
+  /// The current prepare returned; `aborting` when the exchange voted abort.
+  Action prepared(const Vote& vote, bool aborting);
+  /// The current prepare failed, was cut off, or threw.
+  Action prepare_failed(std::string cause);
+  /// Stops before the next prepare: deadline, cancellation, a failed intent.
+  Action stop(std::string cause);
+  /// The decision is durable (or needs no durability). `commit` may differ from what was asked: a
+  /// refused precondition decides abort.
+  Action decided(Decision decision);
+  /// The commit or abort of `step` succeeded.
+  Action finished(std::uint32_t step);
+  /// Its retries are used up.
+  Action gave_up(std::uint32_t step);
+  /// Runs prepare again from the start (a verified read changed). Only without externals.
+  void reset();
+
+  Decision decision() const noexcept { return decision_; }
+  const std::vector<Step>& steps() const noexcept { return steps_; }
+  const std::string& cause() const noexcept { return cause_; }
+  bool any_external() const noexcept { return any_external_; }
+  const Stage& stage_of(std::uint32_t step) const { return *graph_->stages[steps_[step].stage]; }
+  Stage& stage_of(std::uint32_t step) { return *graph_->stages[steps_[step].stage]; }
+
+  // Recovery folds durable records into the same state.
+  void restore_intent(std::uint32_t step, std::uint16_t stage);
+  void restore_decision(Decision decision, std::string cause, std::vector<Step> steps);
+  void restore_finished(std::uint32_t step);
+  /// What follows once every record is folded in.
+  Action resume();
+
+ private:
+  std::uint32_t current() const noexcept { return static_cast<std::uint32_t>(steps_.size() - 1); }
+  Action next_prepare();
+  Action next_second_phase();
+  Action want_abort(std::string cause);
+
+  const Graph* graph_;
+  std::uint32_t max_stages_;
+  std::vector<Step> steps_;
+  std::vector<std::uint16_t> pending_groups_;  // last is next
+  std::vector<std::uint16_t> routed_;          // by the current group, in order
+  std::uint16_t group_ = 0;
+  std::uint16_t position_ = 0;
+  bool any_external_ = false;
+  bool gave_up_ = false;
+  Decision decision_ = Decision::none;
+  std::string cause_;
+  std::vector<bool> given_up_;
+};
+
+}  // namespace sluice::flow

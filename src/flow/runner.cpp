@@ -1,0 +1,224 @@
+// The loop, the first phase, and answering the caller.
+#include "flow/runner.hpp"
+
+#include <algorithm>
+
+namespace sluice::flow {
+
+Runner::Runner(Flow& flow, ExchangePtr exchange, RunOptions options, Flow::Done done, void* owner)
+    : flow_(flow),
+      exchange_(std::move(exchange)),
+      lane_(*options.lane),
+      claim_(std::move(options.claim)),
+      done_(done),
+      owner_(owner),
+      machine_(*flow.graph_, flow.options_.max_stages),
+      caller_deadline_(options.deadline) {
+  exchange_->store_ = flow.options_.store;
+  exchange_->context_.lane = &lane_;
+  exchange_->context_.scope = &stage_scope_;
+  exchange_->context_.deadline =
+      caller_deadline_ == kNever ? kNever : caller_deadline_ - flow.options_.commit_margin;
+  if (flow.options_.profiler) {
+    profile_ = std::make_unique<Profile>();
+    run_began_ = lane_.clock().now();
+  }
+}
+
+Runner::~Runner() = default;
+
+void Runner::begin() {
+  observe(EventKind::begin);
+  if (caller_deadline_ != kNever)
+    deadline_timer_.arm(lane_, exchange_->context_.deadline,
+                        [](void* self) noexcept { static_cast<Runner*>(self)->deadline_passed(); }, this);
+  caller_gone_.link(exchange_->scope(),
+                    [](void* self) noexcept {
+                      auto* runner = static_cast<Runner*>(self);
+                      if (!runner->decided_) runner->stage_scope_.cancel(runner->exchange_->scope().reason());
+                    },
+                    this);
+  if (exchange_->scope().cancelled()) stage_scope_.cancel(exchange_->scope().reason());
+  if (exchange_->aborting()) {
+    cause_ = Failure(FailureKind::rejected, "aborted", exchange_->abort_cause());
+    answer(OutcomeKind::aborted);
+    delete this;
+    return;
+  }
+  go(machine_.start());
+}
+
+void Runner::go(Next next) noexcept {
+  while (next) {
+    current_ = *next;
+    next = take(current_);  // stages are caught where they are called
+  }
+  if (over_) delete this;
+}
+
+Runner::Next Runner::take(Action action) {
+  switch (action.kind) {
+    case Action::Kind::prepare: return prepare(action.step);
+    case Action::Kind::write_intent: return write_intent(action.step);
+    case Action::Kind::decide: return decide();
+    case Action::Kind::commit:
+    case Action::Kind::abort: return second_phase(action);
+    case Action::Kind::end: return end();
+    case Action::Kind::in_doubt: return list_in_doubt();
+  }
+  return std::nullopt;
+}
+
+Failure Runner::caught() noexcept {
+  try {
+    throw;
+  } catch (const std::exception& error) {
+    return Failure(FailureKind::internal, "exception", std::string("a stage threw: ") + error.what());
+  } catch (...) {
+    return Failure(FailureKind::internal, "exception", "a stage threw something that is no std::exception");
+  }
+}
+
+Runner::Next Runner::stop_if_cancelled() {
+  if (!stage_scope_.cancelled() && exchange_->deadline() != kNever &&
+      lane_.clock().now() >= exchange_->deadline())
+    stage_scope_.cancel(FailureKind::timeout);
+  if (!stage_scope_.cancelled()) return std::nullopt;
+  cause_ = Failure(stage_scope_.reason(), "stopped before the next stage");
+  return machine_.stop(std::string(cause_->code()));
+}
+
+Runner::Next Runner::prepare(std::uint32_t step) {
+  if (auto stopped = stop_if_cancelled()) return stopped;
+  Stage& stage = machine_.stage_of(step);
+  exchange_->step_ = step;
+  exchange_->attempt_ = 1;
+  time_begin();
+  try {
+    if (!stage.asynchronous()) return prepared(stage.prepare(*exchange_));
+    start_limits(stage);
+    vote_task_ = stage.prepare_task(*exchange_);
+    const bool done = vote_task_.start(exchange_->context_,
+                                       [](void* self) noexcept {
+                                         auto* runner = static_cast<Runner*>(self);
+                                         // The frame is still on the stack: take its result in a turn
+                                         // of its own.
+                                         runner->write_.run = [](Job* job) noexcept {
+                                           auto* r = static_cast<Write*>(static_cast<store::PendingCommit*>(job))->runner;
+                                           Next next;
+                                           try {
+                                             next = r->prepared(r->vote_task_.take());
+                                           } catch (...) {
+                                             next = r->prepared(fail(r->caught()));
+                                           }
+                                           r->go(next);
+                                         };
+                                         runner->write_.runner = runner;
+                                         runner->lane_.post(runner->write_);
+                                       },
+                                       this);
+    if (!done) return std::nullopt;
+    return prepared(vote_task_.take());
+  } catch (...) {
+    return prepared(fail(caught()));
+  }
+}
+
+Runner::Next Runner::prepared(Result<Vote> vote) {
+  end_limits();
+  const std::uint32_t step = static_cast<std::uint32_t>(machine_.steps().size() - 1);
+  time_end(machine_.stage_of(step).name(), "prepare");
+  vote_task_.reset();
+  if (!vote) {
+    // What cut a stage short is the cause, not what the stage made of it.
+    cause_ = stage_scope_.cancelled() && vote.error().kind() == FailureKind::cancelled
+                 ? Failure(stage_scope_.reason(), std::string(vote.error().detail()))
+                 : vote.error();
+    return machine_.prepare_failed(std::string(cause_->code()));
+  }
+  const bool aborting = exchange_->aborting();
+  if (aborting) cause_ = Failure(FailureKind::rejected, "aborted", exchange_->abort_cause());
+  Action next = machine_.prepared(*vote, aborting);
+  if (next.kind == Action::Kind::decide && machine_.decision() == Decision::abort && !aborting)
+    cause_ = Failure(FailureKind::invalid_argument,
+                     machine_.cause().starts_with("unknown_group") ? "unknown_group" : machine_.cause(),
+                     machine_.cause());
+  return next;
+}
+
+void Runner::start_limits(const Stage& stage) {
+  if (stage.time_limit() == Duration::zero()) return;
+  limit_timer_.arm(lane_, lane_.clock().now() + stage.time_limit(),
+                   [](void* self) noexcept {
+                     static_cast<Runner*>(self)->stage_scope_.cancel(FailureKind::timeout);
+                   },
+                   this);
+}
+
+void Runner::end_limits() { limit_timer_.cancel(); }
+
+// Before the decision the run is cut short; after it the caller is told that it goes on.
+void Runner::deadline_passed() noexcept {
+  if (!decided_ && !writing_) {
+    stage_scope_.cancel(FailureKind::timeout);
+    return;
+  }
+  if (!answered_) answer(OutcomeKind::pending);
+}
+
+void Runner::observe(EventKind kind) noexcept {
+  if (flow_.options_.observers.empty()) return;
+  FlowEvent event;
+  event.kind = kind;
+  event.exchange = exchange_->id();
+  event.flow = flow_.name();
+  event.cause = machine_.cause();
+  event.at = lane_.clock().wall();
+  event.sequence = flow_.next_sequence();
+  for (const auto& observer : flow_.options_.observers) {
+    try {
+      observer->observe(event);
+    } catch (...) {
+      if (flow_.options_.log != nullptr)
+        flow_.options_.log->warn("an observer of flow failed and was ignored",
+                                 {{"flow", flow_.name()}, {"why", std::string(caught().detail())}});
+    }
+  }
+}
+
+void Runner::answer(OutcomeKind kind) {
+  if (kind == OutcomeKind::committed) observe(EventKind::committed);
+  if (kind == OutcomeKind::aborted) observe(EventKind::aborted);
+  if (kind == OutcomeKind::in_doubt) observe(EventKind::in_doubt);
+  if (kind != OutcomeKind::pending && profile_) {
+    profile_->total = lane_.clock().now() - run_began_;
+    flow_.options_.profiler(*exchange_, *profile_);
+  }
+  if (answered_) return;
+  answered_ = true;
+  deadline_timer_.cancel();
+  caller_gone_.unlink();
+  if (done_ == nullptr) return;
+  Outcome outcome;
+  outcome.kind = kind;
+  outcome.exchange = exchange_->id();
+  if (kind == OutcomeKind::committed || kind == OutcomeKind::aborted) {
+    outcome.reply = reply_ ? reply_ : exchange_->response();
+    outcome.reply_bytes = reply_bytes_;
+  }
+  if (kind == OutcomeKind::pending)
+    outcome.cause = Failure(FailureKind::pending, "not finished before the deadline; ask for the transaction");
+  else if (kind != OutcomeKind::committed)
+    outcome.cause = cause_;
+  done_(owner_, std::move(outcome));
+}
+
+void Runner::time_begin() {
+  if (profile_) phase_began_ = lane_.clock().now();
+}
+
+void Runner::time_end(std::string_view stage, std::string_view phase) {
+  if (profile_) profile_->stages.push_back({stage, phase, lane_.clock().now() - phase_began_});
+}
+
+}  // namespace sluice::flow

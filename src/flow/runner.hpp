@@ -1,0 +1,113 @@
+// Takes one exchange through one flow: does what the Machine asks for and tells it what happened.
+// Owned by itself, from begin() until the last effect is done; lane-only.
+#pragma once
+#include "flow/machine.hpp"
+#include "flow/records.hpp"
+#include "sluice/flow/flow.hpp"
+
+namespace sluice::flow {
+
+class Runner {
+ public:
+  static void* operator new(std::size_t size) { return allocate_frame(size); }
+  static void operator delete(void* at, std::size_t size) noexcept { free_frame(at, size); }
+
+  Runner(Flow& flow, ExchangePtr exchange, RunOptions options, Flow::Done done, void* owner);
+  ~Runner();
+  /// A new exchange, from the entry.
+  void begin();
+  /// After a crash: the machine and journal position are restored already.
+  void resume(Machine machine, Begun begun, std::uint32_t next_record, Bytes reply);
+
+ private:
+  using Next = std::optional<Action>;  // nothing: suspended, or ended
+
+  void go(Next next) noexcept;
+  Next take(Action action);
+
+  // First phase (runner_prepare.cpp).
+  Next prepare(std::uint32_t step);
+  Next prepared(Result<Vote> vote);
+  Next stop_if_cancelled();
+  void start_limits(const Stage& stage);
+  void end_limits();
+
+  // Durable points (runner_commit.cpp).
+  Next write_intent(std::uint32_t step);
+  Next decide();
+  Next decide_in_memory();
+  void draft_decision(store::Commit& commit);
+  void draft_guards(store::Commit& commit, Decision decision);
+  void draft_effects(std::vector<store::Mutation>& out);
+  store::AuditAppend audit(store::AuditOutcome outcome, std::string detail) const;
+  bool remembered() const;
+  void submit(Next (Runner::*then)());
+  Next intent_written();
+  Next decision_written();
+  Next refused(const store::CommitOutcome& outcome);
+  Next rerun();
+  Next resolve_unknown(Failure failure);
+  void append_lazily(const Record& record, std::vector<store::Mutation> more = {});
+
+  // Second phase (runner_settle.cpp).
+  Next second_phase(Action action);
+  Next phase_done(Status status);
+  Next end();
+  Next list_in_doubt();
+  void complete_key(std::vector<store::Mutation>& out);
+
+  // Answers.
+  void observe(EventKind kind) noexcept;
+  void answer(OutcomeKind kind);
+  void deadline_passed() noexcept;
+  Bytes reply_for_key() const;
+  Begun make_begun(bool with_request) const;
+  Failure caught() noexcept;
+  void time_begin();
+  void time_end(std::string_view stage, std::string_view phase);
+
+  struct Write : store::PendingCommit {
+    Runner* runner = nullptr;
+  };
+
+  Flow& flow_;
+  ExchangePtr exchange_;
+  Lane& lane_;
+  idempotency::Claim claim_;
+  Flow::Done done_;
+  void* owner_;
+  Machine machine_;
+
+  bool answered_ = false;
+  bool over_ = false;       // nothing is left to do: go() deletes this
+  bool writing_ = false;    // a Commit is on its way
+  bool begun_durable_ = false;
+  bool decided_ = false;
+  std::optional<Failure> cause_;
+  std::optional<Reply> reply_;
+  Bytes reply_bytes_;
+  std::uint32_t next_record_ = 0;
+  std::uint32_t reruns_ = 0;
+  Begun begun_;
+
+  Action current_{Action::Kind::end};
+  Task<Result<Vote>> vote_task_;
+  Task<Status> status_task_;
+  Next (Runner::*then_)() = nullptr;
+  Write write_;
+
+  CancelScope stage_scope_;
+  CancelScope detached_scope_;
+  CancelListener caller_gone_;
+  Timer limit_timer_;
+  Timer deadline_timer_;
+  Timer backoff_timer_;
+  Instant second_phase_until_ = kNever;
+  Instant caller_deadline_ = kNever;
+
+  Instant phase_began_;
+  Instant run_began_;
+  std::unique_ptr<Profile> profile_;
+};
+
+}  // namespace sluice::flow

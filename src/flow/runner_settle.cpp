@@ -1,0 +1,157 @@
+// The second phase: commits in order, aborts in reverse, each retried under its own budget; then
+// the end is recorded and the caller told.
+#include <algorithm>
+
+#include "flow/runner.hpp"
+
+namespace sluice::flow {
+
+void Runner::resume(Machine machine, Begun begun, std::uint32_t next_record, Bytes reply) {
+  machine_ = std::move(machine);
+  begun_ = std::move(begun);
+  next_record_ = next_record;
+  begun_durable_ = true;
+  if (!reply.empty())
+    if (auto decoded = Reply::decode(reply)) reply_ = *std::move(decoded);
+  exchange_->second_phase_ = true;
+  decided_ = machine_.decision() != Decision::none;
+  observe(EventKind::recovered);
+  if (!decided_) cause_ = Failure(FailureKind::unavailable, "interrupted", "the process ended before the decision");
+  else if (machine_.decision() == Decision::abort)
+    cause_ = reply_ ? reply_->to_failure() : Failure(FailureKind::rejected, machine_.cause(), "");
+  go(machine_.resume());
+}
+
+Runner::Next Runner::second_phase(Action action) {
+  Stage& stage = machine_.stage_of(action.step);
+  const bool committing = action.kind == Action::Kind::commit;
+  if (exchange_->step_ != action.step || exchange_->context_.scope != &detached_scope_) {
+    exchange_->step_ = action.step;
+    exchange_->attempt_ = 1;
+  }
+  exchange_->second_phase_ = true;
+  exchange_->context_.scope = &detached_scope_;
+  if (second_phase_until_ == kNever && exchange_->attempt_ > 1)
+    second_phase_until_ = lane_.clock().now() + flow_.options_.second_phase.budget;
+  exchange_->context_.deadline = second_phase_until_;
+  time_begin();
+  const bool was_prepared = machine_.steps()[action.step].prepared;
+  try {
+    if (!stage.asynchronous())
+      return phase_done(committing ? stage.commit(*exchange_) : stage.abort(*exchange_, was_prepared));
+    status_task_ = committing ? stage.commit_task(*exchange_) : stage.abort_task(*exchange_, was_prepared);
+    const bool done = status_task_.start(
+        exchange_->context_,
+        [](void* self) noexcept {
+          auto* runner = static_cast<Runner*>(self);
+          runner->write_.runner = runner;
+          runner->write_.run = [](Job* job) noexcept {
+            Runner* r = static_cast<Write*>(static_cast<store::PendingCommit*>(job))->runner;
+            Next next;
+            try {
+              next = r->phase_done(r->status_task_.take());
+            } catch (...) {
+              next = r->phase_done(fail(r->caught()));
+            }
+            r->go(next);
+          };
+          runner->lane_.post(runner->write_);
+        },
+        this);
+    if (!done) return std::nullopt;
+    return phase_done(status_task_.take());
+  } catch (...) {
+    return phase_done(fail(caught()));
+  }
+}
+
+Runner::Next Runner::phase_done(Status status) {
+  const Action action = current_;
+  time_end(machine_.stage_of(action.step).name(),
+           action.kind == Action::Kind::commit ? "commit" : "abort");
+  status_task_.reset();
+  if (status) {
+    Action next = machine_.finished(action.step);
+    // A record of its own only where recovery could save work by it.
+    if (begun_durable_ && next.kind != Action::Kind::end && machine_.steps()[action.step].external)
+      append_lazily(Finished{action.step});
+    return next;
+  }
+  const SecondPhase& policy = flow_.options_.second_phase;
+  const Instant now = lane_.clock().now();
+  if (second_phase_until_ == kNever) second_phase_until_ = now + policy.budget;
+  const auto exponent = std::min<std::uint32_t>(exchange_->attempt_ - 1, 20);
+  const Duration delay = std::min(policy.max_delay, policy.first_delay * (std::int64_t{1} << exponent));
+  if (exchange_->attempt_ >= policy.attempts || now + delay >= second_phase_until_) {
+    cause_ = Failure(FailureKind::in_doubt, "second_phase_failed",
+                     "stage '" + std::string(machine_.stage_of(action.step).name()) + "': " +
+                         status.error().to_string());
+    return machine_.gave_up(action.step);
+  }
+  ++exchange_->attempt_;
+  backoff_timer_.arm(lane_, now + delay,
+                     [](void* self) noexcept {
+                       auto* runner = static_cast<Runner*>(self);
+                       runner->go(runner->current_);
+                     },
+                     this);
+  return std::nullopt;
+}
+
+void Runner::complete_key(std::vector<store::Mutation>& out) {
+  if (begun_.scope.empty()) return;
+  if (!remembered()) {
+    out.push_back(store::KeyDelete{begun_.scope});
+    return;
+  }
+  store::KeyPut put;
+  put.row.exchange = exchange_->id();
+  put.row.scope = begun_.scope;
+  put.row.fingerprint = begun_.fingerprint;
+  put.row.state = store::KeyState::completed;
+  put.row.reply = reply_for_key();
+  put.row.token = begun_.key_token;
+  put.ttl = milliseconds(begun_.key_ttl_ms);
+  out.push_back(std::move(put));
+}
+
+Runner::Next Runner::end() {
+  const bool committed = machine_.decision() == Decision::commit;
+  if (begun_durable_) {
+    std::vector<store::Mutation> more{store::OpenDelete{exchange_->id()}};
+    complete_key(more);
+    append_lazily(Ended{committed ? EndKind::committed : EndKind::aborted}, std::move(more));
+    if (claim_) {
+      if (remembered()) {
+        reply_bytes_ = reply_for_key();
+        claim_.completed(reply_bytes_);
+      } else {
+        claim_.release();
+      }
+    }
+  }
+  over_ = true;
+  answer(committed || (cause_ && cause_->code() == "replayed" && reply_ && reply_->kind == FailureKind::none)
+             ? OutcomeKind::committed
+             : OutcomeKind::aborted);
+  return std::nullopt;
+}
+
+// The row recovery and operators look at says so; a later sweep tries again.
+Runner::Next Runner::list_in_doubt() {
+  if (begun_durable_) {
+    store::OpenPut row;
+    row.row = {.exchange = exchange_->id(),
+               .ns = exchange_->ns().text(),
+               .flow = flow_.name(),
+               .state = store::OpenState::in_doubt};
+    std::vector<store::Mutation> more;
+    more.push_back(std::move(row));
+    append_lazily(Ended{EndKind::in_doubt}, std::move(more));
+  }
+  over_ = true;
+  answer(OutcomeKind::in_doubt);
+  return std::nullopt;
+}
+
+}  // namespace sluice::flow

@@ -1,0 +1,66 @@
+#include "sluice/flow/stage.hpp"
+
+namespace sluice::flow {
+namespace {
+
+class FunctionStage final : public Stage {
+ public:
+  FunctionStage(std::string name, Effect effect, Phases phases)
+      : name_(std::move(name)), effect_(effect), phases_(std::move(phases)) {}
+  std::string_view name() const noexcept override { return name_; }
+  Effect effect() const noexcept override { return effect_; }
+  bool has_commit() const noexcept override { return static_cast<bool>(phases_.commit); }
+  bool has_abort() const noexcept override { return static_cast<bool>(phases_.abort); }
+  Result<Vote> prepare(Exchange& exchange) override {
+    return phases_.prepare ? phases_.prepare(exchange) : Vote();
+  }
+  Status commit(Exchange& exchange) override { return phases_.commit(exchange); }
+  Status abort(Exchange& exchange, bool prepared) override {
+    return phases_.abort(exchange, prepared);
+  }
+
+ private:
+  std::string name_;
+  Effect effect_;
+  Phases phases_;
+};
+
+class TaskStage final : public Stage {
+ public:
+  TaskStage(std::string name, Effect effect, std::function<Task<Result<Vote>>(Exchange&)> fn)
+      : name_(std::move(name)), effect_(effect), fn_(std::move(fn)) {}
+  std::string_view name() const noexcept override { return name_; }
+  Effect effect() const noexcept override { return effect_; }
+  bool asynchronous() const noexcept override { return true; }
+  Task<Result<Vote>> prepare_task(Exchange& exchange) override { return fn_(exchange); }
+
+ private:
+  std::string name_;
+  Effect effect_;
+  std::function<Task<Result<Vote>>(Exchange&)> fn_;
+};
+
+}  // namespace
+
+Result<Vote> Stage::prepare(Exchange&) { return Vote(); }
+Status Stage::commit(Exchange&) { return {}; }
+Status Stage::abort(Exchange&, bool) { return {}; }
+Task<Result<Vote>> Stage::prepare_task(Exchange& exchange) { co_return prepare(exchange); }
+Task<Status> Stage::commit_task(Exchange& exchange) { co_return commit(exchange); }
+Task<Status> Stage::abort_task(Exchange& exchange, bool prepared) {
+  co_return abort(exchange, prepared);
+}
+
+StagePtr phases(std::string name, Effect effect, Phases phases) {
+  return std::make_shared<FunctionStage>(std::move(name), effect, std::move(phases));
+}
+StagePtr func(std::string name, std::function<Result<Vote>(Exchange&)> fn, Effect effect) {
+  Phases only;
+  only.prepare = std::move(fn);
+  return phases(std::move(name), effect, std::move(only));
+}
+StagePtr task_func(std::string name, std::function<Task<Result<Vote>>(Exchange&)> fn, Effect effect) {
+  return std::make_shared<TaskStage>(std::move(name), effect, std::move(fn));
+}
+
+}  // namespace sluice::flow
