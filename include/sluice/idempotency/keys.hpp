@@ -61,6 +61,7 @@ class Claim {
   void* entry_ = nullptr;
 };
 
+/// The claim is empty only when the store failed and the policy is fail_open.
 struct Run {
   Claim claim;
 };
@@ -78,28 +79,45 @@ using Claimed = std::variant<Run, Replay, InProgress, Mismatch, ExpiredKey>;
 /// What a command declares about its keys.
 struct KeyPolicy {
   milliseconds ttl = std::chrono::hours(24);
-  bool wait = true;              ///< duplicates wait for the first; false: in_progress at once
+  bool wait = true;  ///< duplicates wait for the first; false: in_progress at once
   milliseconds max_wait = seconds(30);
-  bool refuse_expired = false;   ///< an expired key is refused instead of run as new
-  bool fail_open = false;        ///< a failing store runs the command without the key
+  bool refuse_expired = false;  ///< an expired key is refused while its reply is remembered
+  bool fail_open = false;       ///< a failing store runs the command without the key
 };
 
-/// A claim on its way. The caller sets the upper fields, `lane` and `run`, and keeps it alive.
-/// A waiter that is cancelled must call Keys::forget.
+/// A claim on its way. The caller sets the upper fields, `lane` and `run`, and keeps it alive until
+/// it is answered or forgotten; then it may be used again. A waiter that is cancelled must call
+/// Keys::forget.
 struct PendingClaim : Job {
   Bytes scope;
   Digest fingerprint{};
   ExchangeId exchange;
   KeyPolicy policy;
-  Instant deadline = kNever;  ///< waiting ends then with InProgress
+  /// Waiting ends then with InProgress, or fails `timeout` if the store has not said yet whether
+  /// the key is known.
+  Instant deadline = kNever;
+  /// Claimed and forgotten on this lane. Null: `run` is called by whoever answers, and neither
+  /// deadline nor max_wait is watched.
   Lane* lane = nullptr;
   Result<Claimed> answer = Claimed{Mismatch{}};
+
+  /// Kept by Keys.
+  struct Waiting {
+    Keys* keys = nullptr;
+    void* entry = nullptr;  // guarded by the entry's shard; null once answered
+    std::uint64_t hash = 0;
+    PendingClaim* next = nullptr;
+    PendingClaim* previous = nullptr;
+    Timer timer;
+  } waiting;
 };
 
+/// Bounds hold per shard, at an equal part each: a reply larger than max_bytes / shards is not kept
+/// in memory.
 struct KeysOptions {
-  std::size_t max_entries = 10'000;         ///< completed replies kept in memory
+  std::size_t max_entries = 10'000;  ///< completed replies kept in memory
   std::size_t max_bytes = 64 << 20;
-  std::size_t max_claims = 100'000;         ///< running claims; past it: overloaded
+  std::size_t max_claims = 100'000;  ///< running claims; past it: overloaded
   std::size_t shards = 16;
 };
 
@@ -109,7 +127,8 @@ struct KeysStats {
 };
 
 /// Thread-safe. With a store, completed keys outlive the process; without one they live in memory
-/// within the bounds of KeysOptions.
+/// within the bounds of KeysOptions. Destroy it after every claim has ended and the store has
+/// answered (Store::close).
 class Keys {
  public:
   Keys(Clock& clock, store::Store* store, KeysOptions options = {});
@@ -125,6 +144,8 @@ class Keys {
 
  private:
   friend class Claim;
+  Keys(const Keys&) = delete;
+  Keys& operator=(const Keys&) = delete;
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
