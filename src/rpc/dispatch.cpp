@@ -155,6 +155,7 @@ void Invocation::claimed() {
   if (!answer) return deliver(Answer::of(std::move(answer).error()));
   if (auto* run = std::get_if<idempotency::Run>(&*answer)) {
     claim_ = std::move(run->claim);
+    if (!claim_) has_key_ = false;  // the store failed, and the command declared fail_open
     if (registry_->gatekeeper_ != nullptr && !admitted_) {
       stage_ = Stage::entering;
       return registry_->gatekeeper_->enter(*this);
