@@ -14,6 +14,7 @@ class FunctionStage final : public Stage {
   Result<Vote> prepare(Exchange& exchange) override {
     return phases_.prepare ? phases_.prepare(exchange) : Vote();
   }
+  std::vector<std::string> routes() const override { return phases_.routes; }
   Status commit(Exchange& exchange) override { return phases_.commit(exchange); }
   Status abort(Exchange& exchange, bool prepared) override {
     return phases_.abort(exchange, prepared);

@@ -64,6 +64,9 @@ class Stage {
   /// deadline does.
   virtual Duration time_limit() const noexcept { return Duration::zero(); }
 
+  /// The groups its vote may route to, for the drawing and the lint; routing elsewhere still works.
+  virtual std::vector<std::string> routes() const { return {}; }
+
   virtual Result<Vote> prepare(Exchange& exchange);
   virtual Status commit(Exchange& exchange);
   /// `prepared` is false when its prepare began and failed, or was cut off by a crash.
@@ -87,6 +90,7 @@ struct Phases {
   std::function<Result<Vote>(Exchange&)> prepare;
   std::function<Status(Exchange&)> commit;
   std::function<Status(Exchange&, bool prepared)> abort;
+  std::vector<std::string> routes;  ///< declared, see Stage::routes
 };
 StagePtr phases(std::string name, Effect effect, Phases phases);
 

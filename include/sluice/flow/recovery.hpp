@@ -1,0 +1,108 @@
+// What happens to exchanges that a crash cut off, and what an operator sees and may do.
+#pragma once
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "sluice/flow/flow.hpp"
+
+namespace sluice::flow {
+
+/// The flows of a node, by name and version. Fill before recovery; not thread-safe while filling.
+class Flows {
+ public:
+  void add(Flow& flow) { flows_[{flow.name(), flow.options().version}] = &flow; }
+  Flow* find(std::string_view name, std::uint32_t version) const;
+  std::vector<Flow*> all() const;
+
+ private:
+  std::map<std::pair<std::string, std::uint32_t>, Flow*> flows_;
+};
+
+struct RecoveryOptions {
+  std::size_t parallel = 256;  ///< exchanges in progress at once
+  std::size_t batch = 1000;    ///< rows read at once
+};
+
+struct RecoveryProgress {
+  std::uint64_t found = 0;
+  std::uint64_t committed = 0;
+  std::uint64_t aborted = 0;
+  std::uint64_t in_doubt = 0;  ///< their stages still fail, or no flow has their version
+};
+
+/// Finishes every open exchange: aborts what was not decided, commits what was. Idempotent, and
+/// safe to be killed at any instant. Lane-only; runs beside new requests. One at a time.
+class Recovery {
+ public:
+  /// All must outlive it.
+  Recovery(store::Store& store, const Flows& flows, Lane& lane, RecoveryOptions options = {});
+  ~Recovery();
+  /// Sweeps once over what is open now; `done` is called on the lane. Exchanges that are running in
+  /// this process are skipped: `alive` tells which (ids not older than it are alive).
+  void start(ExchangeId alive, std::function<void(const Result<RecoveryProgress>&)> done);
+  const RecoveryProgress& progress() const noexcept { return progress_; }
+
+ private:
+  struct One;
+  void read_batch();
+  void pump();
+  void begin_one(store::OpenRow row);
+  void one_done(const Outcome& outcome);
+  void unknown_version(const store::OpenRow& row, std::string why);
+  void finish_if_idle();
+
+  store::Store& store_;
+  const Flows& flows_;
+  Lane& lane_;
+  RecoveryOptions options_;
+  RecoveryProgress progress_;
+  ExchangeId alive_;
+  ExchangeId last_;
+  bool all_read_ = false;
+  bool pumping_ = false;
+  std::size_t running_ = 0;
+  std::vector<store::OpenRow> waiting_;
+  std::function<void(const Result<RecoveryProgress>&)> done_;
+};
+
+// --- The operator's view -----------------------------------------------------------------------
+
+struct StageView {
+  std::uint32_t step = 0;
+  std::string stage;      ///< its name, when a registered flow knows it; else "#<number>"
+  bool external = false;
+  std::string state;      ///< began, prepared, finished, unknown
+};
+
+struct TransactionView {
+  ExchangeId exchange;
+  std::string flow;
+  std::uint32_t version = 0;
+  std::string ns, reference, principal, command, correlation;
+  std::string outcome;  ///< running, committed, aborted, in_doubt, pending
+  std::string cause;
+  std::optional<Reply> reply;
+  std::vector<StageView> stages;  ///< external ones; store-only exchanges leave none
+  WallTime began{};
+  std::string settled_by, settled_reason;
+  std::size_t records = 0;
+};
+
+/// Folds an exchange's journal. Fails not_found when there is none, corrupt when it does not read.
+Result<TransactionView> describe(store::Store& store, ExchangeId exchange, const Flows* flows = nullptr);
+/// The newest exchanges before `before` (0: from the newest).
+Result<std::vector<TransactionView>> list_transactions(store::Store& store, ExchangeId before,
+                                                       std::size_t limit);
+/// Those that wait for an operator.
+Result<std::vector<TransactionView>> list_in_doubt(store::Store& store, std::size_t limit);
+
+/// Says how an exchange in doubt ended, for good: records who and why, fixes the reply, frees or
+/// completes its key, in one audited Commit. Speaks about the named external stages only; the state
+/// committed with the decision stays. Fails not_found, or precondition_failed when it is not in
+/// doubt (any more). Blocks; not on a lane.
+Status settle(store::Store& store, ExchangeId exchange, bool committed, const std::string& by,
+              const std::string& reason);
+
+}  // namespace sluice::flow

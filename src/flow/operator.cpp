@@ -1,0 +1,154 @@
+// What an operator sees of a transaction, and settling one that is in doubt.
+#include <algorithm>
+
+#include "flow/history.hpp"
+#include "sluice/flow/recovery.hpp"
+
+namespace sluice::flow {
+namespace {
+
+std::string outcome_word(const History& history, const std::optional<store::OpenState>& open) {
+  if (history.ended) return *history.ended == EndKind::committed ? "committed" : "aborted";
+  if (open == store::OpenState::in_doubt) return "in_doubt";
+  if (!history.decided) return "running";
+  if (open) return "pending";
+  return history.decided->decision == Decision::commit ? "committed" : "aborted";
+}
+
+std::vector<StageView> stages_of(const History& history, const Flow* flow) {
+  std::vector<StageView> views;
+  const auto add = [&](std::uint32_t step, std::uint16_t stage, bool external, std::string state) {
+    const bool known = flow != nullptr && stage < flow->graph().stages.size();
+    views.push_back({step,
+                     known ? std::string(flow->graph().stages[stage]->name()) : "#" + std::to_string(stage),
+                     external, std::move(state)});
+  };
+  const auto finished = [&](std::uint32_t step) {
+    return std::ranges::find(history.finished, step) != history.finished.end();
+  };
+  if (history.decided && !history.decided->steps.empty()) {
+    for (std::uint32_t i = 0; i < history.decided->steps.size(); ++i) {
+      const Step& step = history.decided->steps[i];
+      if (!step.external) continue;
+      add(i, step.stage, true,
+          history.ended || step.finished || finished(i) ? "finished" : step.prepared ? "prepared" : "unknown");
+    }
+  } else {
+    for (const auto& intent : history.intents)
+      add(intent.step, intent.stage, true, history.ended ? "finished" : "unknown");
+  }
+  return views;
+}
+
+Result<std::optional<store::OpenState>> open_state(store::Store& store, ExchangeId exchange) {
+  store::ListOpen query;
+  query.after = ExchangeId{exchange.value - 1};
+  query.limit = 1;
+  SLUICE_ASSIGN(const auto rows, store::ask_now(store, query));
+  if (rows.empty() || rows[0].exchange != exchange) return std::nullopt;
+  return rows[0].state;
+}
+
+}  // namespace
+
+Result<TransactionView> describe(store::Store& store, ExchangeId exchange, const Flows* flows) {
+  SLUICE_ASSIGN(const auto rows, store::ask_now(store, store::ReadJournal{exchange}));
+  if (rows.empty())
+    return fail(FailureKind::not_found, "no_transaction",
+                "no transaction " + to_string(exchange) + "; aborted ones without a key leave none");
+  SLUICE_ASSIGN(History history, fold(rows));
+  SLUICE_ASSIGN(const auto open, open_state(store, exchange));
+  TransactionView view;
+  view.exchange = exchange;
+  view.flow = history.begun.flow;
+  view.version = history.begun.version;
+  view.ns = history.begun.ns;
+  view.reference = history.begun.reference;
+  view.principal = history.begun.principal;
+  view.command = history.begun.command;
+  view.correlation = history.begun.correlation;
+  view.outcome = outcome_word(history, open);
+  if (history.decided) {
+    view.cause = history.decided->cause;
+    if (auto reply = Reply::decode(history.decided->reply)) view.reply = *std::move(reply);
+  }
+  view.stages = stages_of(history, flows != nullptr ? flows->find(view.flow, view.version) : nullptr);
+  view.began = IdSource::time_of(exchange.value);
+  if (history.settled) {
+    view.settled_by = history.settled->by;
+    view.settled_reason = history.settled->reason;
+  }
+  view.records = rows.size();
+  return view;
+}
+
+Result<std::vector<TransactionView>> list_transactions(store::Store& store, ExchangeId before,
+                                                       std::size_t limit) {
+  SLUICE_ASSIGN(const auto rows, store::ask_now(store, store::ListJournal{before, limit}));
+  std::vector<TransactionView> views;
+  for (const auto& row : rows) {
+    SLUICE_ASSIGN(auto view, describe(store, row.exchange));
+    views.push_back(std::move(view));
+  }
+  return views;
+}
+
+Result<std::vector<TransactionView>> list_in_doubt(store::Store& store, std::size_t limit) {
+  SLUICE_ASSIGN(const auto rows,
+                store::ask_now(store, store::ListOpen{{}, store::OpenState::in_doubt, limit}));
+  std::vector<TransactionView> views;
+  for (const auto& row : rows) {
+    SLUICE_ASSIGN(auto view, describe(store, row.exchange));
+    views.push_back(std::move(view));
+  }
+  return views;
+}
+
+Status settle(store::Store& store, ExchangeId exchange, bool committed, const std::string& by,
+              const std::string& reason) {
+  if (reason.empty())
+    return fail(FailureKind::invalid_argument, "reason_required",
+                "settling " + to_string(exchange) + ": say why, it is kept with the transaction");
+  SLUICE_ASSIGN(const auto rows, store::ask_now(store, store::ReadJournal{exchange}));
+  if (rows.empty())
+    return fail(FailureKind::not_found, "no_transaction", "no transaction " + to_string(exchange));
+  SLUICE_ASSIGN(History history, fold(rows));
+  SLUICE_ASSIGN(const auto open, open_state(store, exchange));
+  if (open != store::OpenState::in_doubt)
+    return fail(FailureKind::precondition_failed, "not_in_doubt",
+                "transaction " + to_string(exchange) + " is " + outcome_word(history, open) +
+                    "; only one in doubt can be settled");
+  const EndKind kind = committed ? EndKind::committed : EndKind::aborted;
+  store::Commit commit;
+  commit.requires_.push_back({store::JournalAt{exchange, history.next_record}, "journal"});
+  commit.then.push_back(
+      store::JournalAppend{{exchange, history.next_record, encode_row(Settled{kind, by, reason})}});
+  commit.then.push_back(store::OpenDelete{exchange});
+  commit.then.push_back(store::AuditAppend{{.ns = history.begun.ns,
+                                            .principal = by,
+                                            .command = "sluice.tx.settle",
+                                            .exchange = exchange,
+                                            .detail = reason}});
+  if (!history.begun.scope.empty()) {
+    store::KeyPut put;
+    put.row.exchange = exchange;
+    put.row.scope = history.begun.scope;
+    put.row.fingerprint = history.begun.fingerprint;
+    put.row.state = store::KeyState::completed;
+    put.row.token = history.begun.key_token;
+    put.ttl = milliseconds(history.begun.key_ttl_ms);
+    const bool has_reply = committed && history.decided && !history.decided->reply.empty();
+    put.row.reply = has_reply ? history.decided->reply
+                    : committed
+                        ? Reply::ok({}).encode()
+                        : Reply::from(Failure(FailureKind::rejected, "settled_aborted", reason)).encode();
+    commit.then.push_back(std::move(put));
+  }
+  SLUICE_ASSIGN(const auto outcome, store::commit_and_wait(store, std::move(commit)));
+  if (!outcome.applied)
+    return fail(FailureKind::version_conflict, "settled_meanwhile",
+                "transaction " + to_string(exchange) + " changed meanwhile; look at it again");
+  return {};
+}
+
+}  // namespace sluice::flow

@@ -1,0 +1,180 @@
+#include "sluice/flow/recovery.hpp"
+
+#include "flow/history.hpp"
+#include "flow/runner.hpp"
+
+namespace sluice::flow {
+
+Flow* Flows::find(std::string_view name, std::uint32_t version) const {
+  const auto found = flows_.find({std::string(name), version});
+  return found == flows_.end() ? nullptr : found->second;
+}
+
+std::vector<Flow*> Flows::all() const {
+  std::vector<Flow*> all;
+  for (const auto& [key, flow] : flows_) all.push_back(flow);
+  return all;
+}
+
+Recovery::Recovery(store::Store& store, const Flows& flows, Lane& lane, RecoveryOptions options)
+    : store_(store), flows_(flows), lane_(lane), options_(options) {}
+Recovery::~Recovery() = default;
+
+void Recovery::start(ExchangeId alive, std::function<void(const Result<RecoveryProgress>&)> done) {
+  progress_ = {};
+  alive_ = alive;
+  last_ = {};
+  all_read_ = false;
+  done_ = std::move(done);
+  read_batch();
+}
+
+// Reads the next rows; the answer may come at once or later.
+void Recovery::read_batch() {
+  struct Reading : store::PendingQuery {
+    Recovery* self = nullptr;
+    void finish() {
+      if (!answer) {
+        auto done = std::move(self->done_);
+        if (done) done(fail(answer.error()));
+        return;
+      }
+      auto& rows = std::get<store::ListOpen::Answer>(*answer);
+      self->all_read_ = rows.size() < self->options_.batch;
+      for (auto& row : rows) {
+        self->last_ = row.exchange;
+        if (self->alive_ && row.exchange >= self->alive_) continue;
+        ++self->progress_.found;
+        self->waiting_.push_back(std::move(row));
+      }
+      self->pump();
+    }
+  };
+  auto reading = std::make_unique<Reading>();
+  reading->self = this;
+  reading->lane = &lane_;
+  reading->query = store::ListOpen{last_, {}, options_.batch};
+  reading->run = [](Job* job) noexcept {
+    std::unique_ptr<Reading> owned(static_cast<Reading*>(static_cast<store::PendingQuery*>(job)));
+    owned->finish();
+  };
+  if (store_.ask(*reading))
+    reading->finish();
+  else
+    (void)reading.release();
+}
+
+void Recovery::pump() {
+  if (pumping_) return;
+  pumping_ = true;
+  while (running_ < options_.parallel && !waiting_.empty()) {
+    store::OpenRow row = std::move(waiting_.back());
+    waiting_.pop_back();
+    begin_one(std::move(row));
+  }
+  pumping_ = false;
+  finish_if_idle();
+}
+
+void Recovery::finish_if_idle() {
+  if (running_ != 0 || !waiting_.empty()) return;
+  if (!all_read_) return read_batch();
+  auto done = std::move(done_);
+  done_ = nullptr;
+  if (done) done(progress_);
+}
+
+struct Recovery::One : store::PendingQuery {
+  Recovery* self = nullptr;
+  store::OpenRow row;
+  void finish() {
+    auto history = answer ? fold(std::get<store::ReadJournal::Answer>(*answer))
+                          : Result<History>(fail(answer.error()));
+    if (!history) return self->unknown_version(row, history.error().to_string());
+    const Begun& begun = history->begun;
+    Flow* flow = self->flows_.find(begun.flow, begun.version);
+    if (flow == nullptr || flow->graph_hash() != begun.graph)
+      return self->unknown_version(
+          row, "unknown_version: flow '" + begun.flow + "' version " + std::to_string(begun.version) +
+                   (flow == nullptr ? " is not registered here" : " has another graph here"));
+    auto ns = Namespace::parse(begun.ns);
+    auto exchange = std::make_shared<Exchange>(row.exchange, ns ? *ns : Namespace(), begun.request);
+    exchange->reference = begun.reference;
+    exchange->principal = begun.principal;
+    exchange->command = begun.command;
+    exchange->correlation = begun.correlation;
+    exchange->trace = begun.trace;
+    exchange->audited = begun.audited;
+    for (auto& [name, stored] : history->bag) exchange->restore_entry(name, stored);
+    Machine machine(flow->graph(), flow->options().max_stages);
+    for (const auto& intent : history->intents) machine.restore_intent(intent.step, intent.stage);
+    Bytes reply;
+    if (history->decided) {
+      reply = history->decided->reply;
+      machine.restore_decision(history->decided->decision, history->decided->cause,
+                               history->decided->steps);
+    }
+    for (const auto step : history->finished) machine.restore_finished(step);
+    RunOptions options;
+    options.lane = &self->lane_;
+    auto* runner = new Runner(*flow, std::move(exchange), std::move(options),
+                              [](void* owner, Outcome outcome) noexcept {
+                                static_cast<Recovery*>(owner)->one_done(outcome);
+                              },
+                              self);
+    runner->resume(std::move(machine), begun, history->next_record, std::move(reply));
+  }
+};
+
+void Recovery::begin_one(store::OpenRow row) {
+  ++running_;
+  auto one = std::make_unique<One>();
+  one->self = this;
+  one->row = std::move(row);
+  one->lane = &lane_;
+  one->query = store::ReadJournal{one->row.exchange};
+  one->run = [](Job* job) noexcept {
+    std::unique_ptr<One> owned(static_cast<One*>(static_cast<store::PendingQuery*>(job)));
+    owned->finish();
+  };
+  if (store_.ask(*one))
+    one->finish();
+  else
+    (void)one.release();
+}
+
+void Recovery::one_done(const Outcome& outcome) {
+  --running_;
+  if (outcome.kind == OutcomeKind::committed) ++progress_.committed;
+  else if (outcome.kind == OutcomeKind::aborted) ++progress_.aborted;
+  else ++progress_.in_doubt;
+  pump();
+}
+
+// Listed, never guessed.
+void Recovery::unknown_version(const store::OpenRow& row, std::string why) {
+  struct Listing : store::PendingCommit {
+    Recovery* self = nullptr;
+  };
+  auto* listing = new Listing;
+  listing->self = this;
+  listing->lane = &lane_;
+  listing->commit.lazy = true;
+  store::OpenPut put;
+  put.row = row;
+  put.row.state = store::OpenState::in_doubt;
+  listing->commit.then.push_back(std::move(put));
+  listing->commit.then.push_back(
+      store::AuditAppend{{.ns = row.ns, .principal = "recovery", .command = row.flow,
+                          .outcome = store::AuditOutcome::error, .exchange = row.exchange,
+                          .detail = std::move(why)}});
+  listing->run = [](Job* job) noexcept {
+    std::unique_ptr<Listing> owned(static_cast<Listing*>(static_cast<store::PendingCommit*>(job)));
+    Outcome outcome;
+    outcome.kind = OutcomeKind::in_doubt;
+    owned->self->one_done(outcome);
+  };
+  store_.submit(*listing);
+}
+
+}  // namespace sluice::flow
