@@ -1,0 +1,287 @@
+// What is durable when, and what recovery makes of it: FLOW-22 … FLOW-27, PROTOCOL's kill table.
+#include "flow/flow_fixture.hpp"
+#include "flow/records.hpp"
+
+namespace sluice::flow {
+namespace {
+
+using Calls = std::vector<std::string>;
+store::KvKey at(std::string key) { return {"app", "accounts", std::move(key)}; }
+
+/// Passes Commits on until the k-th, at which the "machine dies": before or after it is applied.
+class DyingStore final : public store::Store {
+ public:
+  explicit DyingStore(store::Store& inner) : inner_(inner) {}
+  int dies_at = -1;
+  bool applied_first = false;
+  int seen = 0;
+  bool dead = false;
+  void submit(store::PendingCommit& pending) override {
+    if (dead) return;  // nobody is there to answer
+    if (seen++ != dies_at) return inner_.submit(pending);
+    dead = true;
+    if (applied_first) (void)store::commit_and_wait(inner_, pending.commit);
+  }
+  bool ask(store::PendingQuery& pending) override { return inner_.ask(pending); }
+  WallTime now() override { return inner_.now(); }
+  std::uint64_t incarnation() const override { return inner_.incarnation(); }
+  std::uint64_t largest_id() override { return inner_.largest_id(); }
+  void set_expander(store::Expander* e) override { inner_.set_expander(e); }
+  Result<store::PurgeResult> purge(milliseconds keep, std::size_t limit) override { return inner_.purge(keep, limit); }
+  store::StoreStats stats() const override { return inner_.stats(); }
+  Status health() override { return inner_.health(); }
+  void close() override {}
+
+ private:
+  store::Store& inner_;
+};
+
+class DurableFlow : public FlowTest {
+ protected:
+  std::unique_ptr<store::Store> store = store::make_memory_store(clock, random);
+  std::int64_t balance(const std::string& key) {
+    auto rows = store::ask_now(*store, store::GetRows{{at(key)}});
+    return rows->at(0) ? rows->at(0)->number : 0;
+  }
+  void deposit(const std::string& key, std::int64_t amount) {
+    (void)store::commit_and_wait(*store, {.then = {store::KvAdd{at(key), amount}}});
+  }
+  static StagePtr transfer() {
+    return func("transfer", [](Exchange& x) -> Result<Vote> {
+      x.draft().take(at("ann"), 10, "insufficient_funds");
+      x.draft().add(at("bob"), 10);
+      x.respond(Reply::ok("moved"));
+      return Vote();
+    });
+  }
+  RecoveryProgress recover(Flow& flow) {
+    Flows flows;
+    flows.add(flow);
+    Recovery recovery(*store, flows, lane);
+    std::optional<Result<RecoveryProgress>> result;
+    lane.post([&] { recovery.start({}, [&](const Result<RecoveryProgress>& r) { result = r; }); });
+    drive([&] { return result.has_value(); });
+    lane.run_ready();
+    return result && *result ? **result : RecoveryProgress{};
+  }
+  std::size_t open() { return store::ask_now(*store, store::ListOpen{})->size(); }
+};
+
+TEST_F(DurableFlow, FLOW_25_a_store_only_transaction_is_one_commit) {
+  deposit("ann", 25);
+  const auto before = store->stats().commits;
+  Flow flow("f", {.store = store.get()});
+  flow.group("main", {transfer()});
+  auto x = exchange();
+  const auto outcome = run(flow, x);
+  EXPECT_EQ(outcome.kind, OutcomeKind::committed);
+  EXPECT_EQ(store->stats().commits - before, 1u);
+  EXPECT_EQ(balance("ann"), 15);
+  EXPECT_EQ(balance("bob"), 10);
+  const auto view = describe(*store, x->id());
+  ASSERT_TRUE(view) << view.error().to_string();
+  EXPECT_EQ(view->outcome, "committed");
+  EXPECT_EQ(view->reply->body, "moved");
+}
+
+TEST_F(DurableFlow, FLOW_25_a_refused_precondition_aborts_in_the_same_commit_and_names_it) {
+  deposit("ann", 5);
+  const auto before = store->stats().commits;
+  Flow flow("f", {.store = store.get()});
+  flow.group("main", {transfer()});
+  auto x = exchange();
+  const auto outcome = run(flow, x);
+  EXPECT_EQ(outcome.kind, OutcomeKind::aborted);
+  EXPECT_EQ(outcome.reply->code, "insufficient_funds");
+  EXPECT_EQ(store->stats().commits - before, 1u);
+  EXPECT_EQ(balance("ann"), 5);
+  EXPECT_EQ(describe(*store, x->id())->outcome, "aborted");
+}
+
+TEST_F(DurableFlow, an_abort_without_key_or_intent_leaves_nothing) {
+  Flow flow("f", {.store = store.get()});
+  flow.group("main", {func("no", [](Exchange& x) -> Result<Vote> { x.draft().add(at("ann"), 1); return fail(FailureKind::rejected, "no", ""); })});
+  EXPECT_EQ(run(flow).kind, OutcomeKind::aborted);
+  EXPECT_EQ(store->stats().commits, 0u);
+}
+
+TEST_F(DurableFlow, a_verified_read_that_changed_runs_prepare_again_and_never_replies_conflict) {
+  deposit("ann", 100);
+  int runs = 0;
+  Flow flow("f", {.store = store.get()});
+  flow.group("main", {func("double", [&](Exchange& x) -> Result<Vote> {
+               auto row = x.read(at("ann"), true);
+               if (!row) return fail(row.error());
+               if (++runs == 1) deposit("ann", 1);  // somebody else, in between
+               x.draft().put(at("copy"), "", (*row)->number);
+               return Vote();
+             })});
+  EXPECT_EQ(run(flow).kind, OutcomeKind::committed);
+  EXPECT_EQ(runs, 2);
+  EXPECT_EQ(balance("copy"), 101);
+}
+
+TEST_F(DurableFlow, a_read_sees_the_exchanges_own_draft) {
+  deposit("ann", 1);
+  std::int64_t seen = 0;
+  Flow flow("f", {.store = store.get()});
+  flow.group("main", {func("a", [&](Exchange& x) -> Result<Vote> {
+               x.draft().add(at("ann"), 41);
+               seen = (*x.read(at("ann")))->number;
+               return Vote();
+             })});
+  run(flow);
+  EXPECT_EQ(seen, 42);
+}
+
+/// One row of the kill table: the machine dies at the k-th Commit, before or after it is on disk.
+struct Kill {
+  int at;
+  bool applied;
+  OutcomeKind expected;  // after recovery; pending: nothing was left to recover
+  const char* calls;     // what recovery called
+};
+
+TEST_F(DurableFlow, FLOW_24_killed_at_each_commit_recovery_finishes_what_was_begun) {
+  // Commits of one exchange with two external stages: intent a, intent b, decision.
+  const std::vector<Kill> table{
+      {0, false, OutcomeKind::pending, ""},
+      {0, true, OutcomeKind::aborted, "a.abort(0)"},
+      {1, false, OutcomeKind::aborted, "a.abort(0)"},
+      {1, true, OutcomeKind::aborted, "b.abort(0) a.abort(0)"},
+      {2, false, OutcomeKind::aborted, "b.abort(0) a.abort(0)"},
+      {2, true, OutcomeKind::committed, "a.commit b.commit"},
+  };
+  for (const auto& kill : table) {
+    SCOPED_TRACE("commit " + std::to_string(kill.at) + (kill.applied ? " applied" : " lost"));
+    store = store::make_memory_store(clock, random);
+    deposit("ann", 50);
+    DyingStore dying(*store);
+    dying.dies_at = kill.at;
+    dying.applied_first = kill.applied;
+    const auto shape = [&](Flow& flow) {
+      flow.group("main", {record.stage("a", Effect::external), transfer(), record.stage("b", Effect::external)});
+    };
+    Flow doomed("f", {.store = &dying});
+    shape(doomed);
+    auto x = exchange();
+    auto running = start(doomed, x);
+    while (lane.run_ready() != 0) {
+    }
+    EXPECT_FALSE(running->outcome) << "nothing may be acknowledged";
+    record.calls.clear();
+    Flow again("f", {.store = store.get()});
+    shape(again);
+    const auto progress = recover(again);
+    std::string calls;
+    for (const auto& call : record.calls) calls += (calls.empty() ? "" : " ") + call;
+    EXPECT_EQ(calls, kill.calls);
+    EXPECT_EQ(progress.committed, kill.expected == OutcomeKind::committed ? 1u : 0u);
+    EXPECT_EQ(progress.aborted, kill.expected == OutcomeKind::aborted ? 1u : 0u);
+    EXPECT_EQ(balance("ann"), kill.expected == OutcomeKind::committed ? 40 : 50);
+    EXPECT_EQ(open(), 0u);
+    record.calls.clear();
+    recover(again);
+    EXPECT_TRUE(record.calls.empty()) << "recovery is idempotent";
+  }
+}
+
+TEST_F(DurableFlow, FLOW_24_recovery_that_is_killed_itself_is_finished_by_the_next) {
+  deposit("ann", 50);
+  DyingStore dying(*store);
+  dying.dies_at = 1;  // the decision's Commit is applied, nobody is told
+  dying.applied_first = true;
+  Flow doomed("f", {.store = &dying});
+  doomed.group("main", {record.stage("a", Effect::external), transfer()});
+  start(doomed, exchange());
+  while (lane.run_ready() != 0) {
+  }
+  for (int round = 0; round < 3; ++round) {
+    DyingStore dead(*store);
+    dead.dies_at = 0;  // every write of this recovery is lost
+    Flow flow("f", {.store = &dead});
+    flow.group("main", {record.stage("a", Effect::external), transfer()});
+    recover(flow);
+  }
+  Flow flow("f", {.store = store.get()});
+  flow.group("main", {record.stage("a", Effect::external), transfer()});
+  EXPECT_EQ(recover(flow).committed, 1u);
+  EXPECT_EQ(balance("ann"), 40);
+  EXPECT_EQ(open(), 0u);
+}
+
+TEST_F(DurableFlow, FLOW_24_an_unknown_version_is_listed_in_doubt_and_never_guessed) {
+  DyingStore dying(*store);
+  dying.dies_at = 0;
+  dying.applied_first = true;
+  Flow old("f", {.version = 1, .store = &dying});
+  old.group("main", {record.stage("a", Effect::external)});
+  start(old, exchange());
+  while (lane.run_ready() != 0) {
+  }
+  record.calls.clear();
+  Flow newer("f", {.version = 2, .store = store.get()});
+  newer.group("main", {record.stage("a", Effect::external)});
+  EXPECT_EQ(recover(newer).in_doubt, 1u);
+  EXPECT_TRUE(record.calls.empty());
+  EXPECT_EQ(list_in_doubt(*store, 10)->size(), 1u);
+}
+
+TEST_F(DurableFlow, FLOW_15_and_27_a_commit_that_keeps_failing_is_listed_retried_and_can_be_settled) {
+  record.failing_commit = "a";
+  record.failing_times = 1000;
+  Flow flow("f", {.store = store.get()});
+  flow.group("main", {record.stage("a", Effect::external), record.stage("b", Effect::external)});
+  auto x = exchange();
+  EXPECT_EQ(run(flow, x).kind, OutcomeKind::in_doubt);
+  Flows flows;
+  flows.add(flow);
+  auto view = describe(*store, x->id(), &flows);
+  ASSERT_TRUE(view) << view.error().to_string();
+  EXPECT_EQ(view->outcome, "in_doubt");
+  ASSERT_EQ(view->stages.size(), 2u);
+  EXPECT_EQ(view->stages[0].stage, "a");
+  EXPECT_EQ(view->stages[0].state, "prepared");
+  EXPECT_EQ(view->stages[1].state, "finished");
+  EXPECT_EQ(recover(flow).in_doubt, 1u) << "a sweep tries again";
+  EXPECT_FALSE(settle(*store, x->id(), true, "ops", ""));
+  EXPECT_TRUE(settle(*store, x->id(), true, "ops", "partner confirmed by phone"));
+  view = describe(*store, x->id(), &flows);
+  EXPECT_EQ(view->outcome, "committed");
+  EXPECT_EQ(view->settled_reason, "partner confirmed by phone");
+  EXPECT_EQ(open(), 0u);
+  EXPECT_EQ(settle(*store, x->id(), false, "ops", "again").error().code(), "not_in_doubt");
+  EXPECT_EQ(store::ask_now(*store, store::ListAudit{})->front().command, "sluice.tx.settle");
+}
+
+TEST_F(DurableFlow, FLOW_24_a_later_sweep_settles_what_was_in_doubt_when_the_partner_is_back) {
+  record.failing_commit = "a";
+  record.failing_times = 1000;
+  Flow flow("f", {.store = store.get()});
+  flow.group("main", {record.stage("a", Effect::external)});
+  run(flow);
+  record.failing_times = 0;
+  EXPECT_EQ(recover(flow).committed, 1u);
+  EXPECT_EQ(open(), 0u);
+}
+
+TEST(Records, FLOW_23_rows_round_trip_and_damage_is_found) {
+  const Record begun = Begun{.flow = "f", .version = 3, .graph = 9, .ns = "app", .reference = "r", .request = "q", .scope = "s", .key_ttl_ms = 5, .key_token = 2};
+  const Record decided = Decided{Decision::commit, "", "reply", {{.stage = 1, .external = true, .joined = true}}, {{"k", "v"}}};
+  const Bytes row = encode_row({&begun, &decided});
+  const auto back = decode_row(row);
+  ASSERT_TRUE(back) << back.error().to_string();
+  ASSERT_EQ(back->size(), 2u);
+  EXPECT_EQ(std::get<Begun>((*back)[0]).key_token, 2u);
+  EXPECT_EQ(std::get<Decided>((*back)[1]).bag[0].second, "v");
+  sim::SimRandom random(3);
+  for (std::size_t i = 0; i < row.size(); ++i) {
+    Bytes damaged = row;
+    damaged[i] = static_cast<char>(damaged[i] ^ static_cast<char>(1 + random.below(255)));
+    EXPECT_FALSE(decode_row(damaged)) << "byte " << i;
+    EXPECT_FALSE(decode_row(ByteView(row).substr(0, i))) << "cut at " << i;
+  }
+}
+
+}  // namespace
+}  // namespace sluice::flow
