@@ -1,0 +1,193 @@
+#include "sluice/rpc/json_check.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace sluice::rpc {
+
+namespace {
+
+class Checker {
+ public:
+  Checker(std::string_view text, std::size_t max_depth) : text_(text), max_depth_(max_depth) {}
+
+  // One bit per open bracket: true for an object. Bounded by max_depth.
+  bool run() {
+    skip();
+    for (;;) {
+      if (!value()) return false;
+      if (opened_) continue;
+      for (;;) {  // after a value
+        skip();
+        if (open_.empty()) return at_ == text_.size() || say("expected the end of the text");
+        const bool object = open_.back();
+        if (take(object ? '}' : ']')) {
+          open_.pop_back();
+          continue;
+        }
+        if (!take(',')) return say(object ? "expected ',' or '}'" : "expected ',' or ']'");
+        skip();
+        if (object && !name()) return false;
+        break;
+      }
+    }
+  }
+  std::size_t at() const { return at_; }
+  const char* what() const { return what_; }
+  bool too_deep() const { return too_deep_; }
+
+ private:
+  bool say(const char* what) {
+    what_ = what;
+    return false;
+  }
+  char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
+  bool take(char c) {
+    if (at_ >= text_.size() || text_[at_] != c) return false;
+    ++at_;
+    return true;
+  }
+  void skip() {
+    while (at_ < text_.size() &&
+           (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t' || text_[at_] == '\r'))
+      ++at_;
+  }
+
+  bool value() {
+    opened_ = false;
+    switch (peek()) {
+      case '{':
+      case '[':
+        return open(peek() == '{');
+      case '"':
+        return string();
+      case 't':
+        return word("true");
+      case 'f':
+        return word("false");
+      case 'n':
+        return word("null");
+      default:
+        return number();
+    }
+  }
+  bool open(bool object) {
+    if (open_.size() >= max_depth_) {
+      too_deep_ = true;
+      return say("nested too deep");
+    }
+    ++at_;
+    skip();
+    if (take(object ? '}' : ']')) return true;
+    open_.push_back(object);
+    opened_ = true;
+    return !object || name();
+  }
+  bool name() {
+    if (peek() != '"') return say("expected a name in double quotes");
+    if (!string()) return false;
+    skip();
+    if (!take(':')) return say("expected ':' after a name");
+    skip();
+    return true;
+  }
+  bool word(std::string_view expected) {
+    if (!text_.substr(at_).starts_with(expected)) return say("expected a value");
+    at_ += expected.size();
+    return true;
+  }
+  static bool digit(char c) { return c >= '0' && c <= '9'; }
+  bool digits() {
+    if (!digit(peek())) return say("expected a digit");
+    while (digit(peek())) ++at_;
+    return true;
+  }
+  bool number() {
+    if (peek() != '-' && !digit(peek())) return say("expected a value");
+    take('-');
+    if (!take('0') && !digits()) return false;
+    if (take('.') && !digits()) return false;
+    if (peek() != 'e' && peek() != 'E') return true;
+    ++at_;
+    if (!take('+')) take('-');
+    return digits();
+  }
+  bool string() {
+    ++at_;
+    while (at_ < text_.size()) {
+      const auto c = static_cast<unsigned char>(text_[at_]);
+      if (c == '"') {
+        ++at_;
+        return true;
+      }
+      if (c < 0x20) return say("control character in a string");
+      if (c == '\\' ? !escape() : c < 0x80 ? (++at_, false) : !utf8(c)) return false;
+    }
+    return say("a string without its closing quote");
+  }
+  bool escape() {
+    ++at_;
+    const char c = peek();
+    if (c != 'u') {
+      if (c == '\0' || std::string_view("\"\\/bfnrt").find(c) == std::string_view::npos)
+        return say("unknown escape in a string");
+      ++at_;
+      return true;
+    }
+    ++at_;
+    for (int i = 0; i < 4; ++i, ++at_) {
+      const char h = peek();
+      if (!digit(h) && !(h >= 'a' && h <= 'f') && !(h >= 'A' && h <= 'F'))
+        return say("expected four hexadecimal digits after \\u");
+    }
+    return true;
+  }
+  // Shortest forms only, no surrogates, at most U+10FFFF. Source: RFC 3629, section 4.
+  bool utf8(unsigned char lead) {
+    const std::size_t size = lead < 0xC2   ? 0
+                             : lead < 0xE0 ? 2
+                             : lead < 0xF0 ? 3
+                             : lead < 0xF5 ? 4
+                                           : 0;
+    if (size == 0 || at_ + size > text_.size()) return say("invalid UTF-8 in a string");
+    const auto byte = [this](std::size_t i) { return static_cast<unsigned char>(text_[at_ + i]); };
+    for (std::size_t i = 1; i < size; ++i)
+      if ((byte(i) & 0xC0) != 0x80) return say("invalid UTF-8 in a string");
+    if ((lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xED && byte(1) > 0x9F) ||
+        (lead == 0xF0 && byte(1) < 0x90) || (lead == 0xF4 && byte(1) > 0x8F))
+      return say("invalid UTF-8 in a string");
+    at_ += size;
+    return true;
+  }
+
+  std::string_view text_;
+  std::size_t max_depth_;
+  std::size_t at_ = 0;
+  std::vector<bool> open_;
+  bool opened_ = false;  // the last value opened a bracket that is not closed
+  bool too_deep_ = false;
+  const char* what_ = "";
+};
+
+}  // namespace
+
+std::string JsonProblem::to_string() const {
+  return "line " + std::to_string(line) + ", column " + std::to_string(column) + ": " + what;
+}
+
+std::optional<JsonProblem> check_json(std::string_view text, std::size_t max_depth) {
+  Checker checker(text, max_depth);
+  if (checker.run()) return std::nullopt;
+  JsonProblem problem;
+  problem.offset = checker.at();
+  const auto before = text.substr(0, checker.at());
+  problem.line = 1 + static_cast<std::size_t>(std::ranges::count(before, '\n'));
+  const auto newline = before.rfind('\n');
+  problem.column = newline == std::string_view::npos ? before.size() + 1 : before.size() - newline;
+  problem.what = checker.what();
+  problem.too_deep = checker.too_deep();
+  return problem;
+}
+
+}  // namespace sluice::rpc

@@ -1,0 +1,93 @@
+#include "transport/http/loop.hpp"
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/post.hpp>
+
+#include "transport/http/connection.hpp"
+
+namespace sluice::transport {
+
+namespace {
+thread_local Loop* current_loop = nullptr;
+// How long a loop sleeps without looking at its clock: bounds the error when a clock is stepped.
+constexpr Duration kLongestSleep = seconds(1);
+constexpr std::size_t kRefusingMax = 64;  // refusals on their way per loop; past it: just closed
+}  // namespace
+
+Loop::Loop(DoorShared& shared, unsigned index)
+    : shared_(shared), index_(index), lane_(shared.clock) {
+  lane_.set_waker(this);
+}
+Loop::~Loop() = default;
+
+void Loop::start() {
+  thread_ = Thread("http-" + std::to_string(index_), [this] { drive(); });
+}
+
+void Loop::wake() noexcept {
+  if (current_loop == this) return;  // looks at its lane before it sleeps anyway
+  boost::asio::post(io_, [] {});
+}
+
+void Loop::drive() {
+  current_loop = this;
+  const auto work = boost::asio::make_work_guard(io_);
+  for (;;) {
+    lane_.run_ready();
+    io_.poll();
+    if (stopping_.load(std::memory_order_acquire) &&
+        (connections_ == nullptr ||
+         shared_.clock.now().time_since_epoch().count() >= stop_by_.load()))
+      break;
+    if (lane_.has_ready() || !lane_.prepare_to_sleep()) continue;
+    const Instant next = lane_.next_timer();
+    Duration wait = kLongestSleep;
+    if (next != kNever) wait = std::min(wait, next - shared_.clock.now());
+    if (wait > Duration::zero()) io_.run_one_for(wait);
+  }
+  if (open_ + refusing_ > 0)
+    shared_.logger.error("connections were left behind at the stop",
+                         {{"count", open_ + refusing_}});
+  current_loop = nullptr;
+}
+
+void Loop::stop(Duration grace) noexcept {
+  stop_by_.store((shared_.clock.now() + grace).time_since_epoch().count());
+  stopping_.store(true, std::memory_order_release);
+  boost::asio::post(io_, [] {});
+  thread_.join();
+}
+
+void Loop::adopt(Tcp::socket socket, bool refuse) {
+  if (refuse && refusing_ >= kRefusingMax) return;  // the socket closes itself
+  auto* connection = new Connection(*this, std::move(socket), refuse);
+  connection->ref();  // the loop's
+  connection->next_ = connections_;
+  connection->link_ = &connections_;
+  if (connections_ != nullptr) connections_->link_ = &connection->next_;
+  connections_ = connection;
+  ++(refuse ? refusing_ : open_);
+  connection->begin();
+}
+
+void Loop::each(void (*work)(Connection&)) {
+  boost::asio::post(io_, [this, work] {
+    for (Connection* at = connections_; at != nullptr;) {
+      // `work` may close it, and only it: its successor stays in the list.
+      Connection* next = at->next_;
+      work(*at);
+      at = next;
+    }
+  });
+}
+
+std::string_view Loop::date() {
+  const auto second = std::chrono::floor<seconds>(shared_.clock.wall());
+  if (date_.empty() || date_second_ != second) {
+    date_second_ = second;
+    date_ = http_date(second);
+  }
+  return date_;
+}
+
+}  // namespace sluice::transport

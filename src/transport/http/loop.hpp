@@ -1,0 +1,71 @@
+// One event loop: an io_context and a lane driven by the same thread, and the connections that
+// live there. Everything here but post-like calls belongs to that thread.
+#pragma once
+#include <atomic>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <memory>
+#include <vector>
+
+#include "sluice/base/runtime.hpp"
+#include "sluice/transport/http.hpp"
+
+namespace sluice::transport {
+
+using Tcp = boost::asio::ip::tcp;
+
+/// What the loops and connections of one door share. Counters are relaxed atomics.
+struct DoorShared {
+  rpc::Registry& registry;
+  Clock& clock;
+  const HttpOptions options;
+  HttpHooks hooks;
+  Logger& logger;
+  std::atomic<bool> draining{false};
+  std::atomic<std::uint64_t> connections{0}, accepted{0}, refused{0}, requests{0}, timeouts{0},
+      bad_requests{0}, running{0};
+  std::vector<Counter*> by_class;  ///< responses by status class, 1xx to 5xx; may be empty
+  Histogram* latency = nullptr;
+};
+
+class Connection;
+
+class Loop final : public Waker {
+ public:
+  Loop(DoorShared& shared, unsigned index);
+  ~Loop() override;
+  Loop(const Loop&) = delete;
+  Loop& operator=(const Loop&) = delete;
+
+  void start();
+  /// Ends the thread once its connections are gone, or after `grace`.
+  void stop(Duration grace) noexcept;
+  void wake() noexcept override;
+  /// Takes an accepted socket over. On the loop's thread.
+  void adopt(Tcp::socket socket, bool refuse);
+  /// Runs `work` for every connection, on the loop's thread. Thread-safe.
+  void each(void (*work)(Connection&));
+
+  Lane& lane() noexcept { return lane_; }
+  boost::asio::io_context& io() noexcept { return io_; }
+  DoorShared& shared() noexcept { return shared_; }
+  /// The time of the current second as an HTTP date.
+  std::string_view date();
+
+ private:
+  friend class Connection;
+  void drive();
+  DoorShared& shared_;
+  const unsigned index_;
+  boost::asio::io_context io_{1};
+  Lane lane_;
+  Connection* connections_ = nullptr;
+  std::size_t open_ = 0, refusing_ = 0;
+  std::atomic<bool> stopping_{false};
+  std::atomic<Instant::rep> stop_by_{0};
+  std::string date_;
+  WallTime date_second_{};
+  Thread thread_;
+};
+
+}  // namespace sluice::transport

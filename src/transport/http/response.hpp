@@ -1,0 +1,30 @@
+// Answers as bytes: a status line, headers and a body in one buffer, so that a response is one
+// write. What is stored is transcoded without anything of the moment in the body.
+#pragma once
+#include <string>
+#include <string_view>
+
+#include "sluice/rpc/registry.hpp"
+
+namespace sluice::transport {
+
+/// What every response carries.
+struct ResponseContext {
+  std::string_view correlation;
+  std::string_view date;  ///< IMF-fixdate
+  bool keep_alive = true;
+  bool head = false;  ///< the headers of the answer, without its body
+};
+
+void append_response(std::string& out, int status, std::string_view content_type,
+                     std::string_view extra_headers, std::string_view body,
+                     const ResponseContext& context);
+/// application/problem+json (RFC 9457).
+void append_problem(std::string& out, const Failure& failure, const ResponseContext& context);
+void append_answer(std::string& out, const rpc::Answer& answer, const ResponseContext& context);
+
+/// "text" with JSON escapes, in quotes. Bytes that are no UTF-8 become U+FFFD.
+std::string json_string(std::string_view text);
+std::string http_date(WallTime now);
+
+}  // namespace sluice::transport

@@ -1,0 +1,51 @@
+// From a request to what it asks for. Pure functions over text: no sockets here.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "sluice/transport/http.hpp"
+#include "transport/http/request.hpp"
+
+namespace sluice::transport {
+
+struct Route {
+  enum class Kind : std::uint8_t {
+    none,
+    command,
+    commands,
+    transaction,
+    transactions,
+    healthz,
+    readyz,
+    metrics,
+    home,
+  };
+  Kind kind = Kind::none;
+  std::string_view name;   ///< the command's name, or the transaction's id
+  std::string_view query;  ///< behind the '?'
+  bool method_matches = false;
+};
+Route route_of(Method method, std::string_view target) noexcept;
+
+/// The value of `name` in a query string; empty when absent. No percent-decoding: none of the
+/// values in use has anything to decode.
+std::string_view query_value(std::string_view query, std::string_view name) noexcept;
+
+/// The key itself from either form of the header: a structured-field string or the bare token.
+Result<std::string> parse_idempotency_key(std::string_view header);
+
+/// The caller's correlation id if it is fit to be repeated in headers and logs: 1–128 visible
+/// ASCII characters other than quotes and backslashes.
+bool usable_correlation(std::string_view text) noexcept;
+
+/// Null principal: anonymous. Fails unauthenticated for a malformed header or an unknown token.
+Result<std::shared_ptr<const rpc::Principal>> authenticate(const HttpRequest& request,
+                                                           const HttpHooks& hooks);
+
+/// Everything but principal, correlation and client. Moves the request's body.
+Status decode_command(HttpRequest& request, std::string_view name, const HttpOptions& options,
+                      const rpc::Registry& registry, Instant now, rpc::Command& out);
+Result<TransactionQuery> decode_query(const Route& route);
+
+}  // namespace sluice::transport

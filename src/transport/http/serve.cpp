@@ -1,0 +1,114 @@
+// What a connection does with a whole request: the routes.
+#include "transport/http/connection.hpp"
+
+namespace sluice::transport {
+
+void Connection::dispatch() {
+  began_ = shared_.clock.now();
+  shared_.requests.fetch_add(1, std::memory_order_relaxed);
+  head_ = request_.method == Method::head;
+  const Route route = route_of(request_.method, request_.target);
+  const auto& hooks = shared_.hooks;
+  if (route.kind == Route::Kind::none)
+    return respond_problem(Failure(FailureKind::not_found, "unknown_route",
+                                   "nothing is served here; commands are at /v1/commands"));
+  if (!route.method_matches)
+    return respond_problem(Failure(FailureKind::invalid_argument, "method_not_allowed",
+                                   route.kind == Route::Kind::command
+                                       ? "commands are sent with POST"
+                                       : "this is read with GET"));
+  const auto health = [&](const std::function<Status()>& check) {
+    const Status status = check ? check() : Status{};
+    if (!status) return respond_problem(status.error());
+    respond(200, "application/json", "{\"status\":\"ok\"}");
+  };
+  switch (route.kind) {
+    case Route::Kind::none:
+      return;
+    case Route::Kind::command:
+      return run_command(route.name);
+    case Route::Kind::commands:
+      if (may_read({})) respond_json(shared_.registry.describe());
+      return;
+    case Route::Kind::transaction:
+    case Route::Kind::transactions:
+      return run_query(route);
+    case Route::Kind::healthz:
+      return health(hooks.healthy);
+    case Route::Kind::readyz:
+      if (draining())
+        return respond_problem(Failure(FailureKind::shutting_down, "the server is stopping"));
+      return health(hooks.ready);
+    case Route::Kind::metrics:
+      return respond(200, "text/plain; version=0.0.4", hooks.metrics ? hooks.metrics() : "");
+    case Route::Kind::home:
+      return respond(200, "text/html; charset=utf-8", hooks.home,
+                     "Content-Security-Policy: default-src 'self'; frame-ancestors 'none'\r\n");
+  }
+}
+
+void Connection::run_command(std::string_view name) {
+  (void)context();  // settles the correlation id
+  invocation_.reset();
+  auto& command = invocation_.command;
+  const auto decoded = decode_command(request_, name, shared_.options, shared_.registry,
+                                      shared_.clock.now(), command);
+  if (!decoded) return respond_problem(decoded.error());
+  auto principal = authenticate(request_, shared_.hooks);
+  if (!principal) return respond_problem(principal.error());
+  command.principal = std::move(*principal);
+  command.correlation = correlation_;
+  command.client = client_;
+  invocation_.lane = &loop_.lane();
+  invocation_.owner = this;
+  invocation_.done = [](rpc::Invocation& invocation, rpc::Answer answer) noexcept {
+    auto* self = static_cast<Connection*>(invocation.owner);
+    self->shared_.running.fetch_sub(1, std::memory_order_relaxed);
+    self->answer(answer);
+    self->unref();  // the invocation's
+  };
+  ref();
+  shared_.running.fetch_add(1, std::memory_order_relaxed);
+  shared_.registry.dispatch(invocation_);
+}
+
+bool Connection::may_read(std::string_view permission) {
+  auto principal = authenticate(request_, shared_.hooks);
+  if (!principal) {
+    respond_problem(principal.error());
+    return false;
+  }
+  if (*principal == nullptr) {
+    respond_problem(Failure(FailureKind::unauthenticated, "unauthenticated",
+                            "this needs a token: Authorization: Bearer <token>"));
+    return false;
+  }
+  invocation_.command.principal = *principal;
+  const std::string_view app = request_.app.empty() ? std::string_view("default") : request_.app;
+  if (permission.empty() || (*principal)->may(app, permission)) return true;
+  respond_problem(Failure(FailureKind::forbidden, "forbidden",
+                          "this token does not grant '" + std::string(app.substr(0, 64)) + ":" +
+                              std::string(permission) + "'"));
+  return false;
+}
+
+void Connection::run_query(const Route& route) {
+  auto query = decode_query(route);
+  if (!query) return respond_problem(query.error());
+  invocation_.reset();
+  if (!may_read("transactions.read")) return;
+  if (!shared_.hooks.transactions)
+    return respond_problem(
+        Failure(FailureKind::not_found, "unknown_route", "no transactions are kept here"));
+  query->principal = std::move(invocation_.command.principal);
+  query->lane = &loop_.lane();
+  ref();
+  shared_.running.fetch_add(1, std::memory_order_relaxed);
+  shared_.hooks.transactions(std::move(*query), [this](Result<std::string> json) {
+    shared_.running.fetch_sub(1, std::memory_order_relaxed);
+    respond_json(std::move(json));
+    unref();
+  });
+}
+
+}  // namespace sluice::transport

@@ -1,0 +1,158 @@
+// What a client is told, over real sockets.
+#include "http/door_fixture.hpp"
+
+namespace sluice::transport {
+namespace {
+
+TEST_F(DoorTest, CONSOLE_1_a_command_is_answered_with_its_reply) {
+  start();
+  const auto r = ask(post("echo", "{\"a\":[1]}", kAnn + "X-Correlation-Id: abc-1\r\n"));
+  EXPECT_EQ(r.status, 200);
+  EXPECT_EQ(r.body, "{\"echo\":{\"a\":[1]}}");
+  EXPECT_EQ(r.headers.at("x-correlation-id"), "abc-1");
+  EXPECT_EQ(r.headers.at("connection"), "keep-alive");
+  EXPECT_FALSE(r.headers.contains("idempotency-replayed"));
+}
+
+TEST_F(DoorTest, IDEM_4_a_duplicate_is_byte_identical_and_marked) {
+  start();
+  const auto first = ask(post("place", "{}", kAnn + "Idempotency-Key: \"k-1\"\r\n"));
+  const auto second = ask(post("place", "{}", kAnn + "Idempotency-Key: k-1\r\n"));
+  EXPECT_EQ(first.body, "{\"run\":1}");
+  EXPECT_EQ(second.body, first.body);
+  EXPECT_EQ(second.headers.at("idempotency-replayed"), "true");
+  const auto other = ask(post("place", "[]", kAnn + "Idempotency-Key: k-1\r\n"));
+  EXPECT_EQ(other.status, 422);
+  EXPECT_TRUE(other.has("\"kind\":\"fingerprint_mismatch\""));
+  EXPECT_EQ(runs, 1);
+}
+
+TEST_F(DoorTest, IDEM_6_missing_and_malformed_keys_are_400) {
+  start();
+  EXPECT_TRUE(ask(post("place", "{}", kAnn)).has("idempotency_key_required"));
+  for (const std::string& key : {std::string("\"open"), std::string("\"a\"b"),
+                                 std::string("\"\\x\""), std::string(), std::string(256, 'k')}) {
+    const auto r = ask(post("place", "{}", kAnn + "Idempotency-Key: " + key + "\r\n"));
+    EXPECT_EQ(r.status, 400) << key;
+    EXPECT_TRUE(r.has("bad_idempotency_key")) << r.body;
+  }
+  const auto twice =
+      ask(post("place", "{}", kAnn + "Idempotency-Key: a\r\nIdempotency-Key: b\r\n"));
+  EXPECT_EQ(twice.status, 400);
+  EXPECT_EQ(runs, 0);
+}
+
+TEST_F(DoorTest, CONSOLE_9_a_body_that_is_no_json_is_told_where) {
+  start();
+  const auto r = ask(post("echo", "{\"a\":1,}", kAnn));
+  EXPECT_EQ(r.status, 400);
+  EXPECT_EQ(r.headers.at("content-type"), "application/problem+json");
+  EXPECT_TRUE(r.has("\"code\":\"bad_json\"")) << r.body;
+  EXPECT_TRUE(r.has("line 1, column 8")) << r.body;
+  EXPECT_TRUE(r.has("\"correlation_id\":\""));
+  EXPECT_TRUE(
+      ask(post("echo", std::string(65, '[') + std::string(65, ']'), kAnn)).has("json_too_deep"));
+  EXPECT_TRUE(
+      ask(post("echo", "{}", kAnn + "Content-Type: text/plain\r\n")).has("unsupported_media_type"));
+}
+
+TEST_F(DoorTest, CONSOLE_2_unknown_names_versions_routes_and_methods) {
+  start();
+  EXPECT_EQ(ask(post("nothing", "{}", kAnn)).status, 404);
+  const auto version = ask(post("echo", "{}", kAnn + "X-Sluice-Version: 9\r\n"));
+  EXPECT_EQ(version.status, 400);
+  EXPECT_TRUE(version.has("unsupported_version"));
+  EXPECT_EQ(ask(get("/v1/commands/echo", kAnn)).status, 405);
+  EXPECT_EQ(ask(get("/nowhere", kAnn)).status, 404);
+  const auto list = ask(get("/v1/commands", kAnn));
+  EXPECT_EQ(list.status, 200);
+  EXPECT_TRUE(list.has("\"name\":\"place\""));
+}
+
+TEST_F(DoorTest, CONSOLE_4_5_no_wrong_and_another_apps_token) {
+  start();
+  for (const std::string& request :
+       {post("echo", "{}"), get("/v1/commands"), get("/v1/transactions")}) {
+    const auto r = ask(request);
+    EXPECT_EQ(r.status, 401) << request;
+    EXPECT_TRUE(r.headers.contains("www-authenticate"));
+  }
+  EXPECT_EQ(ask(post("echo", "{}", "Authorization: Bearer wrong\r\n")).status, 401);
+  EXPECT_EQ(ask(post("echo", "{}", "Authorization: Basic YTpi\r\n")).status, 401);
+  EXPECT_EQ(ask(post("echo", "{}", kBob)).status, 403);
+  EXPECT_EQ(ask(get("/v1/transactions", kBob)).status, 403);
+  EXPECT_EQ(ask(post("echo", "{}", kBob + "X-Sluice-App: bank\r\n")).status, 200);
+  EXPECT_EQ(
+      ask(post("echo", "{}", kBob + "X-Sluice-App: bank\r\nX-Sluice-Shadow: true\r\n")).status,
+      403);
+  EXPECT_EQ(ask(post("echo", "{}", kAnn + "X-Sluice-App: a~shadow\r\n")).status, 400);
+}
+
+TEST_F(DoorTest, CONSOLE_3_failures_keep_their_kind) {
+  start();
+  const auto limited = ask(post("fail", "{}", kAnn));
+  EXPECT_EQ(limited.status, 429);
+  EXPECT_EQ(limited.headers.at("retry-after"), "2");
+  EXPECT_TRUE(limited.has("\"kind\":\"rate_limited\"") && limited.has("\"retryable\":true"));
+  EXPECT_TRUE(limited.has("too \\\"many\\\"\\n")) << limited.body;
+  const auto pending = ask(post("unsettled", "{}", kAnn));
+  EXPECT_EQ(pending.status, 504);
+  EXPECT_EQ(pending.headers.at("location"), "/v1/transactions/" + id_to_text(7));
+  EXPECT_TRUE(pending.has("\"outcome\":\"pending\""));
+  const auto doubt = ask(post("unsettled", "true", kAnn));
+  EXPECT_EQ(doubt.status, 202);
+  EXPECT_TRUE(doubt.has("\"outcome\":\"in_doubt\""));
+}
+
+TEST_F(DoorTest, CONSOLE_1_transactions_are_read_through_the_provider) {
+  hooks.transactions = [](TransactionQuery query, RespondJson respond) {
+    EXPECT_EQ(query.principal->id, "ann");
+    query.lane->post([query, r = std::move(respond)]() mutable {
+      if (query.exchange) return r("{\"id\":\"" + to_string(query.exchange) + "\"}");
+      r("{\"limit\":" + std::to_string(query.limit) + ",\"state\":\"" + query.state + "\"}");
+    });
+  };
+  start();
+  EXPECT_TRUE(ask(get("/v1/transactions/" + id_to_text(77), kAnn)).has(id_to_text(77)));
+  EXPECT_EQ(ask(get("/v1/transactions?limit=5&state=in_doubt", kAnn)).body,
+            "{\"limit\":5,\"state\":\"in_doubt\"}");
+  EXPECT_EQ(ask(get("/v1/transactions/%00", kAnn)).status, 404);
+  EXPECT_EQ(ask(get("/v1/transactions?limit=0", kAnn)).status, 400);
+}
+
+TEST_F(DoorTest, CONSOLE_10_health_readiness_and_metrics) {
+  bool ready = false;
+  hooks.ready = [&]() -> Status {
+    if (ready) return {};
+    return sluice::fail(FailureKind::unavailable, "recovering", "still recovering");
+  };
+  hooks.metrics = [] { return std::string("up 1\n"); };
+  hooks.home = "<p>sluice</p>";
+  start();
+  EXPECT_EQ(ask(get("/healthz")).status, 200);
+  EXPECT_EQ(ask(get("/readyz")).status, 503);
+  ready = true;
+  EXPECT_EQ(ask(get("/readyz")).status, 200);
+  EXPECT_EQ(ask(get("/metrics")).body, "up 1\n");
+  EXPECT_EQ(ask(get("/")).body, "<p>sluice</p>");
+  HttpClient head(door->port());
+  head.send("HEAD / HTTP/1.1\r\nHost: t\r\n\r\n");
+  EXPECT_FALSE(head.receive(50)) << "a HEAD has no body";
+}
+
+TEST_F(DoorTest, FLOW_16_the_deadline_is_the_callers_within_the_bound) {
+  Instant deadline{};
+  add("when", rpc::KeyUse::none, [&](rpc::Invocation& invocation) {
+    deadline = invocation.command.deadline;
+    invocation.finish(rpc::Answer::of(Reply::ok("{}")));
+  });
+  start();
+  ask(post("when", "{}", kAnn + "X-Sluice-Deadline-Ms: 250\r\n"));
+  EXPECT_EQ(deadline, clock.now() + milliseconds(250));
+  ask(post("when", "{}", kAnn + "X-Sluice-Deadline-Ms: 99999999999999999\r\n"));
+  EXPECT_EQ(deadline, clock.now() + options.max_deadline);
+  EXPECT_EQ(ask(post("when", "{}", kAnn + "X-Sluice-Deadline-Ms: -1\r\n")).status, 400);
+}
+
+}  // namespace
+}  // namespace sluice::transport
