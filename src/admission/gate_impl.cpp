@@ -1,0 +1,184 @@
+#include "admission/gate_impl.hpp"
+
+namespace sluice::admission {
+
+Gate::Impl::Impl(Gate& owner)
+    : gate(owner),
+      options(owner.options_),
+      ceiling(options.ceiling != 0 ? options.ceiling : options.capacity * 2),
+      full(Failure(FailureKind::overloaded, "gate_full",
+                   options.name + ": all " + std::to_string(options.capacity) +
+                       " permits are out and no more may wait; try again later")
+               .with_retry_after(options.retry_after)),
+      draining(FailureKind::shutting_down, "gate_closed",
+               options.name + " takes no new work because the server is stopping"),
+      late(FailureKind::timeout, "gate_timeout",
+           options.name + ": the deadline passed while the request waited to be admitted") {}
+
+std::optional<Failure> Gate::Impl::stopped(const PendingAdmission& pending,
+                                           State worst_allowed) const {
+  if (pending.scope != nullptr && pending.scope->cancelled())
+    return Failure(pending.scope->reason(), "cancelled",
+                   "the request was given up before it was admitted");
+  if (state.load(std::memory_order_seq_cst) > worst_allowed) return draining;
+  return std::nullopt;
+}
+
+Gate::Impl::Verdict Gate::Impl::take_permit() {
+  std::size_t before = 0;
+  switch (options.policy) {
+    case AtCapacity::queue:
+      if (permits.queued() == 0 && permits.try_take(options.capacity, before))
+        return Verdict::taken;
+      return Verdict::queue;
+    case AtCapacity::hard_reject:
+      return permits.try_take(options.capacity, before) ? Verdict::taken : Verdict::refused;
+    case AtCapacity::soft_allow:
+    case AtCapacity::soft_allow_with_signal:
+      break;
+  }
+  if (!permits.try_take(ceiling, before)) return Verdict::refused;
+  if (before < options.capacity) return Verdict::taken;
+  pressed.fetch_add(1, std::memory_order_relaxed);
+  if (options.policy == AtCapacity::soft_allow_with_signal && options.on_pressure)
+    options.on_pressure(before + 1, options.capacity);
+  return Verdict::pressed;
+}
+
+Admission Gate::Impl::made(KeySlot* slot, bool is_pressed) noexcept {
+  Admission admission;
+  admission.gate_ = &gate;
+  admission.slot_ = slot;
+  admission.permit_ = true;
+  admission.pressed_ = is_pressed;
+  return admission;
+}
+
+void Gate::Impl::admit_now(PendingAdmission& pending, KeySlot* slot, bool is_pressed) {
+  Admission admission = made(slot, is_pressed);
+  // The last check: whoever drains sees either this permit or that we gave it back.
+  if (auto failure = stopped(pending, State::running)) return refuse(pending, *failure);
+  admitted.fetch_add(1, std::memory_order_relaxed);
+  pending.answer = std::move(admission);
+}
+
+KeySlot* Gate::Impl::find_turn(const std::string& key) {
+  const auto found = turns.find(key);
+  return found == turns.end() ? nullptr : found->second.get();
+}
+
+KeySlot* Gate::Impl::take_turn(const std::string& key) {
+  auto slot = std::make_unique<KeySlot>();
+  slot->key = key;
+  KeySlot* made = slot.get();
+  turns.emplace(made->key, std::move(slot));
+  return made;
+}
+
+bool Gate::Impl::ask_permit(PendingAdmission& pending, KeySlot* slot) {
+  auto& waiting = pending.waiting;
+  auto verdict = Verdict::taken;
+  std::size_t before = 0;
+  const bool queues = options.policy == AtCapacity::queue;
+  if (queues) {
+    permits.announce();
+    if (!for_permit.empty() || !permits.try_take(options.capacity, before)) {
+      // One that has had its turn already counted as waiting then.
+      if (waiting.place == Place::none && for_turn + for_permit.size() >= options.max_waiting) {
+        permits.withdraw();
+        refuse(pending, full);
+        return true;
+      }
+      waiting.place = Place::permit;
+      waiting.slot = slot;
+      for_permit.push(pending);
+      return false;
+    }
+    permits.withdraw();
+  } else {
+    verdict = take_permit();
+  }
+  if (verdict == Verdict::refused) {
+    refuse(pending, full);
+    return true;
+  }
+  waiting.place = Place::none;
+  waiting.slot = nullptr;
+  Admission admission = made(slot, verdict == Verdict::pressed);
+  if (pending.held) {
+    pending.held.gate_ = nullptr;
+    pending.held.slot_ = nullptr;
+  }
+  admitted.fetch_add(1, std::memory_order_relaxed);
+  pending.answer = std::move(admission);
+  return true;
+}
+
+void Gate::Impl::pass_on(KeySlot* slot, Answered& answered) {
+  while (PendingAdmission* next = slot->behind.pop()) {
+    --for_turn;
+    const bool done = ask_permit(*next, slot);
+    if (!done) return;
+    answered.add(*next);
+    if (next->answer) return;
+  }
+  turns.erase(turns.find(slot->key));  // by place: the key's text goes with the slot
+}
+
+void Gate::Impl::grant(Answered& answered) {
+  std::size_t before = 0;
+  while (!for_permit.empty() && permits.try_take(options.capacity, before)) {
+    PendingAdmission* next = for_permit.pop();
+    permits.withdraw();
+    KeySlot* slot = next->waiting.slot;
+    next->waiting.place = Place::none;
+    next->waiting.slot = nullptr;
+    if (next->held) {
+      next->held.gate_ = nullptr;
+      next->held.slot_ = nullptr;
+    }
+    admitted.fetch_add(1, std::memory_order_relaxed);
+    next->answer = made(slot, false);
+    answered.add(*next);
+  }
+}
+
+void Gate::Impl::remove(PendingAdmission& pending, Answered& answered) {
+  auto& waiting = pending.waiting;
+  KeySlot* slot = waiting.slot;
+  if (waiting.place == Place::turn) {
+    slot->behind.remove(pending);
+    --for_turn;
+  } else {
+    for_permit.remove(pending);
+    permits.withdraw();
+  }
+  const bool owns_turn = waiting.place == Place::permit && slot != nullptr && !pending.held;
+  waiting.place = Place::none;
+  waiting.slot = nullptr;
+  if (owns_turn) pass_on(slot, answered);
+  grant(answered);
+}
+
+void Gate::Impl::refuse(PendingAdmission& pending, const Failure& failure) {
+  refused.fetch_add(1, std::memory_order_relaxed);
+  pending.waiting.place = Place::none;
+  pending.waiting.slot = nullptr;
+  pending.answer = fail(failure);
+}
+
+void Gate::Impl::on_deadline(void* owner) noexcept {
+  auto& pending = *static_cast<PendingAdmission*>(owner);
+  Impl& impl = *pending.waiting.gate->impl_;
+  Answered answered;
+  {
+    const std::lock_guard lock(impl.mutex);
+    if (pending.waiting.place == Place::none) return;  // its answer is on the way
+    impl.remove(pending, answered);
+    impl.refuse(pending, impl.late);
+  }
+  answered.run();
+  pending.run(&pending);
+}
+
+}  // namespace sluice::admission

@@ -1,0 +1,79 @@
+// What the gate knows. Permits without a queue are counted without the lock; everything that
+// waits, and every turn, is under it.
+#pragma once
+#include <atomic>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "admission/pending_queue.hpp"
+#include "admission/permits.hpp"
+
+namespace sluice::admission {
+
+/// Those who have their answer; run once the lock is released.
+class Answered {
+ public:
+  void add(PendingAdmission& pending) noexcept { queue_.push(pending); }
+  void run() noexcept {
+    while (PendingAdmission* pending = queue_.pop()) {
+      if (pending->lane != nullptr)
+        pending->lane->post(*pending);
+      else
+        pending->run(pending);
+    }
+  }
+
+ private:
+  PendingQueue queue_;
+};
+
+struct Gate::Impl {
+  enum class State : std::uint8_t { running, draining, cancelled };
+  enum class Verdict : std::uint8_t { taken, pressed, queue, refused };
+  using Place = PendingAdmission::Waiting::Place;
+
+  explicit Impl(Gate& owner);
+
+  /// Nothing: it may go on.
+  std::optional<Failure> stopped(const PendingAdmission& pending, State worst_allowed) const;
+  Verdict take_permit();
+  Admission made(KeySlot* slot, bool pressed) noexcept;
+  void admit_now(PendingAdmission& pending, KeySlot* slot, bool pressed);
+
+  // Under the lock.
+  /// The turn, or null when it is someone else's.
+  KeySlot* take_turn(const std::string& key);
+  KeySlot* find_turn(const std::string& key);
+  /// `pending` has its turn (or needs none). True: answered.
+  bool ask_permit(PendingAdmission& pending, KeySlot* slot);
+  /// Gives the turn to the next of its key, or ends it.
+  void pass_on(KeySlot* slot, Answered& answered);
+  /// Hands free permits to those who queue.
+  void grant(Answered& answered);
+  /// Takes a waiting one out; its turn, if it had one, goes on.
+  void remove(PendingAdmission& pending, Answered& answered);
+  void refuse(PendingAdmission& pending, const Failure& failure);
+  static void on_deadline(void* owner) noexcept;
+
+  Gate& gate;
+  const GateOptions& options;
+  const std::size_t ceiling;
+  // Made once: refusing must not allocate.
+  const Failure full;
+  const Failure draining;
+  const Failure late;
+
+  Permits permits;
+  std::atomic<State> state{State::running};
+  std::atomic<std::uint64_t> admitted{0};
+  std::atomic<std::uint64_t> refused{0};
+  std::atomic<std::uint64_t> pressed{0};
+
+  mutable std::mutex mutex;
+  std::unordered_map<std::string_view, std::unique_ptr<KeySlot>> turns;
+  PendingQueue for_permit;
+  std::size_t for_turn = 0;
+};
+
+}  // namespace sluice::admission

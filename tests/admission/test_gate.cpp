@@ -1,0 +1,258 @@
+// The gate's order of checks, its policies, and that nothing is lost when waiters leave.
+#include "sim/clock.hpp"
+#include "sluice/admission/gate.hpp"
+
+namespace sluice::admission {
+namespace {
+
+struct GateTest : testing::Test {
+  sim::SimClock clock;
+  Lane lane{clock};
+
+  struct Request : PendingAdmission {
+    bool ran = false;
+    explicit Request(Lane* on, std::string key = {}) {
+      lane = on;
+      ordering_key = std::move(key);
+      run = [](Job* job) noexcept {
+        static_cast<Request*>(static_cast<PendingAdmission*>(job))->ran = true;
+      };
+    }
+    FailureKind refused() const { return answer ? FailureKind::none : answer.error().kind(); }
+  };
+  Request request(std::string key = {}) { return Request(&lane, std::move(key)); }
+  void turn(Duration by = {}) {
+    clock.advance(by);
+    lane.run_ready();
+  }
+};
+
+TEST_F(GateTest, STREAM_4_a_cancelled_request_takes_nothing) {
+  Gate gate;
+  CancelScope scope;
+  scope.cancel(FailureKind::timeout);
+  auto r = request("k");
+  r.scope = &scope;
+  gate.drain();  // being cancelled is looked at first
+  ASSERT_TRUE(gate.admit(r));
+  EXPECT_EQ(r.refused(), FailureKind::timeout);
+  EXPECT_EQ(gate.stats().keys, 0u);
+}
+
+TEST_F(GateTest, STREAM_4_a_draining_gate_refuses_the_new_and_serves_the_waiting) {
+  Gate gate({.capacity = 1});
+  auto a = request();
+  auto b = request();
+  auto c = request();
+  ASSERT_TRUE(gate.admit(a));
+  ASSERT_FALSE(gate.admit(b));
+  gate.drain();
+  ASSERT_TRUE(gate.admit(c));
+  EXPECT_EQ(c.refused(), FailureKind::shutting_down);
+  EXPECT_FALSE(gate.drained());
+  a.take()->release();
+  turn();
+  ASSERT_TRUE(b.ran);
+  EXPECT_TRUE(b.take());  // given back as it goes
+  EXPECT_TRUE(gate.drained());
+}
+
+TEST_F(GateTest, STREAM_4_waiting_for_a_turn_holds_no_permit) {
+  Gate gate({.capacity = 2});
+  auto a = request("hot");
+  auto b = request("hot");
+  auto c = request("cold");
+  ASSERT_TRUE(gate.admit(a));
+  ASSERT_FALSE(gate.admit(b));
+  EXPECT_EQ(gate.stats().in_use, 1u);
+  EXPECT_TRUE(gate.admit(c));
+  EXPECT_EQ(gate.stats().waiting_for_turn, 1u);
+  a.take()->release();
+  turn();
+  EXPECT_FALSE(b.ran && !b.answer);
+  EXPECT_TRUE(b.ran);
+  b.take()->release();
+  c.take()->release();
+  EXPECT_EQ(gate.stats().keys, 0u);
+}
+
+TEST_F(GateTest, STREAM_4_cancelled_between_grant_and_run_gives_everything_back) {
+  Gate gate({.capacity = 1});
+  CancelScope scope;
+  auto a = request("k");
+  auto b = request("k");
+  b.scope = &scope;
+  ASSERT_TRUE(gate.admit(a));
+  ASSERT_FALSE(gate.admit(b));
+  a.take()->release();
+  scope.cancel();
+  EXPECT_FALSE(gate.forget(b));
+  turn();
+  ASSERT_TRUE(b.ran);
+  EXPECT_EQ(b.take().error().kind(), FailureKind::cancelled);
+  EXPECT_TRUE(gate.drained());
+}
+
+TEST_F(GateTest, STREAM_4_cancel_fails_everyone_who_waits) {
+  Gate gate({.capacity = 1});
+  auto a = request("k");
+  auto behind = request("k");
+  auto queued = request();
+  auto queued_key = request("other");
+  auto behind_queued = request("other");
+  ASSERT_TRUE(gate.admit(a));
+  for (auto* r : {&behind, &queued, &queued_key, &behind_queued}) ASSERT_FALSE(gate.admit(*r));
+  gate.cancel();
+  turn();
+  for (auto* r : {&behind, &queued, &queued_key, &behind_queued}) {
+    EXPECT_TRUE(r->ran);
+    EXPECT_EQ(r->refused(), FailureKind::shutting_down);
+  }
+  a.take()->release();
+  EXPECT_TRUE(gate.drained());
+}
+
+TEST_F(GateTest, STREAM_4_a_deadline_ends_waiting_and_passes_the_turn_on) {
+  Gate gate({.capacity = 1});
+  auto a = request();
+  auto b = request("k");
+  auto c = request("k");
+  b.deadline = clock.now() + seconds(1);
+  ASSERT_TRUE(gate.admit(a));
+  ASSERT_FALSE(gate.admit(b));
+  ASSERT_FALSE(gate.admit(c));
+  turn(milliseconds(1100));
+  ASSERT_TRUE(b.ran);
+  EXPECT_EQ(b.refused(), FailureKind::timeout);
+  EXPECT_FALSE(c.ran);
+  a.take()->release();
+  turn();
+  EXPECT_TRUE(c.ran);
+  c.take()->release();
+  EXPECT_TRUE(gate.drained());
+}
+
+TEST_F(GateTest, STREAM_4_a_forgotten_one_is_never_run_and_blocks_nobody) {
+  Gate gate({.capacity = 1});
+  auto a = request("k");
+  auto b = request("k");
+  auto c = request("k");
+  ASSERT_TRUE(gate.admit(a));
+  ASSERT_FALSE(gate.admit(b));
+  ASSERT_FALSE(gate.admit(c));
+  EXPECT_TRUE(gate.forget(b));
+  EXPECT_FALSE(gate.forget(b));
+  a.take()->release();
+  turn(std::chrono::hours(1));
+  EXPECT_FALSE(b.ran);
+  EXPECT_TRUE(c.ran);
+  c.take()->release();
+}
+
+TEST_F(GateTest, STREAM_8_a_head_gives_its_permit_back_and_keeps_its_turn) {
+  Gate gate({.capacity = 1});
+  auto head = request("k");
+  auto next = request("k");
+  auto other = request();
+  ASSERT_TRUE(gate.admit(head));
+  auto held = *head.take();
+  ASSERT_FALSE(gate.admit(next));
+  held.release_permit();
+  turn();
+  EXPECT_FALSE(next.ran);
+  ASSERT_TRUE(gate.admit(other));
+
+  auto again = request("k");
+  again.held = std::move(held);
+  ASSERT_FALSE(gate.admit(again));
+  EXPECT_TRUE(gate.forget(again));  // the turn is still held
+  ASSERT_FALSE(gate.admit(again));
+  other.take()->release();
+  turn();
+  ASSERT_TRUE(again.ran);
+  EXPECT_FALSE(again.held);
+  again.take()->release();
+  turn();
+  EXPECT_TRUE(next.ran);
+  next.take()->release();
+  EXPECT_TRUE(gate.drained());
+}
+
+TEST_F(GateTest, STREAM_5_hard_reject_refuses_at_capacity) {
+  Gate gate({.capacity = 1, .policy = AtCapacity::hard_reject});
+  auto a = request();
+  auto b = request("k");
+  ASSERT_TRUE(gate.admit(a));
+  ASSERT_TRUE(gate.admit(b));
+  EXPECT_EQ(b.refused(), FailureKind::overloaded);
+  EXPECT_EQ(b.answer.error().retry_after(), seconds(1));
+  EXPECT_EQ(gate.stats().keys, 0u);  // the turn went with it
+  a.take()->release();
+  EXPECT_TRUE(gate.admit(b));
+  EXPECT_TRUE(b.take());
+}
+
+TEST_F(GateTest, STREAM_5_queue_admits_first_come_first_served_and_is_bounded) {
+  Gate gate({.capacity = 1, .max_waiting = 2});
+  auto a = request();
+  auto b = request();
+  auto c = request();
+  auto d = request();
+  ASSERT_TRUE(gate.admit(a));
+  ASSERT_FALSE(gate.admit(b));
+  ASSERT_FALSE(gate.admit(c));
+  ASSERT_TRUE(gate.admit(d));
+  EXPECT_EQ(d.refused(), FailureKind::overloaded);
+  a.take()->release();
+  turn();
+  EXPECT_TRUE(b.ran);
+  EXPECT_FALSE(c.ran);
+  b.take()->release();
+  turn();
+  EXPECT_TRUE(c.ran);
+  c.take()->release();
+}
+
+TEST_F(GateTest, STREAM_5_soft_policies_admit_up_to_the_ceiling_and_signal) {
+  std::vector<std::size_t> signals;
+  GateOptions options;
+  options.capacity = 1;
+  options.ceiling = 3;
+  options.policy = AtCapacity::soft_allow_with_signal;
+  options.on_pressure = [&](std::size_t in_use, std::size_t) { signals.push_back(in_use); };
+  Gate gate(options);
+  auto a = request();
+  auto b = request();
+  auto c = request("k");
+  auto d = request();
+  for (auto* r : {&a, &b, &c, &d}) ASSERT_TRUE(gate.admit(*r));
+  EXPECT_FALSE(a.answer->under_pressure());
+  EXPECT_TRUE(b.answer->under_pressure());
+  EXPECT_EQ(d.refused(), FailureKind::overloaded);
+  EXPECT_EQ(signals, (std::vector<std::size_t>{2, 3}));
+  EXPECT_EQ(gate.stats().pressed, 2u);
+  for (auto* r : {&a, &b, &c}) r->take()->release();
+}
+
+TEST_F(GateTest, STREAM_11_a_hot_key_goes_to_the_back_after_each_turn) {
+  Gate gate({.capacity = 1});
+  auto hot1 = request("hot");
+  auto hot2 = request("hot");
+  auto hot3 = request("hot");
+  auto cold = request("cold");
+  ASSERT_TRUE(gate.admit(hot1));
+  for (auto* r : {&hot2, &hot3, &cold}) ASSERT_FALSE(gate.admit(*r));
+  hot1.take()->release();
+  turn();
+  EXPECT_TRUE(cold.ran);
+  EXPECT_FALSE(hot2.ran);
+  cold.take()->release();
+  turn();
+  hot2.take()->release();
+  turn();
+  EXPECT_TRUE(hot3.ran);
+  hot3.take()->release();
+}
+
+}  // namespace
+}  // namespace sluice::admission
