@@ -1,0 +1,3 @@
+// Umbrella of the admission room.
+#pragma once
+#include "sluice/admission/gate.hpp"

@@ -1,0 +1,3 @@
+// Umbrella of the resilience room.
+#pragma once
+#include "sluice/resilience/retry.hpp"
