@@ -218,14 +218,15 @@ class Run {
   }
 
   void hang_up_later(Client& client) {
-    world_.scheduler.after(
-        microseconds(static_cast<std::int64_t>(behaviour_.below(20'000))), [this, &client] {
-          const auto found = std::ranges::find_if(
-              attempts_, [&](const Attempt& a) { return a.client == &client && !a.finished; });
-          if (found == attempts_.end()) return;
-          Attempt* const attempt = &*found;
-          lane_->post([attempt] { attempt->scope.cancel(FailureKind::cancelled); });
-        });
+    const auto pause = microseconds(static_cast<std::int64_t>(behaviour_.below(20'000)));
+    world_.scheduler.after(pause, [this, &client] {
+      if (lane_ == nullptr) return;
+      lane_->post([this, &client] {
+        for (Attempt& attempt : attempts_)
+          if (attempt.client == &client && !attempt.finished)
+            return attempt.scope.cancel(FailureKind::cancelled);
+      });
+    });
   }
 
   void launch(Attempt& attempt) {
