@@ -354,9 +354,12 @@ class Run {
 
 }  // namespace
 
-std::vector<std::string> spine_names() { return {"store"}; }
+std::vector<std::string> spine_names() { return {"store", "flow"}; }
 std::string default_spine() { return spine_names().back(); }
-SpineFactory spine_named([[maybe_unused]] const std::string& name) { return make_store_spine; }
+SpineFactory spine_named(const std::string& name) {
+  if (name == "store") return make_store_spine;
+  return make_flow_spine;
+}
 
 Verdict run_history(const HistoryOptions& options, const SpineFactory& factory) {
   return Run(options, factory).play();

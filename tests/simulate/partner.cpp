@@ -17,8 +17,13 @@ class PartnerCall final : public Suspension {
         key_(std::move(key)),
         shared_(std::make_shared<Shared>()) {
     shared_->caller = this;
+    partner_.waiting_.insert(this);
   }
-  ~PartnerCall() override { shared_->caller = nullptr; }
+  ~PartnerCall() override { hang_up(); }
+  void hang_up() noexcept {
+    shared_->caller = nullptr;
+    partner_.waiting_.erase(this);
+  }
 
   bool await_ready() const noexcept { return false; }
   template <class P>
@@ -59,20 +64,20 @@ class PartnerCall final : public Suspension {
       });
   }
   void answered(Status answer) noexcept {
-    shared_->caller = nullptr;
+    hang_up();
     timeout_.cancel();
     answer_ = std::move(answer);
     finish();
   }
   static void timed_out(void* owner) noexcept {
     auto* self = static_cast<PartnerCall*>(owner);
-    self->shared_->caller = nullptr;
+    self->hang_up();
     self->answer_ =
         fail(FailureKind::unknown_outcome, "partner_timeout", "no answer from the partner");
     self->finish();
   }
   void on_cancel() noexcept override {
-    shared_->caller = nullptr;
+    hang_up();
     timeout_.cancel();
   }
 
@@ -92,6 +97,10 @@ Task<Status> Partner::call(Verb verb, std::string token, std::string key) {
   PartnerCall call(*this, verb, std::move(token), std::move(key));
   Status answer = co_await call;
   co_return answer;
+}
+
+void Partner::hang_up() noexcept {
+  while (!waiting_.empty()) (*waiting_.begin())->hang_up();
 }
 
 Duration Partner::latency() {

@@ -4,6 +4,7 @@
 // idempotent by its token, and a release that comes before its hold forbids the hold.
 #pragma once
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,8 @@
 #include "sluice/base/task.hpp"
 
 namespace sluice::simulate {
+
+class PartnerCall;
 
 class Partner {
  public:
@@ -25,6 +28,9 @@ class Partner {
   /// unknown_outcome (no answer in time), cancelled or timeout (the caller's scope ended; the
   /// call may still arrive).
   Task<Status> call(Verb verb, std::string token, std::string key);
+
+  /// Whoever waits for an answer is gone: the process crashed.
+  void hang_up() noexcept;
 
   /// What it holds of each token. `confirmed` and `released` are final.
   enum class State : std::uint8_t { held, confirmed, released };
@@ -48,6 +54,7 @@ class Partner {
   sim::History& history_;
   std::map<std::string, Entry> entries_;
   std::vector<std::string> violations_;
+  std::set<PartnerCall*> waiting_;
   std::uint64_t calls_ = 0;
 };
 

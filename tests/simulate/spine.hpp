@@ -85,6 +85,8 @@ Result<std::unique_ptr<store::Store>> open_store(World& world, Backing backing);
 /// Writes the opening balances once.
 Task<Status> open_accounts(store::Store& store);
 
+/// Keys, flow and recovery over the store: the spine itself.
+Result<std::unique_ptr<Spine>> make_flow_spine(World& world, Lane& lane, Backing backing);
 /// Requests go straight to store::Commit, without flow: proves the store alone.
 Result<std::unique_ptr<Spine>> make_store_spine(World& world, Lane& lane, Backing backing);
 
