@@ -58,6 +58,11 @@ Flow& Flow::group(std::string_view name, std::vector<StagePtr> stages) {
   return *this;
 }
 
+bool Flow::running(ExchangeId exchange) const {
+  const std::lock_guard lock(running_mutex_);
+  return running_.contains(exchange);
+}
+
 std::uint64_t Flow::graph_hash() const { return graph_->hash(); }
 
 Result<std::uint16_t> Flow::entry() {

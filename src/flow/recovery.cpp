@@ -29,6 +29,15 @@ void Recovery::start(ExchangeId alive, std::function<void(const Result<RecoveryP
   read_batch();
 }
 
+// One that began here and is over without an end (the store was full, its partner was gone) is
+// swept like any other.
+bool Recovery::runs_here(const store::OpenRow& row) const {
+  if (!alive_ || row.exchange < alive_) return false;
+  for (const Flow* flow : flows_.all())
+    if (flow->running(row.exchange)) return true;
+  return false;
+}
+
 // Reads the next rows; the answer may come at once or later.
 void Recovery::read_batch() {
   struct Reading : store::PendingQuery {
@@ -43,7 +52,7 @@ void Recovery::read_batch() {
       self->all_read_ = rows.size() < self->options_.batch;
       for (auto& row : rows) {
         self->last_ = row.exchange;
-        if (self->alive_ && row.exchange >= self->alive_) continue;
+        if (self->runs_here(row)) continue;
         ++self->progress_.found;
         self->waiting_.push_back(std::move(row));
       }

@@ -25,7 +25,17 @@ Runner::Runner(Flow& flow, ExchangePtr exchange, RunOptions options, Flow::Done 
   }
 }
 
-Runner::~Runner() = default;
+Runner::~Runner() {
+  if (!enlisted_) return;
+  const std::lock_guard lock(flow_.running_mutex_);
+  flow_.running_.erase(exchange_->id());
+}
+
+void Runner::enlist() {
+  enlisted_ = true;
+  const std::lock_guard lock(flow_.running_mutex_);
+  flow_.running_.insert(exchange_->id());
+}
 
 void Runner::begin() {
   observe(EventKind::begin);

@@ -56,6 +56,9 @@ class Runner {
   Next list_in_doubt();
   void complete_key(std::vector<store::Mutation>& out);
 
+  // Whom recovery leaves alone, from the first intent to the end.
+  void enlist();
+
   // Answers.
   void observe(EventKind kind) noexcept;
   void answer(OutcomeKind kind);
@@ -82,6 +85,7 @@ class Runner {
   bool over_ = false;       // nothing is left to do: go() deletes this
   bool writing_ = false;    // a Commit is on its way
   bool begun_durable_ = false;
+  bool enlisted_ = false;
   bool decided_ = false;
   std::optional<Failure> cause_;
   std::optional<Reply> reply_;

@@ -85,6 +85,7 @@ Runner::Next Runner::write_intent(std::uint32_t step) {
   if (begun_durable_) {
     commit.then.push_back(store::JournalAppend{{exchange_->id(), next_record_, encode_row(intent)}});
   } else {
+    enlist();
     begun_ = make_begun(true);
     if (claim_) {
       claim_.claim_in(commit);
@@ -316,6 +317,8 @@ Runner::Next Runner::refused(const store::CommitOutcome& outcome) {
 }
 
 Runner::Next Runner::rerun() {
+  reply_bytes_.clear();
+  exchange_->response_.reset();
   if (++reruns_ > flow_.options_.max_reruns) {
     cause_ = Failure(FailureKind::version_conflict, "too_many_reruns",
                      "rows read by this exchange kept changing through " +
@@ -336,6 +339,9 @@ Runner::Next Runner::rerun() {
 Runner::Next Runner::resolve_unknown(Failure failure) {
   const bool unknown = failure.kind() == FailureKind::unknown_outcome;
   cause_ = std::move(failure);
+  // The reply drafted for a Commit that did not happen is nobody's.
+  reply_bytes_.clear();
+  exchange_->response_.reset();
   if (!unknown && !begun_durable_) {
     (void)machine_.prepare_failed(std::string(cause_->code()));
     decided_ = true;

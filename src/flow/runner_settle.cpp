@@ -11,6 +11,7 @@ void Runner::resume(Machine machine, Begun begun, std::uint32_t next_record, Byt
   begun_ = std::move(begun);
   next_record_ = next_record;
   begun_durable_ = true;
+  enlist();
   if (!reply.empty())
     if (auto decoded = Reply::decode(reply)) reply_ = *std::move(decoded);
   exchange_->second_phase_ = true;

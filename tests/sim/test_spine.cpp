@@ -21,7 +21,24 @@ void expect_promises_hold(const std::string& spine, Backing backing, std::uint64
                     << " --print";
     if (!verdict.violations.empty()) return;
   }
-  EXPECT_GT(final, count * 4) << "the workload did not do much";
+  EXPECT_GT(final, count * 3) << "the workload did not do much";
+}
+
+TEST(Simulation, PROOF_1_the_spine_on_a_faulty_disk_keeps_every_promise) {
+  expect_promises_hold("flow", Backing::sqlite, 1, 150);
+}
+
+TEST(Simulation, PROOF_1_the_spine_in_memory_keeps_every_promise) {
+  expect_promises_hold("flow", Backing::memory, 1, 150);
+}
+
+// Seeds that once broke a promise.
+TEST(Simulation, PROOF_1_seeds_that_failed_before) {
+  // 9: a reply drafted for a Commit that the full disk refused was told. 16, 92: an exchange whose
+  // decision failed stayed open until the process restarted. 524: a reader that could not open the
+  // database answered `forbidden`.
+  for (const std::uint64_t seed : {9, 16, 45, 92, 108, 298, 323, 524})
+    expect_promises_hold("flow", Backing::sqlite, seed, 1);
 }
 
 TEST(Simulation, PROOF_1_the_memory_store_keeps_every_promise) {
@@ -29,20 +46,21 @@ TEST(Simulation, PROOF_1_the_memory_store_keeps_every_promise) {
 }
 
 TEST(Simulation, PROOF_1_the_sqlite_store_on_a_faulty_disk_keeps_every_promise) {
-  expect_promises_hold("store", Backing::sqlite, 1, 300);
+  expect_promises_hold("store", Backing::sqlite, 1, 150);
 }
 
 TEST(Simulation, PROOF_1_the_same_seed_gives_the_same_history) {
-  for (const Backing backing : {Backing::memory, Backing::sqlite})
-    for (std::uint64_t seed = 1; seed <= 10; ++seed) {
-      HistoryOptions options{.seed = seed, .backing = backing, .externals = false};
-      const Verdict once = run_history(options, spine_named("store"));
-      const Verdict again = run_history(options, spine_named("store"));
-      EXPECT_EQ(once.hash, again.hash) << seed;
-      EXPECT_EQ(once.attempts, again.attempts) << seed;
-      ++options.seed;
-      EXPECT_NE(run_history(options, spine_named("store")).hash, once.hash);
-    }
+  for (const std::string& spine : spine_names())
+    for (const Backing backing : {Backing::memory, Backing::sqlite})
+      for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+        HistoryOptions options{.seed = seed, .backing = backing, .externals = spine != "store"};
+        const Verdict once = run_history(options, spine_named(spine));
+        const Verdict again = run_history(options, spine_named(spine));
+        EXPECT_EQ(once.hash, again.hash) << spine << seed;
+        EXPECT_EQ(once.attempts, again.attempts) << spine << seed;
+        ++options.seed;
+        EXPECT_NE(run_history(options, spine_named(spine)).hash, once.hash);
+      }
 }
 
 // The checkers must be able to fail: each broken promise is noticed.

@@ -30,7 +30,8 @@ std::vector<std::string> remember(Memory& memory, const Answer& answer) {
     case Answer::Kind::released:
       // A store that is down cannot replay, which contradicts nothing; a new verdict would.
       if (memory.final() && !says_nothing(answer.failure))
-        broken.push_back(key + ": released after its final reply");
+        broken.push_back(fmt::format("{}: released ({}) after its final reply", key,
+                                     traits(answer.failure).name));
       return broken;
     case Answer::Kind::unsettled:
       return broken;

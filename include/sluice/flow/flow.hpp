@@ -2,8 +2,10 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "sluice/base/ids.hpp"
@@ -97,6 +99,9 @@ class Flow {
   std::string to_dot() const;
   std::string to_mermaid() const;
 
+  /// Whether an exchange with durable intents runs in this process now. Thread-safe.
+  bool running(ExchangeId exchange) const;
+
   const Graph& graph() const noexcept { return *graph_; }
   std::uint64_t next_sequence() noexcept { return sequence_.fetch_add(1, std::memory_order_relaxed) + 1; }
 
@@ -110,6 +115,9 @@ class Flow {
   std::uint64_t hash_ = 0;
   std::optional<Failure> no_entry_;
   std::atomic<std::uint64_t> sequence_{0};
+  // Exchanges that recovery must leave alone. Those without external stages never enter.
+  mutable std::mutex running_mutex_;
+  std::unordered_set<ExchangeId> running_;
 };
 
 }  // namespace sluice::flow

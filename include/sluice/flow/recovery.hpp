@@ -46,6 +46,7 @@ class Recovery {
 
  private:
   struct One;
+  bool runs_here(const store::OpenRow& row) const;
   void read_batch();
   void pump();
   void begin_one(store::OpenRow row);

@@ -44,7 +44,11 @@ class ReaderPool {
       return reader;
     }
     auto reader = open_();
-    if (reader) ++opened_;
+    // The writer has the database open, so whatever keeps a reader out is passing trouble (too many
+    // open files, say) and nothing a caller could mistake for a verdict on its request.
+    if (!reader)
+      return fail(FailureKind::unavailable, reader.error().code(), std::string(reader.error().detail()));
+    ++opened_;
     return reader;
   }
   const std::size_t max_;
