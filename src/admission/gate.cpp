@@ -57,7 +57,9 @@ bool Gate::admit(PendingAdmission& pending) {
   auto& waiting = pending.waiting;
   waiting.timer.cancel();
   waiting.gate = this;
-  if (auto failure = impl.stopped(pending, Impl::State::running)) {
+  // Who holds a turn was let in before; draining lets it finish.
+  const auto worst = pending.held ? Impl::State::draining : Impl::State::running;
+  if (auto failure = impl.stopped(pending, worst)) {
     impl.refuse(pending, *failure);
     return true;
   }
@@ -74,18 +76,17 @@ bool Gate::admit(PendingAdmission& pending) {
   }
   const std::lock_guard lock(impl.mutex);
   // Looked at again under the lock: cancel() has emptied the queues or will see this one.
-  if (auto failure = impl.stopped(pending, Impl::State::running)) {
+  if (auto failure = impl.stopped(pending, worst)) {
     impl.refuse(pending, *failure);
     return true;
   }
   bool answered = false;
   if (KeySlot* turn = keyed ? impl.find_turn(pending.ordering_key) : nullptr) {
-    if (impl.for_turn + impl.for_permit.size() >= options_.max_waiting) {
+    if (impl.too_many_wait(pending)) {
       impl.refuse(pending, impl.full);
       return true;
     }
-    waiting.place = Impl::Place::turn;
-    waiting.slot = turn;
+    impl.move_to(pending, Impl::Place::turn, turn);
     turn->behind.push(pending);
     ++impl.for_turn;
   } else {
@@ -170,6 +171,7 @@ GateStats Gate::stats() const {
   const std::lock_guard lock(impl_->mutex);
   stats.waiting_for_turn = impl_->for_turn;
   stats.waiting_for_permit = impl_->for_permit.size();
+  stats.waiting_bytes = impl_->waiting_bytes;
   stats.keys = impl_->turns.size();
   return stats;
 }

@@ -13,7 +13,25 @@ Gate::Impl::Impl(Gate& owner)
       draining(FailureKind::shutting_down, "gate_closed",
                options.name + " takes no new work because the server is stopping"),
       late(FailureKind::timeout, "gate_timeout",
-           options.name + ": the deadline passed while the request waited to be admitted") {}
+           options.name + ": the deadline passed while the request waited to be admitted") {
+  if (options.metrics == nullptr) return;
+  const Labels labels{{"gate", options.name}};
+  auto& metrics = *options.metrics;
+  auto& in_use = metrics.gauge("sluice_admission_in_use", "Permits that are out", labels);
+  auto& turn = metrics.gauge("sluice_admission_waiting_for_turn", "Waiting for their key", labels);
+  auto& room = metrics.gauge("sluice_admission_waiting_for_permit", "Waiting for a permit", labels);
+  auto& over = metrics.gauge("sluice_admission_over_capacity",
+                             "Admissions above capacity since the start", labels);
+  auto& no = metrics.gauge("sluice_admission_refused", "Refusals since the start", labels);
+  hook = metrics.before_exposition([this, &in_use, &turn, &room, &over, &no] {
+    const std::lock_guard lock(mutex);
+    in_use.set(static_cast<std::int64_t>(permits.in_use()));
+    turn.set(static_cast<std::int64_t>(for_turn));
+    room.set(static_cast<std::int64_t>(for_permit.size()));
+    over.set(static_cast<std::int64_t>(pressed.load(std::memory_order_relaxed)));
+    no.set(static_cast<std::int64_t>(refused.load(std::memory_order_relaxed)));
+  });
+}
 
 std::optional<Failure> Gate::Impl::stopped(const PendingAdmission& pending,
                                            State worst_allowed) const {
@@ -84,13 +102,12 @@ bool Gate::Impl::ask_permit(PendingAdmission& pending, KeySlot* slot) {
     permits.announce();
     if (!for_permit.empty() || !permits.try_take(options.capacity, before)) {
       // One that has had its turn already counted as waiting then.
-      if (waiting.place == Place::none && for_turn + for_permit.size() >= options.max_waiting) {
+      if (waiting.place == Place::none && too_many_wait(pending)) {
         permits.withdraw();
         refuse(pending, full);
         return true;
       }
-      waiting.place = Place::permit;
-      waiting.slot = slot;
+      move_to(pending, Place::permit, slot);
       for_permit.push(pending);
       return false;
     }
@@ -102,8 +119,7 @@ bool Gate::Impl::ask_permit(PendingAdmission& pending, KeySlot* slot) {
     refuse(pending, full);
     return true;
   }
-  waiting.place = Place::none;
-  waiting.slot = nullptr;
+  move_to(pending, Place::none, nullptr);
   Admission admission = made(slot, verdict == Verdict::pressed);
   if (pending.held) {
     pending.held.gate_ = nullptr;
@@ -131,8 +147,7 @@ void Gate::Impl::grant(Answered& answered) {
     PendingAdmission* next = for_permit.pop();
     permits.withdraw();
     KeySlot* slot = next->waiting.slot;
-    next->waiting.place = Place::none;
-    next->waiting.slot = nullptr;
+    move_to(*next, Place::none, nullptr);
     if (next->held) {
       next->held.gate_ = nullptr;
       next->held.slot_ = nullptr;
@@ -154,17 +169,28 @@ void Gate::Impl::remove(PendingAdmission& pending, Answered& answered) {
     permits.withdraw();
   }
   const bool owns_turn = waiting.place == Place::permit && slot != nullptr && !pending.held;
-  waiting.place = Place::none;
-  waiting.slot = nullptr;
+  move_to(pending, Place::none, nullptr);
   if (owns_turn) pass_on(slot, answered);
   grant(answered);
 }
 
 void Gate::Impl::refuse(PendingAdmission& pending, const Failure& failure) {
   refused.fetch_add(1, std::memory_order_relaxed);
-  pending.waiting.place = Place::none;
-  pending.waiting.slot = nullptr;
+  move_to(pending, Place::none, nullptr);
   pending.answer = fail(failure);
+}
+
+bool Gate::Impl::too_many_wait(const PendingAdmission& pending) const noexcept {
+  return for_turn + for_permit.size() >= options.max_waiting ||
+         pending.bytes > options.max_waiting_bytes - waiting_bytes;
+}
+
+void Gate::Impl::move_to(PendingAdmission& pending, Place place, KeySlot* slot) noexcept {
+  auto& waiting = pending.waiting;
+  if (waiting.place == Place::none && place != Place::none) waiting_bytes += pending.bytes;
+  if (waiting.place != Place::none && place == Place::none) waiting_bytes -= pending.bytes;
+  waiting.place = place;
+  waiting.slot = slot;
 }
 
 void Gate::Impl::on_deadline(void* owner) noexcept {

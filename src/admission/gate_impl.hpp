@@ -54,6 +54,10 @@ struct Gate::Impl {
   /// Takes a waiting one out; its turn, if it had one, goes on.
   void remove(PendingAdmission& pending, Answered& answered);
   void refuse(PendingAdmission& pending, const Failure& failure);
+  /// Whether one more may not wait.
+  bool too_many_wait(const PendingAdmission& pending) const noexcept;
+  /// Counts the bytes of those who wait; between two places nothing changes.
+  void move_to(PendingAdmission& pending, Place place, KeySlot* slot) noexcept;
   static void on_deadline(void* owner) noexcept;
 
   Gate& gate;
@@ -74,6 +78,8 @@ struct Gate::Impl {
   std::unordered_map<std::string_view, std::unique_ptr<KeySlot>> turns;
   PendingQueue for_permit;
   std::size_t for_turn = 0;
+  std::size_t waiting_bytes = 0;
+  std::unique_ptr<Metrics::Hook> hook;  // last: it reads all of the above
 };
 
 }  // namespace sluice::admission

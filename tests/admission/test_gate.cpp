@@ -178,6 +178,72 @@ TEST_F(GateTest, STREAM_8_a_head_gives_its_permit_back_and_keeps_its_turn) {
   EXPECT_TRUE(gate.drained());
 }
 
+TEST_F(GateTest, STREAM_12_draining_lets_a_held_turn_finish_and_cancel_does_not) {
+  Gate gate({.capacity = 1});
+  auto head = request("k");
+  ASSERT_TRUE(gate.admit(head));
+  auto held = *head.take();
+  held.release_permit();  // backing off before a retry
+  gate.drain();
+  EXPECT_FALSE(gate.drained());
+  auto again = request("k");
+  again.held = std::move(held);
+  ASSERT_TRUE(gate.admit(again));
+  ASSERT_EQ(again.refused(), FailureKind::none);
+  auto second = *again.take();
+  second.release_permit();
+  gate.cancel();
+  auto late = request("k");
+  late.held = std::move(second);
+  ASSERT_TRUE(gate.admit(late));
+  EXPECT_EQ(late.refused(), FailureKind::shutting_down);
+  late.held.release();
+  EXPECT_TRUE(gate.drained());
+}
+
+TEST_F(GateTest, STREAM_2_what_waits_is_bounded_in_bytes_wherever_it_waits) {
+  Gate gate({.capacity = 1, .max_waiting_bytes = 100});
+  auto a = request("k");
+  auto b = request("k");
+  auto c = request();
+  auto d = request();
+  b.bytes = 60;
+  c.bytes = 40;
+  d.bytes = 1;
+  ASSERT_TRUE(gate.admit(a));
+  ASSERT_FALSE(gate.admit(b));  // for its turn
+  ASSERT_FALSE(gate.admit(c));  // for a permit
+  EXPECT_EQ(gate.stats().waiting_bytes, 100u);
+  ASSERT_TRUE(gate.admit(d));
+  EXPECT_EQ(d.refused(), FailureKind::overloaded);
+  EXPECT_TRUE(gate.forget(c));
+  EXPECT_EQ(gate.stats().waiting_bytes, 60u);
+  ASSERT_FALSE(gate.admit(d));
+  a.take()->release();  // b moves from its turn to the permits' queue, behind d, and still counts
+  turn();
+  EXPECT_TRUE(d.ran);
+  EXPECT_EQ(gate.stats().waiting_bytes, 60u);
+  d.take()->release();
+  turn();
+  EXPECT_TRUE(b.ran);
+  EXPECT_EQ(gate.stats().waiting_bytes, 0u);
+  b.take()->release();
+}
+
+TEST_F(GateTest, STREAM_5_figures_are_told_as_gauges) {
+  Metrics metrics;
+  Gate gate({.name = "door", .capacity = 1, .metrics = &metrics});
+  auto a = request();
+  auto b = request();
+  ASSERT_TRUE(gate.admit(a));
+  ASSERT_FALSE(gate.admit(b));
+  const auto text = metrics.prometheus_text();
+  EXPECT_NE(text.find("sluice_admission_in_use{gate=\"door\"} 1"), std::string::npos) << text;
+  EXPECT_NE(text.find("sluice_admission_waiting_for_permit{gate=\"door\"} 1"), std::string::npos);
+  gate.forget(b);
+  a.take()->release();
+}
+
 TEST_F(GateTest, STREAM_5_hard_reject_refuses_at_capacity) {
   Gate gate({.capacity = 1, .policy = AtCapacity::hard_reject});
   auto a = request();

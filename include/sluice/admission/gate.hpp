@@ -10,6 +10,7 @@
 
 #include "sluice/base/cancel.hpp"
 #include "sluice/base/lifecycle.hpp"
+#include "sluice/base/metrics.hpp"
 
 namespace sluice::admission {
 
@@ -26,17 +27,21 @@ struct GateOptions {
   std::size_t capacity = 256;  ///< permits; at least 1
   /// Waiting for a turn or a permit, together; past it: overloaded.
   std::size_t max_waiting = 10'000;
+  /// Of the `bytes` of those who wait; past it: overloaded.
+  std::size_t max_waiting_bytes = 64 << 20;
   AtCapacity policy = AtCapacity::queue;
   std::size_t ceiling = 0;                ///< of the soft policies; 0: twice the capacity
   milliseconds retry_after = seconds(1);  ///< told with overloaded
   /// Called for each admission above capacity, on the admitting thread, possibly under the gate's
   /// lock: it must be short and may not call the gate.
   std::function<void(std::size_t in_use, std::size_t capacity)> on_pressure;
+  Metrics* metrics = nullptr;  ///< gauges sluice_admission_*{gate}; may be null, must outlive it
 };
 
 struct GateStats {
   std::uint64_t admitted = 0, refused = 0, pressed = 0;
-  std::size_t in_use = 0, waiting_for_turn = 0, waiting_for_permit = 0, keys = 0;
+  std::size_t in_use = 0, waiting_for_turn = 0, waiting_for_permit = 0, waiting_bytes = 0,
+              keys = 0;
 };
 
 class Gate;
@@ -71,7 +76,10 @@ class Admission {
 /// until it is answered or forgotten; then it may be used again.
 struct PendingAdmission : Job {
   std::string ordering_key;      ///< empty: no order
-  Admission held;                ///< a turn kept from before: only a permit is asked for
+  /// A turn kept from before: only a permit is asked for, also while the gate drains, because
+  /// what was let in is let finish.
+  Admission held;
+  std::size_t bytes = 0;         ///< what it holds in memory while it waits
   CancelScope* scope = nullptr;  ///< may be null; read on the lane only
   Instant deadline = kNever;     ///< waiting ends then with `timeout`
   /// Admitted and forgotten on this lane. Null: `run` is called by whoever gives way, and the
