@@ -14,6 +14,7 @@ Gate::Impl::Impl(Gate& owner)
                options.name + " takes no new work because the server is stopping"),
       late(FailureKind::timeout, "gate_timeout",
            options.name + ": the deadline passed while the request waited to be admitted") {
+  spare_turns.reserve(kMaxSpareTurns);
   if (options.metrics == nullptr) return;
   const Labels labels{{"gate", options.name}};
   auto& metrics = *options.metrics;
@@ -86,6 +87,15 @@ KeySlot* Gate::Impl::find_turn(const std::string& key) {
 }
 
 KeySlot* Gate::Impl::take_turn(const std::string& key) {
+  if (!spare_turns.empty()) {
+    auto node = std::move(spare_turns.back());
+    spare_turns.pop_back();
+    KeySlot* slot = node.mapped().get();
+    slot->key = key;
+    node.key() = slot->key;
+    turns.insert(std::move(node));
+    return slot;
+  }
   auto slot = std::make_unique<KeySlot>();
   slot->key = key;
   KeySlot* made = slot.get();
@@ -138,7 +148,8 @@ void Gate::Impl::pass_on(KeySlot* slot, Answered& answered) {
     answered.add(*next);
     if (next->answer) return;
   }
-  turns.erase(turns.find(slot->key));  // by place: the key's text goes with the slot
+  auto node = turns.extract(turns.find(slot->key));  // by place: the text goes with the slot
+  if (spare_turns.size() < kMaxSpareTurns) spare_turns.push_back(std::move(node));
 }
 
 void Gate::Impl::grant(Answered& answered) {
