@@ -2,6 +2,8 @@
 // plays as many as there is time for.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "simulate/campaign.hpp"
 #include "simulate/checkers.hpp"
 
@@ -31,6 +33,15 @@ TEST(Simulation, PROOF_1_the_spine_on_a_faulty_disk_keeps_every_promise) {
 TEST(Simulation, PROOF_1_the_spine_in_memory_keeps_every_promise) {
   expect_promises_hold("flow", Backing::memory, 1, 150);
 }
+
+// Ten times a thousand histories, with SLUICE_LONG set (`./test --all`).
+class LongCampaign : public testing::TestWithParam<std::uint64_t> {};
+TEST_P(LongCampaign, PROOF_1_a_thousand_histories) {
+  if (const char* asked = std::getenv("SLUICE_LONG"); asked == nullptr || *asked == '\0')
+    GTEST_SKIP() << "set SLUICE_LONG=1 to run it";
+  expect_promises_hold("flow", Backing::sqlite, 1000 * GetParam(), 1000);
+}
+INSTANTIATE_TEST_SUITE_P(Simulation, LongCampaign, testing::Range<std::uint64_t>(1, 11));
 
 // Seeds that once broke a promise.
 TEST(Simulation, PROOF_1_seeds_that_failed_before) {
