@@ -117,6 +117,8 @@ class Invocation {
   void finish_with(store::Commit commit, Reply reply);
   /// Runs a Task as the rest of the handler; it must end by giving the Answer.
   void run_task(Task<Answer> task);
+  /// The audit row of this invocation, for handlers that write their own Commit.
+  store::AuditRow audit_row(store::AuditOutcome outcome, std::string_view detail) const;
   /// By the Gatekeeper only.
   void entered(Status status);
   /// For the Gatekeeper: where it keeps its own record of this invocation.
@@ -138,7 +140,6 @@ class Invocation {
     std::vector<std::string> names;    // of the caller's requirements
   };
   void commit(store::Commit commit, Bytes reply, store::AuditOutcome outcome);
-  store::AuditRow audit_row(store::AuditOutcome outcome, std::string_view detail) const;
   void claimed();
   void committed();
   void task_done();

@@ -1,0 +1,62 @@
+// One TOML file, SLUICE_* environment variables over it. Every key stands in one table, from which
+// checking, `sluice config show` and docs/reference.md are made.
+#pragma once
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "sluice/base/log.hpp"
+#include "sluice/idempotency/keys.hpp"
+#include "sluice/store/sqlite.hpp"
+#include "sluice/transport/http.hpp"
+
+namespace sluice::server {
+
+struct Config {
+  std::string store_kind = "sqlite";  ///< sqlite or memory
+  store::SqliteOptions sqlite;
+  transport::HttpOptions http;
+  idempotency::KeysOptions keys;
+  std::string log_level = "info";
+  bool log_json = false;
+  std::uint16_t node = 1;  ///< 0–1023, unique among nodes of one store
+  milliseconds grace{10'000};
+  bool allow_remote = false;
+  Config() { sqlite.path = "sluice.db"; }
+};
+
+enum class KeyType : std::uint8_t { text, integer, boolean };
+std::string_view key_type_name(KeyType type) noexcept;
+
+/// One row of the table. Values pass through text, which is also what the environment holds.
+struct ConfigKey {
+  std::string_view name;  ///< "http.port"
+  KeyType type;
+  std::string_view meaning;  ///< with unit and range
+  std::int64_t minimum = 0;  ///< of integers
+  std::int64_t maximum = 0;
+  std::function<std::string(const Config&)> get;
+  /// The text has the right type and range already. Empty: taken; else what was expected.
+  std::function<std::string(Config&, const std::string&)> set;
+  std::string environment() const;  ///< "SLUICE_HTTP_PORT"
+};
+std::span<const ConfigKey> config_keys();
+
+/// The environment as a look-up, so that tests give their own.
+using Environment = std::map<std::string, std::string, std::less<>>;
+/// The SLUICE_* variables of this process.
+Environment process_environment();
+
+/// Over the defaults. `file` names the text in messages. Failures (invalid_argument) name file,
+/// line, key, what was expected and what was found; all of them are reported, one a line.
+Result<Config> parse_config(std::string_view text, std::string_view file, const Environment& env);
+/// The same from a file; an empty path: defaults and the environment only.
+Result<Config> load_config(const std::string& path, const Environment& env);
+/// As TOML that parses to the same configuration.
+std::string show_config(const Config& config);
+/// The table as Markdown, for docs/reference.md.
+std::string config_reference();
+
+}  // namespace sluice::server

@@ -1,0 +1,79 @@
+// API tokens: 256 random bits, kept only as their SHA-256, with permissions and an end. All of them
+// are in memory; the rows (namespace "sluice", collection "tokens") outlive the process.
+#pragma once
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "sluice/base/random.hpp"
+#include "sluice/rpc/registry.hpp"
+
+namespace sluice::server {
+
+struct TokenInfo {
+  std::string id;    ///< 16 characters of the digest: names the token without giving it away
+  std::string name;  ///< who holds it; the principal of its requests
+  std::vector<std::string> permissions;  ///< "app:command" patterns
+  bool may_shadow = false;
+  bool revoked = false;
+  WallTime created{};
+  WallTime expires = WallTime::max();  ///< at or after this instant it is refused
+};
+
+struct TokenRequest {
+  std::string name;
+  std::vector<std::string> permissions;
+  bool may_shadow = false;
+  milliseconds ttl{0};  ///< 0: never expires
+};
+
+/// Thread-safe. load(), create() and revoke() block: not on a lane.
+class Tokens {
+ public:
+  /// All must outlive it.
+  Tokens(store::Store& store, Clock& clock, Random& random);
+
+  Status load();
+  bool empty() const;
+  /// Fails unauthenticated: unknown_token, expired_token, revoked_token.
+  Result<std::shared_ptr<const rpc::Principal>> authenticate(std::string_view token) const;
+  std::vector<TokenInfo> list() const;
+
+  struct Made {
+    std::string token;  ///< shown once; not kept
+    TokenInfo info;
+  };
+  /// Durable on return. Fails invalid_argument for an empty name or a pattern without a colon.
+  Result<Made> create(const TokenRequest& request);
+  /// By id. Fails not_found.
+  Status revoke(std::string_view id);
+
+  /// token.create, token.list and token.revoke, for app "sluice".
+  Status add_commands(rpc::Registry& registry);
+
+ private:
+  struct Entry {
+    TokenInfo info;
+    std::shared_ptr<const rpc::Principal> principal;
+  };
+  struct Draft {
+    Made made;
+    std::string digest;
+    store::Commit commit;
+  };
+  Result<Draft> draft(const TokenRequest& request);
+  Result<Draft> draft_revocation(std::string_view id);
+  void apply(const std::string& digest, TokenInfo info);
+  Task<rpc::Answer> run(Draft draft);
+  store::Store& store_;
+  Clock& clock_;
+  Random& random_;
+  mutable std::shared_mutex mutex_;
+  std::unordered_map<std::string, Entry> by_digest_;  // raw SHA-256
+};
+
+}  // namespace sluice::server

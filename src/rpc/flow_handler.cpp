@@ -1,0 +1,55 @@
+#include "sluice/rpc/flow_handler.hpp"
+
+namespace sluice::rpc {
+
+Answer to_answer(flow::Outcome outcome) {
+  switch (outcome.kind) {
+    case flow::OutcomeKind::pending:
+      return Answer::pending(outcome.exchange);
+    case flow::OutcomeKind::in_doubt:
+      return Answer::in_doubt(outcome.exchange);
+    case flow::OutcomeKind::committed:
+    case flow::OutcomeKind::aborted:
+      break;
+  }
+  Answer answer;
+  if (!outcome.reply_bytes.empty()) {
+    answer = Answer::of(std::move(outcome.reply_bytes), outcome.exchange);
+  } else if (outcome.reply) {
+    answer = Answer::of(*outcome.reply, outcome.exchange);
+  } else if (outcome.kind == flow::OutcomeKind::committed) {
+    answer = Answer::of(Reply::ok("{}"), outcome.exchange);
+  } else {
+    return Answer::of(outcome.cause ? std::move(*outcome.cause)
+                                    : Failure(FailureKind::rejected, "aborted", "aborted"));
+  }
+  answer.replayed = outcome.replayed;
+  return answer;
+}
+
+Handler flow_handler(flow::Flow& flow,
+                     std::function<void(const Command&, flow::Exchange&)> prepare) {
+  return [&flow, prepare = std::move(prepare)](Invocation& invocation) {
+    const Command& command = invocation.command;
+    auto exchange =
+        std::make_shared<flow::Exchange>(invocation.exchange(), command.ns, command.payload);
+    if (command.principal) exchange->principal = command.principal->id;
+    exchange->correlation = command.correlation;
+    exchange->trace = command.trace;
+    exchange->command = command.name;
+    exchange->audited = true;
+    if (prepare) prepare(command, *exchange);
+    flow::RunOptions options;
+    options.lane = invocation.lane;
+    options.deadline = command.deadline;
+    options.claim = std::move(invocation.claim());
+    flow.run(
+        std::move(exchange), std::move(options),
+        [](void* owner, flow::Outcome outcome) noexcept {
+          static_cast<Invocation*>(owner)->finish(to_answer(std::move(outcome)));
+        },
+        &invocation);
+  };
+}
+
+}  // namespace sluice::rpc

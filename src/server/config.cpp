@@ -1,0 +1,200 @@
+#include "sluice/server/config.hpp"
+
+#include <toml++/toml.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <set>
+
+#include "sluice/base/files.hpp"
+#include "sluice/base/runtime.hpp"
+
+extern "C" char** environ;
+
+namespace sluice::server {
+
+namespace {
+
+const ConfigKey* find_key(std::string_view name) {
+  for (const auto& key : config_keys())
+    if (key.name == name) return &key;
+  return nullptr;
+}
+
+std::string expected(const ConfigKey& key) {
+  std::string text(key_type_name(key.type));
+  if (key.type == KeyType::integer)
+    text += " from " + std::to_string(key.minimum) + " to " + std::to_string(key.maximum);
+  return text;
+}
+
+// Empty: taken; else what was expected.
+std::string take(Config& config, const ConfigKey& key, const std::string& text) {
+  if (key.type == KeyType::integer) {
+    std::int64_t value = 0;
+    const char* end = text.data() + text.size();
+    const auto [at, error] = std::from_chars(text.data(), end, value);
+    if (error != std::errc() || at != end || value < key.minimum || value > key.maximum)
+      return expected(key);
+  }
+  if (key.type == KeyType::boolean && text != "true" && text != "false") return "true or false";
+  return key.set(config, text);
+}
+
+constexpr std::size_t kConfigBytesMax = 1 << 20;
+
+struct Problems {
+  std::string_view file;
+  std::string all;
+  void add(std::size_t line, const std::string& what) {
+    if (!all.empty()) all += '\n';
+    all += std::string(file) + ":" + std::to_string(line) + ": " + what;
+  }
+  void add_text(const std::string& what) { all += (all.empty() ? "" : "\n") + what; }
+};
+
+std::string nearest(std::string_view name) {
+  // The key with the same last word, if there is one: most mistakes are a wrong table.
+  const auto word = name.substr(name.rfind('.') + 1);
+  for (const auto& key : config_keys())
+    if (key.name.substr(key.name.find('.') + 1) == word)
+      return "; did you mean '" + std::string(key.name) + "'?";
+  return "; `sluice config show` lists all keys";
+}
+
+void read_table(const toml::table& table, const std::string& prefix, Config& config,
+                Problems& problems) {
+  for (const auto& [name, node] : table) {
+    const std::string full = prefix + std::string(name.str());
+    const std::size_t line = node.source().begin.line;
+    if (const auto* inner = node.as_table(); inner != nullptr && find_key(full) == nullptr) {
+      read_table(*inner, full + ".", config, problems);
+      continue;
+    }
+    const ConfigKey* key = find_key(full);
+    if (key == nullptr) {
+      problems.add(line, "unknown key '" + full + "'" + nearest(full));
+      continue;
+    }
+    std::string text, got;
+    bool matches = false;
+    if (const auto* s = node.as_string()) {
+      text = s->get();
+      got = "text \"" + text + "\"";
+      matches = key->type == KeyType::text;
+    } else if (const auto* i = node.as_integer()) {
+      text = std::to_string(i->get());
+      got = "integer " + text;
+      matches = key->type == KeyType::integer;
+    } else if (const auto* b = node.as_boolean()) {
+      text = b->get() ? "true" : "false";
+      got = "boolean " + text;
+      matches = key->type == KeyType::boolean;
+    } else {
+      got = "another kind of value";
+    }
+    const std::string wanted = matches ? take(config, *key, text) : expected(*key);
+    if (!wanted.empty())
+      problems.add(line, "key '" + full + "': expected " + wanted + ", got " + got);
+  }
+}
+
+void read_environment(const Environment& env, Config& config, Problems& problems) {
+  // Variables of the command line that are no configuration.
+  static const std::set<std::string_view> kOthers{"SLUICE_CONFIG", "SLUICE_TOKEN", "SLUICE_URL"};
+  for (const auto& [variable, value] : env) {
+    if (!variable.starts_with("SLUICE_") || kOthers.contains(variable)) continue;
+    const ConfigKey* found = nullptr;
+    for (const auto& key : config_keys())
+      if (key.environment() == variable) found = &key;
+    if (found == nullptr) {
+      problems.add_text("environment: unknown variable '" + variable + "'");
+      continue;
+    }
+    if (const auto wanted = take(config, *found, value); !wanted.empty())
+      problems.add_text("environment: " + variable + ": expected " + wanted + ", got '" + value +
+                        "'");
+  }
+}
+
+}  // namespace
+
+Environment process_environment() {
+  Environment env;
+  for (char** at = environ; at != nullptr && *at != nullptr; ++at) {
+    const std::string_view pair(*at);
+    if (!pair.starts_with("SLUICE_")) continue;
+    const auto equals = pair.find('=');
+    env.emplace(pair.substr(0, equals), pair.substr(equals + 1));
+  }
+  return env;
+}
+
+Result<Config> parse_config(std::string_view text, std::string_view file, const Environment& env) {
+  Config config;
+  Problems problems{file, {}};
+  try {
+    read_table(toml::parse(text, file), "", config, problems);
+  } catch (const toml::parse_error& error) {
+    problems.add(error.source().begin.line, "not TOML: " + std::string(error.description()));
+  }
+  read_environment(env, config, problems);
+  if (!problems.all.empty())
+    return fail(FailureKind::invalid_argument, "bad_config", std::move(problems.all));
+  return config;
+}
+
+Result<Config> load_config(const std::string& path, const Environment& env) {
+  if (path.empty()) return parse_config("", "(defaults)", env);
+  RealFiles files;
+  auto file = files.open(path, OpenMode::read);
+  if (!file)
+    return fail(FailureKind::not_found, "no_config",
+                file.error().detail().empty() ? "configuration " + path + " cannot be read"
+                                              : std::string(file.error().detail()));
+  const auto size = (*file)->size();
+  if (!size) return fail(size.error().at("reading " + path));
+  if (*size > kConfigBytesMax)
+    return fail(FailureKind::too_large, "config_too_large", path + ": longer than 1 MiB");
+  std::string text(static_cast<std::size_t>(*size), '\0');
+  const auto read = (*file)->read_at(0, text.data(), text.size());
+  if (!read) return fail(read.error().at("reading " + path));
+  text.resize(*read);
+  return parse_config(text, path, env);
+}
+
+std::string show_config(const Config& config) {
+  std::string out;
+  std::string_view table;
+  for (const auto& key : config_keys()) {
+    const auto dot = key.name.find('.');
+    if (const auto now = key.name.substr(0, dot); now != table) {
+      if (!table.empty()) out += '\n';
+      out += "[" + std::string(now) + "]\n";
+      table = now;
+    }
+    std::string value = key.get(config);
+    if (key.type == KeyType::text) {
+      std::string escaped = "\"";
+      for (const char c : value) {
+        if (c == '"' || c == '\\') escaped += '\\';
+        escaped += c;
+      }
+      value = escaped + "\"";
+    }
+    out += std::string(key.name.substr(dot + 1)) + " = " + value + "  # " +
+           std::string(key.meaning) + "\n";
+  }
+  return out;
+}
+
+std::string config_reference() {
+  std::string out = "| key | type | default | meaning | environment |\n|---|---|---|---|---|\n";
+  const Config defaults;
+  for (const auto& key : config_keys())
+    out += "| `" + std::string(key.name) + "` | " + expected(key) + " | `" + key.get(defaults) +
+           "` | " + std::string(key.meaning) + " | `" + key.environment() + "` |\n";
+  return out;
+}
+
+}  // namespace sluice::server

@@ -1,0 +1,161 @@
+// The table of every configuration key. To add one: a row here; the rest follows.
+#include <charconv>
+#include <vector>
+
+#include "sluice/server/config.hpp"
+
+namespace sluice::server {
+
+namespace {
+
+std::int64_t to_integer(const std::string& text) {
+  std::int64_t value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value);
+  return value;
+}
+
+template <class Member>
+ConfigKey integer(std::string_view name, std::string_view meaning, std::int64_t minimum,
+                  std::int64_t maximum, Member member) {
+  using T = std::remove_reference_t<decltype(member(std::declval<Config&>()))>;
+  return {name,
+          KeyType::integer,
+          meaning,
+          minimum,
+          maximum,
+          [member](const Config& c) { return std::to_string(member(const_cast<Config&>(c))); },
+          [member](Config& c, const std::string& text) {
+            member(c) = static_cast<T>(to_integer(text));
+            return std::string();
+          }};
+}
+template <class Member>
+ConfigKey time_ms(std::string_view name, std::string_view meaning, Member member) {
+  using T = std::remove_reference_t<decltype(member(std::declval<Config&>()))>;
+  return {name,
+          KeyType::integer,
+          meaning,
+          1,
+          86'400'000,
+          [member](const Config& c) {
+            return std::to_string(
+                std::chrono::duration_cast<milliseconds>(member(const_cast<Config&>(c))).count());
+          },
+          [member](Config& c, const std::string& text) {
+            member(c) = std::chrono::duration_cast<T>(milliseconds(to_integer(text)));
+            return std::string();
+          }};
+}
+template <class Member>
+ConfigKey boolean(std::string_view name, std::string_view meaning, Member member) {
+  return {name,
+          KeyType::boolean,
+          meaning,
+          0,
+          0,
+          [member](const Config& c) {
+            return std::string(member(const_cast<Config&>(c)) ? "true" : "false");
+          },
+          [member](Config& c, const std::string& text) {
+            member(c) = text == "true";
+            return std::string();
+          }};
+}
+template <class Member>
+ConfigKey text(std::string_view name, std::string_view meaning, Member member,
+               std::vector<std::string> allowed = {}) {
+  return {name,
+          KeyType::text,
+          meaning,
+          0,
+          0,
+          [member](const Config& c) { return member(const_cast<Config&>(c)); },
+          [member, allowed](Config& c, const std::string& value) -> std::string {
+            std::string list;
+            for (const auto& one : allowed) {
+              if (one == value) list.clear();
+              if (one == value) break;
+              list += (list.empty() ? "one of " : ", ") + one;
+            }
+            if (list.empty()) member(c) = value;
+            return list;
+          }};
+}
+
+#define SLUICE_MEMBER(path) [](Config& c) -> auto& { return c.path; }
+
+std::vector<ConfigKey> make_keys() {
+  return {
+      text("store.kind", "where state lives: sqlite, or memory (lost at the stop)",
+           SLUICE_MEMBER(store_kind), {"sqlite", "memory"}),
+      text("store.path", "the SQLite database file", SLUICE_MEMBER(sqlite.path)),
+      integer("store.cache_mib", "page cache of the writer, MiB", 1, 65536,
+              SLUICE_MEMBER(sqlite.cache_mib)),
+      integer("store.max_queue", "commits that may wait; past it: overloaded", 1, 10'000'000,
+              SLUICE_MEMBER(sqlite.max_queue)),
+      integer("store.max_group", "commits in one transaction", 1, 100'000,
+              SLUICE_MEMBER(sqlite.max_group)),
+      integer("store.max_live_keys", "idempotency keys kept, 16 bytes of memory each", 1,
+              1'000'000'000, SLUICE_MEMBER(sqlite.max_live_keys)),
+      integer("store.max_readers", "read connections", 1, 64, SLUICE_MEMBER(sqlite.max_readers)),
+      boolean("store.verify", "full integrity check on opening", SLUICE_MEMBER(sqlite.verify)),
+      text("http.address", "IPv4 or IPv6 address to listen on", SLUICE_MEMBER(http.address)),
+      integer("http.port", "0: any free port", 0, 65535, SLUICE_MEMBER(http.port)),
+      integer("http.loops", "event loops, a thread each", 1, 256, SLUICE_MEMBER(http.loops)),
+      integer("http.max_header_bytes", "longest request header", 256, 1 << 20,
+              SLUICE_MEMBER(http.max_header_bytes)),
+      integer("http.max_body_bytes", "longest request body", 1, 1 << 30,
+              SLUICE_MEMBER(http.max_body_bytes)),
+      integer("http.max_connections", "open connections; past it: 503", 1, 1'000'000,
+              SLUICE_MEMBER(http.max_connections)),
+      integer("http.max_json_depth", "nesting of JSON bodies", 1, 10'000,
+              SLUICE_MEMBER(http.max_json_depth)),
+      time_ms("http.header_timeout_ms", "from the first byte to the end of a header",
+              SLUICE_MEMBER(http.header_timeout)),
+      time_ms("http.body_timeout_ms", "for a request's body", SLUICE_MEMBER(http.body_timeout)),
+      time_ms("http.idle_timeout_ms", "between requests of a connection",
+              SLUICE_MEMBER(http.idle_timeout)),
+      time_ms("http.write_timeout_ms", "for a client to take its answer",
+              SLUICE_MEMBER(http.write_timeout)),
+      time_ms("http.default_deadline_ms", "of requests that name none",
+              SLUICE_MEMBER(http.default_deadline)),
+      time_ms("http.max_deadline_ms", "longest deadline a request may name",
+              SLUICE_MEMBER(http.max_deadline)),
+      integer("keys.max_entries", "replies kept in memory", 1, 100'000'000,
+              SLUICE_MEMBER(keys.max_entries)),
+      integer("keys.max_bytes", "bytes of replies kept in memory", 1024, 1LL << 40,
+              SLUICE_MEMBER(keys.max_bytes)),
+      integer("keys.max_claims", "keys running at once; past it: overloaded", 1, 100'000'000,
+              SLUICE_MEMBER(keys.max_claims)),
+      text("log.level", "trace, debug, info, warn, error or off", SLUICE_MEMBER(log_level),
+           {"trace", "debug", "info", "warn", "error", "off"}),
+      boolean("log.json", "JSON lines instead of text for people", SLUICE_MEMBER(log_json)),
+      integer("server.node", "number of this node, unique among nodes of one store", 0, 1023,
+              SLUICE_MEMBER(node)),
+      time_ms("server.grace_ms", "for what runs to end at the stop", SLUICE_MEMBER(grace)),
+      boolean("server.allow_remote", "listen beyond the loopback, without TLS",
+              SLUICE_MEMBER(allow_remote)),
+  };
+}
+
+#undef SLUICE_MEMBER
+
+}  // namespace
+
+std::string_view key_type_name(KeyType type) noexcept {
+  return type == KeyType::text ? "text" : type == KeyType::integer ? "integer" : "boolean";
+}
+
+std::string ConfigKey::environment() const {
+  std::string variable = "SLUICE_";
+  for (const char c : name)
+    variable += c == '.' ? '_' : static_cast<char>(c >= 'a' && c <= 'z' ? c - 32 : c);
+  return variable;
+}
+
+std::span<const ConfigKey> config_keys() {
+  static const std::vector<ConfigKey> keys = make_keys();
+  return keys;
+}
+
+}  // namespace sluice::server

@@ -1,0 +1,226 @@
+#include "sluice/server/server.hpp"
+
+#include "sluice/base/runtime.hpp"
+#include "sluice/store/memory.hpp"
+
+namespace sluice::server {
+
+bool is_loopback(std::string_view address) noexcept {
+  return address == "::1" || address.starts_with("127.");
+}
+
+Result<std::unique_ptr<store::Store>> open_store(const Config& config, Clock& clock, Random& random,
+                                                 Executor& executor) {
+  if (config.store_kind == "memory") return store::make_memory_store(clock, random);
+  auto opened = store::open_sqlite_store(config.sqlite, clock, random, executor);
+  if (!opened) return fail(std::move(opened).error());
+  return std::unique_ptr<store::Store>(std::move(*opened));
+}
+
+namespace {
+std::unique_ptr<Logger> make_default_logger(const Config& config, Clock& clock) {
+  LogOptions options;
+  options.json = config.log_json;
+  for (const auto level : {LogLevel::trace, LogLevel::debug, LogLevel::info, LogLevel::warn,
+                           LogLevel::error, LogLevel::off})
+    if (log_level_name(level) == config.log_level) options.level = level;
+  return make_logger(clock, stderr_sink(), options);
+}
+}  // namespace
+
+// Members in the order they are made. The lanes (door, background) come before what answers to
+// them in the list and so go after it; stop() has ended their threads and closed the store by then.
+struct Server::Impl {
+  Config config;
+  RealClock real_clock;
+  RealRandom real_random;
+  RealExecutor executor{real_clock};
+  Clock& clock;
+  Random& random;
+  std::unique_ptr<Logger> own_logger;
+  Logger& logger;
+  Metrics metrics;
+  IdSource ids;
+  LaneThread background;  // recovery, the shutdown
+  LaneThread reader;      // blocking questions of the HTTP API
+  std::unique_ptr<store::Store> store;
+  std::unique_ptr<idempotency::Keys> keys;
+  std::unique_ptr<rpc::Registry> registry;
+  flow::Flows flows;
+  std::unique_ptr<Tokens> tokens;
+  std::unique_ptr<transport::HttpDoor> door;
+  std::vector<std::unique_ptr<App>> apps;
+  std::unique_ptr<AppContext> context;
+  std::unique_ptr<flow::Recovery> recovery;
+  std::unique_ptr<Lifecycle> lifecycle;
+  std::atomic<bool> recovered{false};
+  bool started = false;
+  bool stopped = false;
+
+  Impl(Config c, ServerParts& parts)
+      : config(std::move(c)),
+        clock(parts.clock != nullptr ? *parts.clock : real_clock),
+        random(parts.random != nullptr ? *parts.random : real_random),
+        own_logger(parts.logger != nullptr ? nullptr : make_default_logger(config, clock)),
+        logger(parts.logger != nullptr ? *parts.logger : *own_logger),
+        ids(clock, config.node),
+        background(real_clock, "background"),
+        reader(real_clock, "reader") {}
+
+  transport::HttpHooks hooks();
+  void answer_query(const transport::TransactionQuery& query, transport::RespondJson respond);
+};
+
+transport::HttpHooks Server::Impl::hooks() {
+  transport::HttpHooks hooks;
+  hooks.authenticate = [this](std::string_view token) { return tokens->authenticate(token); };
+  hooks.healthy = [this] { return store->health(); };
+  hooks.ready = [this]() -> Status {
+    if (!recovered.load(std::memory_order_acquire))
+      return fail(FailureKind::unavailable, "recovering",
+                  "open transactions of the last run are being finished");
+    return store->health();
+  };
+  hooks.metrics = [this] { return metrics.prometheus_text(); };
+  hooks.home =
+      "<!doctype html><title>Sluice</title><h1>Sluice</h1><p>Commands: "
+      "<a href=\"/v1/commands\">/v1/commands</a>, metrics: <a href=\"/metrics\">/metrics</a></p>";
+  hooks.transactions = [this](transport::TransactionQuery query, transport::RespondJson respond) {
+    reader.lane().post([this, query = std::move(query), respond = std::move(respond)]() mutable {
+      answer_query(query, std::move(respond));
+    });
+  };
+  return hooks;
+}
+
+void Server::Impl::answer_query(const transport::TransactionQuery& query,
+                                transport::RespondJson respond) {
+  Result<std::string> json;
+  if (query.exchange) {
+    const auto view = flow::describe(*store, query.exchange, &flows);
+    json = view ? Result<std::string>(transaction_json(*view)) : fail(view.error());
+  } else {
+    const auto list = query.state.empty()
+                          ? flow::list_transactions(*store, query.before, query.limit)
+                          : flow::list_in_doubt(*store, query.limit);
+    if (!list) {
+      json = fail(list.error());
+    } else {
+      std::string text = "{\"transactions\":[";
+      for (const auto& view : *list) {
+        if (text.back() != '[') text += ',';
+        text += transaction_json(view);
+      }
+      json = text + "]}";
+    }
+  }
+  query.lane->post([respond = std::move(respond), json = std::move(json)]() mutable {
+    respond(std::move(json));
+  });
+}
+
+Server::Server() = default;
+Server::~Server() {
+  if (impl_) (void)stop();
+}
+
+Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
+  if (!config.allow_remote && !is_loopback(config.http.address))
+    return fail(FailureKind::invalid_argument, "remote_not_allowed",
+                "http.address " + config.http.address +
+                    " is beyond the loopback and the door has no TLS: set server.allow_remote = "
+                    "true if something in front of it has");
+  std::unique_ptr<Server> server(new Server);
+  server->impl_ = std::make_unique<Impl>(std::move(config), parts);
+  auto& self = *server->impl_;
+  auto opened = open_store(self.config, self.clock, self.random, self.executor);
+  if (!opened) return fail(std::move(opened).error());
+  self.store = std::move(*opened);
+  self.ids.advance_past(self.store->largest_id());
+  self.keys = std::make_unique<idempotency::Keys>(self.clock, self.store.get(), self.config.keys);
+  self.registry = std::make_unique<rpc::Registry>(*self.store, *self.keys, self.ids);
+  self.tokens = std::make_unique<Tokens>(*self.store, self.clock, self.random);
+  SLUICE_TRY(self.tokens->load());
+  SLUICE_TRY(self.tokens->add_commands(*self.registry));
+  self.door = std::make_unique<transport::HttpDoor>(*self.registry, self.clock, self.config.http,
+                                                    self.hooks(), self.logger, &self.metrics);
+  self.context.reset(new AppContext{*self.registry,
+                                    self.flows,
+                                    *self.store,
+                                    *self.keys,
+                                    self.clock,
+                                    self.random,
+                                    self.ids,
+                                    {},
+                                    self.logger,
+                                    self.metrics});
+  for (std::size_t i = 0; i < self.door->lanes(); ++i)
+    self.context->lanes.push_back(&self.door->lane(i));
+  self.apps = std::move(parts.apps);
+  for (auto& app : self.apps) {
+    const auto installed = app->install(*self.context);
+    if (!installed)
+      return fail(installed.error().at("application '" + std::string(app->name()) + "'"));
+  }
+  if (self.tokens->empty() && parts.first_token) {
+    TokenRequest request;
+    request.name = "admin";
+    request.permissions = {"*:*"};
+    request.may_shadow = true;
+    const auto made = self.tokens->create(request);
+    if (!made) return fail(made.error());
+    parts.first_token(made->token);
+  }
+  return server;
+}
+
+Status Server::start() {
+  auto& self = *impl_;
+  LifecycleOptions options;
+  options.grace = self.config.grace;
+  self.lifecycle = std::make_unique<Lifecycle>(options, self.logger);
+  self.lifecycle->add(*self.door);
+  self.background.start();
+  self.reader.start();
+  // What is older than this id was begun by an earlier run.
+  const ExchangeId now = self.ids.exchange();
+  SLUICE_TRY(self.lifecycle->start());
+  self.started = true;
+  self.recovery = std::make_unique<flow::Recovery>(*self.store, self.flows, self.background.lane());
+  self.background.lane().post([&self, now] {
+    self.recovery->start(now, [&self](const Result<flow::RecoveryProgress>& progress) {
+      if (progress)
+        self.logger.info("recovery is done", {{"found", progress->found},
+                                              {"committed", progress->committed},
+                                              {"aborted", progress->aborted},
+                                              {"in_doubt", progress->in_doubt}});
+      else
+        self.logger.error("recovery failed", {{"failure", progress.error().to_string()}});
+      self.recovered.store(true, std::memory_order_release);
+    });
+  });
+  self.logger.info("listening", {{"address", self.config.http.address}, {"port", port()}});
+  return {};
+}
+
+Status Server::stop() {
+  auto& self = *impl_;
+  if (self.stopped) return {};
+  self.stopped = true;
+  Status status;
+  if (self.started) status = block_on(self.background, self.lifecycle->shutdown());
+  self.reader.stop();
+  self.reader.join();
+  if (self.store) self.store->close();
+  self.background.stop();
+  self.background.join();
+  return status;
+}
+
+std::uint16_t Server::port() const noexcept { return impl_->door->port(); }
+AppContext& Server::context() noexcept { return *impl_->context; }
+Tokens& Server::tokens() noexcept { return *impl_->tokens; }
+const Config& Server::config() const noexcept { return impl_->config; }
+transport::HttpStats Server::http_stats() const noexcept { return impl_->door->stats(); }
+
+}  // namespace sluice::server

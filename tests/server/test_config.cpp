@@ -1,0 +1,105 @@
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "sim/clock.hpp"
+#include "sim/random.hpp"
+#include "sluice/server/config.hpp"
+#include "sluice/server/tokens.hpp"
+#include "sluice/store/memory.hpp"
+
+namespace sluice::server {
+namespace {
+
+std::string problem(std::string_view text, const Environment& env = {}) {
+  const auto config = parse_config(text, "s.toml", env);
+  return config ? "" : std::string(config.error().detail());
+}
+
+TEST(Config, CONSOLE_9_each_mistake_is_named_with_line_key_expected_and_got) {
+  EXPECT_EQ(problem("[http]\nport = \"x\"\n"),
+            "s.toml:2: key 'http.port': expected integer from 0 to 65535, got text \"x\"");
+  EXPECT_EQ(problem("[http]\nport = 70000\n"),
+            "s.toml:2: key 'http.port': expected integer from 0 to 65535, got integer 70000");
+  EXPECT_EQ(problem("port = 1\n"), "s.toml:1: unknown key 'port'; did you mean 'http.port'?");
+  EXPECT_EQ(problem("[log]\nlevel = \"loud\"\n"),
+            "s.toml:2: key 'log.level': expected one of trace, debug, info, warn, error, off, got "
+            "text \"loud\"");
+  EXPECT_TRUE(problem("[http\n").starts_with("s.toml:1: not TOML"));
+  const auto two = problem("a = 1\nb = 2\n");
+  EXPECT_NE(two.find("s.toml:1"), std::string::npos);
+  EXPECT_NE(two.find("s.toml:2"), std::string::npos);
+}
+
+TEST(Config, CONSOLE_9_the_environment_wins_and_is_checked) {
+  const auto config = parse_config("[http]\nport = 1\n", "s", {{"SLUICE_HTTP_PORT", "2"}});
+  ASSERT_TRUE(config);
+  EXPECT_EQ(config->http.port, 2);
+  EXPECT_EQ(problem("", {{"SLUICE_HTTP_PORT", "two"}}),
+            "environment: SLUICE_HTTP_PORT: expected integer from 0 to 65535, got 'two'");
+  EXPECT_EQ(problem("", {{"SLUICE_HTP_PORT", "2"}}),
+            "environment: unknown variable 'SLUICE_HTP_PORT'");
+  EXPECT_EQ(problem("", {{"SLUICE_TOKEN", "t"}}), "");
+}
+
+TEST(Config, CONSOLE_9_what_is_shown_reads_back_the_same) {
+  Config config;
+  config.http.port = 4711;
+  config.sqlite.path = "a \"b\" \\c";
+  config.allow_remote = true;
+  const auto again = parse_config(show_config(config), "shown", {});
+  ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_EQ(show_config(*again), show_config(config));
+  EXPECT_EQ(again->sqlite.path, config.sqlite.path);
+}
+
+TEST(Config, the_reference_page_is_the_table) {
+  std::ifstream file(std::string(SLUICE_SOURCE_DIR) + "/docs/reference.md");
+  std::stringstream text;
+  text << file.rdbuf();
+  EXPECT_NE(text.str().find(config_reference()), std::string::npos)
+      << "docs/reference.md is stale; put this there:\n"
+      << config_reference();
+}
+
+struct TokensTest : ::testing::Test {
+  ~TokensTest() override { store->close(); }
+  sim::SimClock clock;
+  sim::SimRandom random{3};
+  std::unique_ptr<store::Store> store = store::make_memory_store(clock, random);
+  Tokens tokens{*store, clock, random};
+};
+
+TEST_F(TokensTest, CONSOLE_4_tokens_are_stored_hashed_expire_and_are_revoked) {
+  const auto made = tokens.create({"ann", {"shop:*"}, false, seconds(60)});
+  ASSERT_TRUE(made);
+  const auto principal = tokens.authenticate(made->token);
+  ASSERT_TRUE(principal);
+  EXPECT_EQ((*principal)->id, "ann");
+  EXPECT_TRUE((*principal)->may("shop", "order"));
+  EXPECT_FALSE((*principal)->may("bank", "order"));
+  store::ListRows query;
+  query.ns = "sluice";
+  query.collection = "tokens";
+  const auto rows = store::ask_now(*store, query);
+  ASSERT_TRUE(rows);
+  ASSERT_EQ(rows->size(), 1u);
+  EXPECT_EQ((*rows)[0].row.value.find(made->token.substr(4)), std::string::npos);
+  EXPECT_EQ((*rows)[0].key.key.find(made->token.substr(4)), std::string::npos);
+
+  clock.advance(seconds(60));
+  EXPECT_EQ(tokens.authenticate(made->token).error().code(), "expired_token");
+  const auto other = tokens.create({"bob", {}, false, {}});
+  EXPECT_TRUE(tokens.revoke(other->info.id));
+  Tokens restarted(*store, clock, random);
+  ASSERT_TRUE(restarted.load());
+  EXPECT_EQ(restarted.authenticate(other->token).error().code(), "revoked_token");
+  EXPECT_EQ(restarted.authenticate("slc_nothing").error().code(), "unknown_token");
+  EXPECT_EQ(restarted.revoke("none").error().kind(), FailureKind::not_found);
+  EXPECT_EQ(tokens.create({"", {}, false, {}}).error().code(), "bad_token_name");
+  EXPECT_EQ(tokens.create({"x", {"nocolon"}, false, {}}).error().code(), "bad_permission");
+}
+
+}  // namespace
+}  // namespace sluice::server
