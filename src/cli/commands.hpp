@@ -1,0 +1,22 @@
+// What the sluice command is made of: each file adds its subcommands; main.cpp has the table.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sluice/server/server.hpp"
+
+namespace sluice::cli {
+
+void add_serve(CLI::App& app);
+void add_config(CLI::App& app);
+
+/// The applications this binary is linked with.
+std::vector<std::unique_ptr<server::App>> linked_apps();
+
+/// Ends the command: says what failed on standard error. Status 2: what was asked for is wrong; 1:
+/// it could not be done.
+[[noreturn]] void die(const Failure& failure);
+
+}  // namespace sluice::cli

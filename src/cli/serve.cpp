@@ -1,0 +1,76 @@
+#include <fmt/format.h>
+#include <pthread.h>
+
+#include <csignal>
+
+#include "cli/commands.hpp"
+#include "sluice/base/runtime.hpp"
+
+namespace sluice::cli {
+
+namespace {
+
+void serve(const std::string& path) {
+  // Blocked before any thread starts, so that only the wait below sees them.
+  sigset_t stop;
+  sigemptyset(&stop);
+  sigaddset(&stop, SIGINT);
+  sigaddset(&stop, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &stop, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+
+  auto config = server::load_config(path, server::process_environment());
+  if (!config) die(config.error());
+  server::ServerParts parts;
+  parts.apps = linked_apps();
+  parts.first_token = [](const std::string& token) {
+    fmt::print("First start. The administrator's token, shown this once:\n  {}\n", token);
+    std::fflush(stdout);
+  };
+  auto opened = server::Server::open(std::move(*config), std::move(parts));
+  if (!opened) die(opened.error());
+  auto& server = **opened;
+  if (const auto started = server.start(); !started) die(started.error());
+  fmt::print("Listening on http://{}:{}\n", server.config().http.address, server.port());
+  std::fflush(stdout);
+  int signal = 0;
+  sigwait(&stop, &signal);
+  fmt::print("Stopping: what runs may finish within {} ms\n", server.config().grace.count());
+  std::fflush(stdout);
+  if (const auto stopped = server.stop(); !stopped) die(stopped.error());
+}
+
+}  // namespace
+
+void add_serve(CLI::App& app) {
+  auto* serve_command = app.add_subcommand("serve", "Runs the server until SIGTERM or Ctrl-C");
+  auto path = std::make_shared<std::string>();
+  serve_command->add_option("--config", *path, "TOML file; without one: defaults")
+      ->envname("SLUICE_CONFIG");
+  serve_command->footer(
+      "Examples:\n  sluice serve --config sluice.toml\n  SLUICE_HTTP_PORT=9000 sluice serve");
+  serve_command->callback([path] { serve(*path); });
+}
+
+void add_config(CLI::App& app) {
+  auto* config = app.add_subcommand("config", "Checks and shows the configuration");
+  config->require_subcommand(1);
+  auto path = std::make_shared<std::string>();
+  for (const bool show : {false, true}) {
+    auto* command = config->add_subcommand(
+        show ? "show" : "check", show ? "Prints every key with its value" : "Says what is wrong");
+    command->add_option("--config", *path, "TOML file")->envname("SLUICE_CONFIG");
+    command->footer(
+        fmt::format("Example: sluice config {} --config sluice.toml", show ? "show" : "check"));
+    command->callback([path, show] {
+      const auto loaded = server::load_config(*path, server::process_environment());
+      if (!loaded) die(loaded.error());
+      if (show)
+        fmt::print("{}", server::show_config(*loaded));
+      else
+        fmt::print("The configuration is good.\n");
+    });
+  }
+}
+
+}  // namespace sluice::cli
