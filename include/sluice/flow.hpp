@@ -1,3 +1,4 @@
 // Umbrella of the flow room.
 #pragma once
+#include "sluice/flow/combine.hpp"
 #include "sluice/flow/flow.hpp"

@@ -15,7 +15,48 @@ void Exchange::abort(std::string cause) {
   abort_cause_ = cause.empty() ? "aborted" : std::move(cause);
 }
 
-std::string Exchange::token() const { return to_string(id_) + "." + std::to_string(step_); }
+std::string Exchange::token() const {
+  std::string token = to_string(id_) + "." + std::to_string(step_);
+  if (branch_ != 0) token += "." + std::to_string(branch_);
+  return token;
+}
+
+std::string Exchange::parallel_key() const { return "sluice.parallel." + std::to_string(step_); }
+
+void Exchange::become_branch(const Exchange& parent, std::uint32_t branch) {
+  reference = parent.reference;
+  principal = parent.principal;
+  command = parent.command;
+  correlation = parent.correlation;
+  trace = parent.trace;
+  response_ = parent.response_;
+  step_ = parent.step_;
+  branch_ = branch;
+  bag_ = parent.bag_;
+  for (auto& entry : bag_) entry.changed = false;
+  draft_ = parent.draft_;  // reads see what was drafted before
+  drafted_before_ = {draft_.guards.size(), draft_.mutations.size(), draft_.events.size()};
+  store_ = parent.store_;
+  context_ = parent.context_;
+  context_.scope = &scope_;
+}
+
+void Exchange::absorb_branch(Exchange& child) {
+  const auto append = [](auto& into, auto& from, std::size_t start) {
+    into.insert(into.end(), std::make_move_iterator(from.begin() + static_cast<std::ptrdiff_t>(start)),
+                std::make_move_iterator(from.end()));
+  };
+  append(draft_.guards, child.draft_.guards, child.drafted_before_[0]);
+  append(draft_.mutations, child.draft_.mutations, child.drafted_before_[1]);
+  append(draft_.events, child.draft_.events, child.drafted_before_[2]);
+  for (auto& entry : child.bag_)
+    if (entry.changed) {
+      const std::string name = entry.name;
+      entry_for(name) = std::move(entry);
+    }
+  if (child.response_ && !response_) response_ = std::move(child.response_);
+  if (child.aborting_ && !aborting_) abort(child.abort_cause_);
+}
 
 Exchange::Entry* Exchange::find(std::string_view name) noexcept {
   const auto found = std::ranges::find(bag_, name, &Entry::name);

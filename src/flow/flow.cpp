@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "flow/flow_metrics.hpp"
+#include "flow/keyed_run.hpp"
+#include "flow/live.hpp"
 #include "flow/runner.hpp"
 
 namespace sluice::flow {
@@ -37,7 +40,8 @@ std::string Profile::line() const {
 }
 
 Flow::Flow(std::string name, FlowOptions options)
-    : name_(std::move(name)), options_(std::move(options)), graph_(std::make_unique<Graph>()) {
+    : name_(std::move(name)), options_(std::move(options)), graph_(std::make_unique<Graph>()),
+      live_(std::make_shared<LiveExchanges>()) {
   SLUICE_ASSERT(options_.max_stages > 0, "FlowOptions::max_stages must be at least 1");
 }
 
@@ -58,11 +62,6 @@ Flow& Flow::group(std::string_view name, std::vector<StagePtr> stages) {
   return *this;
 }
 
-bool Flow::running(ExchangeId exchange) const {
-  const std::lock_guard lock(running_mutex_);
-  return running_.contains(exchange);
-}
-
 std::uint64_t Flow::graph_hash() const { return graph_->hash(); }
 
 Result<std::uint16_t> Flow::entry() {
@@ -76,14 +75,25 @@ Result<std::uint16_t> Flow::entry() {
   return static_cast<std::uint16_t>(at);
 }
 
-void Flow::run(ExchangePtr exchange, RunOptions options, Done done, void* owner) {
-  if (!sealed_.exchange(true)) {
+bool Flow::running(ExchangeId exchange) const { return live_->contains(exchange); }
+
+// The first run fixes the graph; runs on other lanes wait for it.
+void Flow::seal() {
+  if (sealed_.load(std::memory_order_acquire)) return;
+  std::call_once(sealing_, [this] {
     if (auto at = entry())
       graph_->entry = *at;
     else
       no_entry_ = at.error();
     hash_ = graph_->hash();
-  }
+    if (options_.metrics != nullptr)
+      metrics_ = std::make_unique<FlowMetrics>(*options_.metrics, name_, *graph_);
+    sealed_.store(true, std::memory_order_release);
+  });
+}
+
+void Flow::run(ExchangePtr exchange, RunOptions options, Done done, void* owner) {
+  seal();
   if (no_entry_) {
     Outcome outcome;
     outcome.kind = OutcomeKind::aborted;
@@ -93,6 +103,13 @@ void Flow::run(ExchangePtr exchange, RunOptions options, Done done, void* owner)
     done(owner, std::move(outcome));
     return;
   }
+  if (!options.claim && options_.keys != nullptr && options_.key)
+    if (auto key = options_.key(*exchange))
+      return KeyedRun::start(*this, *std::move(key), std::move(exchange), std::move(options), done, owner);
+  begin(std::move(exchange), std::move(options), done, owner);
+}
+
+void Flow::begin(ExchangePtr exchange, RunOptions options, Done done, void* owner) {
   (new Runner(*this, std::move(exchange), std::move(options), done, owner))->begin();
 }
 

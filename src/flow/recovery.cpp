@@ -22,20 +22,11 @@ Recovery::~Recovery() = default;
 
 void Recovery::start(ExchangeId alive, std::function<void(const Result<RecoveryProgress>&)> done) {
   progress_ = {};
-  alive_ = alive;
+  (void)alive;
   last_ = {};
   all_read_ = false;
   done_ = std::move(done);
   read_batch();
-}
-
-// One that began here and is over without an end (the store was full, its partner was gone) is
-// swept like any other.
-bool Recovery::runs_here(const store::OpenRow& row) const {
-  if (!alive_ || row.exchange < alive_) return false;
-  for (const Flow* flow : flows_.all())
-    if (flow->running(row.exchange)) return true;
-  return false;
 }
 
 // Reads the next rows; the answer may come at once or later.
@@ -100,6 +91,7 @@ struct Recovery::One : store::PendingQuery {
     auto history = answer ? fold(std::get<store::ReadJournal::Answer>(*answer))
                           : Result<History>(fail(answer.error()));
     if (!history) return self->unknown_version(row, history.error().to_string());
+    if (history->ended) return self->skip();  // its end became durable since it was listed
     const Begun& begun = history->begun;
     Flow* flow = self->flows_.find(begun.flow, begun.version);
     if (flow == nullptr || flow->graph_hash() != begun.graph)
@@ -115,6 +107,7 @@ struct Recovery::One : store::PendingQuery {
     exchange->trace = begun.trace;
     exchange->audited = begun.audited;
     for (auto& [name, stored] : history->bag) exchange->restore_entry(name, stored);
+    flow->seal();
     Machine machine(flow->graph(), flow->options().max_stages);
     for (const auto& intent : history->intents) machine.restore_intent(intent.step, intent.stage);
     Bytes reply;
@@ -134,6 +127,19 @@ struct Recovery::One : store::PendingQuery {
     runner->resume(std::move(machine), begun, history->next_record, std::move(reply));
   }
 };
+
+// One that began here and is over without an end (the store was full, its partner was gone) is
+// swept like any other.
+bool Recovery::runs_here(const store::OpenRow& row) const {
+  for (const Flow* flow : flows_.all())
+    if (flow->running(row.exchange)) return true;
+  return false;
+}
+
+void Recovery::skip() {
+  --running_;
+  pump();
+}
 
 void Recovery::begin_one(store::OpenRow row) {
   ++running_;

@@ -3,6 +3,9 @@
 
 #include <algorithm>
 
+#include "flow/live.hpp"
+#include "flow/observe.hpp"
+
 namespace sluice::flow {
 
 Runner::Runner(Flow& flow, ExchangePtr exchange, RunOptions options, Flow::Done done, void* owner)
@@ -19,22 +22,18 @@ Runner::Runner(Flow& flow, ExchangePtr exchange, RunOptions options, Flow::Done 
   exchange_->context_.scope = &stage_scope_;
   exchange_->context_.deadline =
       caller_deadline_ == kNever ? kNever : caller_deadline_ - flow.options_.commit_margin;
-  if (flow.options_.profiler) {
-    profile_ = std::make_unique<Profile>();
-    run_began_ = lane_.clock().now();
-  }
+  if (flow.options_.profiler) profile_ = std::make_unique<Profile>();
+  timed_ = profile_ != nullptr || flow.metrics_ != nullptr || flow.options_.tracer;
+  if (timed_) run_began_ = lane_.clock().now();
 }
 
 Runner::~Runner() {
-  if (!enlisted_) return;
-  const std::lock_guard lock(flow_.running_mutex_);
-  flow_.running_.erase(exchange_->id());
+  if (live_) flow_.live_->remove(exchange_->id());
 }
 
 void Runner::enlist() {
-  enlisted_ = true;
-  const std::lock_guard lock(flow_.running_mutex_);
-  flow_.running_.insert(exchange_->id());
+  live_ = true;
+  flow_.live_->add(exchange_->id(), lane_, this);
 }
 
 void Runner::begin() {
@@ -137,7 +136,7 @@ Runner::Next Runner::prepare(std::uint32_t step) {
 Runner::Next Runner::prepared(Result<Vote> vote) {
   end_limits();
   const std::uint32_t step = static_cast<std::uint32_t>(machine_.steps().size() - 1);
-  time_end(machine_.stage_of(step).name(), "prepare");
+  time_end(step, Phase::prepare, vote.has_value());
   vote_task_.reset();
   if (!vote) {
     // What cut a stage short is the cause, not what the stage made of it.
@@ -178,22 +177,7 @@ void Runner::deadline_passed() noexcept {
 
 void Runner::observe(EventKind kind) noexcept {
   if (flow_.options_.observers.empty()) return;
-  FlowEvent event;
-  event.kind = kind;
-  event.exchange = exchange_->id();
-  event.flow = flow_.name();
-  event.cause = machine_.cause();
-  event.at = lane_.clock().wall();
-  event.sequence = flow_.next_sequence();
-  for (const auto& observer : flow_.options_.observers) {
-    try {
-      observer->observe(event);
-    } catch (...) {
-      if (flow_.options_.log != nullptr)
-        flow_.options_.log->warn("an observer of flow failed and was ignored",
-                                 {{"flow", flow_.name()}, {"why", std::string(caught().detail())}});
-    }
-  }
+  tell(flow_, *exchange_, kind, machine_.cause(), lane_.clock().wall());
 }
 
 void Runner::answer(OutcomeKind kind) {
@@ -206,12 +190,15 @@ void Runner::answer(OutcomeKind kind) {
   }
   if (answered_) return;
   answered_ = true;
+  if (flow_.metrics_)
+    flow_.metrics_->outcome(static_cast<std::size_t>(kind), lane_.clock().now() - run_began_);
   deadline_timer_.cancel();
   caller_gone_.unlink();
   if (done_ == nullptr) return;
   Outcome outcome;
   outcome.kind = kind;
-  outcome.exchange = exchange_->id();
+  outcome.exchange = winner_.value_or(exchange_->id());
+  outcome.replayed = winner_.has_value();
   if (kind == OutcomeKind::committed || kind == OutcomeKind::aborted) {
     outcome.reply = reply_ ? reply_ : exchange_->response();
     outcome.reply_bytes = reply_bytes_;
@@ -224,11 +211,26 @@ void Runner::answer(OutcomeKind kind) {
 }
 
 void Runner::time_begin() {
-  if (profile_) phase_began_ = lane_.clock().now();
+  if (timed_) phase_began_ = lane_.clock().now();
 }
 
-void Runner::time_end(std::string_view stage, std::string_view phase) {
-  if (profile_) profile_->stages.push_back({stage, phase, lane_.clock().now() - phase_began_});
+void Runner::time_end(std::uint32_t step, Phase phase, bool ok) {
+  if (!timed_) return;
+  const Duration took = lane_.clock().now() - phase_began_;
+  const std::string_view stage = machine_.stage_of(step).name();
+  const std::string_view word = kPhases[static_cast<std::size_t>(phase)];
+  if (profile_) profile_->stages.push_back({stage, word, took});
+  if (flow_.metrics_) flow_.metrics_->stage(machine_.steps()[step].stage, phase, ok, took);
+  if (!flow_.options_.tracer) return;
+  StageSpan span{exchange_->id(), exchange_->trace, flow_.name(), stage, word,
+                 exchange_->attempt(), phase_began_, took, ok};
+  try {
+    flow_.options_.tracer(span);
+  } catch (...) {
+    if (flow_.options_.log != nullptr)
+      flow_.options_.log->warn("a tracer of flow failed and was ignored",
+                               {{"flow", flow_.name()}, {"why", std::string(caught().detail())}});
+  }
 }
 
 }  // namespace sluice::flow

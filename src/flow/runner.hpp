@@ -1,6 +1,7 @@
 // Takes one exchange through one flow: does what the Machine asks for and tells it what happened.
 // Owned by itself, from begin() until the last effect is done; lane-only.
 #pragma once
+#include "flow/flow_metrics.hpp"
 #include "flow/machine.hpp"
 #include "flow/records.hpp"
 #include "sluice/flow/flow.hpp"
@@ -47,6 +48,9 @@ class Runner {
   Next refused(const store::CommitOutcome& outcome);
   Next rerun();
   Next resolve_unknown(Failure failure);
+  Next fence();
+  Next fenced();
+  Next decided_after_all(Result<store::Answer> answer);
   void append_lazily(const Record& record, std::vector<store::Mutation> more = {});
 
   // Second phase (runner_settle.cpp).
@@ -67,7 +71,7 @@ class Runner {
   Begun make_begun(bool with_request) const;
   Failure caught() noexcept;
   void time_begin();
-  void time_end(std::string_view stage, std::string_view phase);
+  void time_end(std::uint32_t step, Phase phase, bool ok);
 
   struct Write : store::PendingCommit {
     Runner* runner = nullptr;
@@ -85,8 +89,9 @@ class Runner {
   bool over_ = false;       // nothing is left to do: go() deletes this
   bool writing_ = false;    // a Commit is on its way
   bool begun_durable_ = false;
-  bool enlisted_ = false;
   bool decided_ = false;
+  bool live_ = false;       // listed in Flow::live_
+  std::optional<ExchangeId> winner_;  // another exchange completed our key first
   std::optional<Failure> cause_;
   std::optional<Reply> reply_;
   Bytes reply_bytes_;
@@ -106,11 +111,13 @@ class Runner {
   Timer limit_timer_;
   Timer deadline_timer_;
   Timer backoff_timer_;
+  Timer budget_timer_;
   Instant second_phase_until_ = kNever;
   Instant caller_deadline_ = kNever;
 
   Instant phase_began_;
   Instant run_began_;
+  bool timed_ = false;  // a profiler, metrics or a tracer want times; else no clock is read
   std::unique_ptr<Profile> profile_;
 };
 

@@ -1,6 +1,7 @@
 // What must be durable, and when: intents before external stages, one Commit for the decision.
 #include <algorithm>
 
+#include "flow/live.hpp"
 #include "flow/runner.hpp"
 
 namespace sluice::flow {
@@ -9,8 +10,11 @@ namespace {
 // A Commit that nobody waits for: it owns itself.
 struct Detached : store::PendingCommit {
   Logger* log = nullptr;
+  std::shared_ptr<LiveExchanges> live;  // set with the last record: the exchange is over
+  ExchangeId exchange;
   static void finished(Job* job) noexcept {
     std::unique_ptr<Detached> self(static_cast<Detached*>(static_cast<store::PendingCommit*>(job)));
+    if (self->live) self->live->remove(self->exchange);
     if (!self->outcome && self->log != nullptr)
       self->log->warn("a lazy journal record was not written; recovery will do its work again",
                       {{"why", self->outcome.error().to_string()}});
@@ -68,6 +72,13 @@ void Runner::append_lazily(const Record& record, std::vector<store::Mutation> mo
   detached->lane = &lane_;
   detached->run = &Detached::finished;
   detached->commit.lazy = true;
+  if (live_ && std::holds_alternative<Ended>(record)) {
+    // Until the end is on disk a sweep would find the exchange open and do its work again.
+    live_ = false;
+    flow_.live_->add(exchange_->id(), lane_, nullptr);
+    detached->live = flow_.live_;
+    detached->exchange = exchange_->id();
+  }
   detached->commit.then = std::move(more);
   detached->commit.requires_.push_back(
       {store::JournalAt{exchange_->id(), next_record_}, std::string(kJournalGuard)});
@@ -184,14 +195,7 @@ Runner::Next Runner::decide() {
 Runner::Next Runner::decide_in_memory() {
   decided_ = true;
   exchange_->second_phase_ = true;
-  if (claim_) {
-    if (remembered()) {
-      reply_bytes_ = reply_for_key();
-      claim_.completed(reply_bytes_);
-    } else {
-      claim_.release();
-    }
-  }
+  exchange_->drop_transient();
   return machine_.decided(machine_.decision());
 }
 
@@ -282,6 +286,7 @@ Runner::Next Runner::refused(const store::CommitOutcome& outcome) {
   const store::Requirement& requirement = write_.commit.requires_[index];
   if (outcome.key && std::holds_alternative<store::KeyFree>(requirement.what) && claim_) {
     // Somebody else finished this key first; its reply is ours.
+    winner_ = outcome.key->exchange;
     claim_.lost(*outcome.key);
     if (auto winner = Reply::decode(outcome.key->reply)) reply_ = *std::move(winner);
     reply_bytes_ = outcome.key->reply;
@@ -337,12 +342,12 @@ Runner::Next Runner::rerun() {
 
 // The store could not say. What is certain: `unavailable` and its like wrote nothing.
 Runner::Next Runner::resolve_unknown(Failure failure) {
-  const bool unknown = failure.kind() == FailureKind::unknown_outcome;
   cause_ = std::move(failure);
+  if (cause_->kind() == FailureKind::unknown_outcome) return fence();
   // The reply drafted for a Commit that did not happen is nobody's.
   reply_bytes_.clear();
   exchange_->response_.reset();
-  if (!unknown && !begun_durable_) {
+  if (!begun_durable_) {
     (void)machine_.prepare_failed(std::string(cause_->code()));
     decided_ = true;
     if (claim_) claim_.release();
@@ -350,7 +355,7 @@ Runner::Next Runner::resolve_unknown(Failure failure) {
   }
   // Recovery (or the store, once it is open again) knows; neither outcome may be told.
   over_ = true;
-  answer(unknown ? OutcomeKind::in_doubt : OutcomeKind::pending);
+  answer(OutcomeKind::pending);
   return std::nullopt;
 }
 

@@ -29,11 +29,21 @@ Runner::Next Runner::second_phase(Action action) {
   if (exchange_->step_ != action.step || exchange_->context_.scope != &detached_scope_) {
     exchange_->step_ = action.step;
     exchange_->attempt_ = 1;
+    second_phase_until_ = kNever;
+    detached_scope_.reset();
   }
   exchange_->second_phase_ = true;
   exchange_->context_.scope = &detached_scope_;
-  if (second_phase_until_ == kNever && exchange_->attempt_ > 1)
-    second_phase_until_ = lane_.clock().now() + flow_.options_.second_phase.budget;
+  if (stage.asynchronous()) {
+    // A commit that hangs ends with the budget of its step, not with its caller's patience.
+    if (second_phase_until_ == kNever)
+      second_phase_until_ = lane_.clock().now() + flow_.options_.second_phase.budget;
+    budget_timer_.arm(lane_, second_phase_until_,
+                      [](void* self) noexcept {
+                        static_cast<Runner*>(self)->detached_scope_.cancel(FailureKind::timeout);
+                      },
+                      this);
+  }
   exchange_->context_.deadline = second_phase_until_;
   time_begin();
   const bool was_prepared = machine_.steps()[action.step].prepared;
@@ -68,9 +78,10 @@ Runner::Next Runner::second_phase(Action action) {
 
 Runner::Next Runner::phase_done(Status status) {
   const Action action = current_;
-  time_end(machine_.stage_of(action.step).name(),
-           action.kind == Action::Kind::commit ? "commit" : "abort");
+  time_end(action.step, action.kind == Action::Kind::commit ? Phase::commit : Phase::abort,
+           status.has_value());
   status_task_.reset();
+  budget_timer_.cancel();
   if (status) {
     Action next = machine_.finished(action.step);
     // A record of its own only where recovery could save work by it.
@@ -122,13 +133,14 @@ Runner::Next Runner::end() {
     std::vector<store::Mutation> more{store::OpenDelete{exchange_->id()}};
     complete_key(more);
     append_lazily(Ended{committed ? EndKind::committed : EndKind::aborted}, std::move(more));
-    if (claim_) {
-      if (remembered()) {
-        reply_bytes_ = reply_for_key();
-        claim_.completed(reply_bytes_);
-      } else {
-        claim_.release();
-      }
+  }
+  // Only here: a duplicate must not see the reply before the caller may.
+  if (claim_ && (begun_durable_ || flow_.options_.store == nullptr)) {
+    if (remembered()) {
+      reply_bytes_ = reply_for_key();
+      claim_.completed(reply_bytes_);
+    } else {
+      claim_.release();
     }
   }
   over_ = true;
@@ -150,6 +162,8 @@ Runner::Next Runner::list_in_doubt() {
     more.push_back(std::move(row));
     append_lazily(Ended{EndKind::in_doubt}, std::move(more));
   }
+  // In memory nobody could look it up or settle it: duplicates are told what is known.
+  if (claim_ && flow_.options_.store == nullptr) claim_.completed(Reply::from(*cause_).encode());
   over_ = true;
   answer(OutcomeKind::in_doubt);
   return std::nullopt;

@@ -2,6 +2,7 @@
 // store changes, abort state. Owned by one lane; not thread-safe.
 #pragma once
 #include <any>
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -64,6 +65,7 @@ class Exchange {
   void set(const BagKey<T>& key, T value) {
     Entry& entry = entry_for(key.name);
     entry.durable = key.encode != nullptr;
+    entry.changed = true;
     entry.stored = entry.durable ? key.encode(value) : Bytes();
     entry.value = std::move(value);
   }
@@ -87,7 +89,7 @@ class Exchange {
 
   /// 1 for the first call of this phase of this stage; grows with retries.
   std::uint32_t attempt() const noexcept { return attempt_; }
-  /// "<exchange id>.<step>": stable across retries and recovery. The idempotency key for what this
+  /// "<exchange id>.<step>", in a parallel stage "<exchange id>.<step>.<child>": stable across retries and recovery. The idempotency key for what this
   /// stage calls outside.
   std::string token() const;
 
@@ -99,12 +101,20 @@ class Exchange {
  private:
   friend class Runner;
   friend class Recovery;
+  friend class RetryStage;
+  friend class ParallelStage;
   struct Entry {
     std::string name;
     std::any value;
     Bytes stored;
     bool durable = false;
+    bool changed = false;  // since the branch began
   };
+  // Views for the children of a parallel stage.
+  void become_branch(const Exchange& parent, std::uint32_t branch);
+  void absorb_branch(Exchange& child);
+  void enter_branch(std::uint32_t branch) noexcept { branch_ = branch; }
+  std::string parallel_key() const;
   Entry* find(std::string_view name) noexcept;
   Entry& entry_for(std::string_view name);
   void drop_transient();
@@ -122,8 +132,10 @@ class Exchange {
   bool second_phase_ = false;
   std::uint32_t attempt_ = 1;
   std::uint32_t step_ = 0;
+  std::uint32_t branch_ = 0;  // from 1: which child of a parallel stage
   std::vector<Entry> bag_;
   Draft draft_;
+  std::array<std::size_t, 3> drafted_before_{};  // of a branch: what it got from its parent
   store::Store* store_ = nullptr;
   CancelScope scope_;
   TaskContext context_;

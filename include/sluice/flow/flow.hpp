@@ -1,15 +1,16 @@
 // A flow: named groups of ordered stages, and the runtime that takes exchanges through them.
 #pragma once
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <unordered_set>
 #include <vector>
 
 #include "sluice/base/ids.hpp"
 #include "sluice/base/log.hpp"
+#include "sluice/base/metrics.hpp"
 #include "sluice/base/random.hpp"
 #include "sluice/flow/observer.hpp"
 #include "sluice/flow/stage.hpp"
@@ -56,6 +57,8 @@ struct FlowOptions {
   Duration commit_margin = milliseconds(5);  ///< prepare ends this long before the caller's deadline
   std::vector<std::shared_ptr<Observer>> observers;
   std::function<void(const Exchange&, const Profile&)> profiler;  ///< null: no clock per stage
+  Metrics* metrics = nullptr;       ///< histograms per stage, phase and outcome
+  std::function<void(const StageSpan&)> tracer;  ///< told each finished phase, on the lane
   Logger* log = nullptr;
   IdSource* ids = nullptr;          ///< for events; required when stages publish
 };
@@ -68,6 +71,8 @@ struct RunOptions {
 };
 
 struct Graph;
+class LiveExchanges;
+class FlowMetrics;
 
 /// Thread-safe once built: many exchanges run at once, each on its lane. Must outlive them.
 class Flow {
@@ -99,7 +104,8 @@ class Flow {
   std::string to_dot() const;
   std::string to_mermaid() const;
 
-  /// Whether an exchange with durable intents runs in this process now. Thread-safe.
+  /// Whether this Flow object still takes the exchange through. Thread-safe. Known only of exchanges
+  /// with durable intents: others leave nothing that recovery could find.
   bool running(ExchangeId exchange) const;
 
   const Graph& graph() const noexcept { return *graph_; }
@@ -107,17 +113,21 @@ class Flow {
 
  private:
   friend class Runner;
+  friend class Recovery;
+  friend class KeyedRun;
   Result<std::uint16_t> entry();
+  void seal();
+  void begin(ExchangePtr exchange, RunOptions options, Done done, void* owner);
   std::string name_;
   FlowOptions options_;
   std::unique_ptr<Graph> graph_;
+  std::once_flag sealing_;
   std::atomic<bool> sealed_{false};
+  std::shared_ptr<LiveExchanges> live_;
+  std::unique_ptr<FlowMetrics> metrics_;
   std::uint64_t hash_ = 0;
   std::optional<Failure> no_entry_;
   std::atomic<std::uint64_t> sequence_{0};
-  // Exchanges that recovery must leave alone. Those without external stages never enter.
-  mutable std::mutex running_mutex_;
-  std::unordered_set<ExchangeId> running_;
 };
 
 }  // namespace sluice::flow

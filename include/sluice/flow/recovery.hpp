@@ -39,8 +39,9 @@ class Recovery {
   /// All must outlive it.
   Recovery(store::Store& store, const Flows& flows, Lane& lane, RecoveryOptions options = {});
   ~Recovery();
-  /// Sweeps once over what is open now; `done` is called on the lane. Exchanges that are running in
-  /// this process are skipped: `alive` tells which (ids not older than it are alive).
+  /// Sweeps once over what is open now; `done` is called on the lane. Exchanges that the given flows
+  /// are running are skipped, so `alive` (the first id of this process) is not needed any more.
+  /// Sweep at start, and again every now and then: that retries what is in doubt.
   void start(ExchangeId alive, std::function<void(const Result<RecoveryProgress>&)> done);
   const RecoveryProgress& progress() const noexcept { return progress_; }
 
@@ -50,6 +51,7 @@ class Recovery {
   void read_batch();
   void pump();
   void begin_one(store::OpenRow row);
+  void skip();
   void one_done(const Outcome& outcome);
   void unknown_version(const store::OpenRow& row, std::string why);
   void finish_if_idle();
@@ -59,7 +61,6 @@ class Recovery {
   Lane& lane_;
   RecoveryOptions options_;
   RecoveryProgress progress_;
-  ExchangeId alive_;
   ExchangeId last_;
   bool all_read_ = false;
   bool pumping_ = false;

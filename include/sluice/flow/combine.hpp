@@ -1,0 +1,28 @@
+// Stages made of stages: repeated, or side by side.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sluice/base/random.hpp"
+#include "sluice/flow/stage.hpp"
+#include "sluice/resilience/retry.hpp"
+
+namespace sluice::flow {
+
+/// Repeats the prepare of `stage` while `policy` says so: three attempts, 50 ms, retryable kinds by
+/// default; never an unknown outcome, unless the policy says that the stage's call carries a key (it
+/// does when it uses exchange.token()). PREPARE MUST BE SAFE TO REPEAT. What a failed attempt drafted
+/// is taken back. Not repeated once the exchange voted abort or was cancelled; the failure is then
+/// still the stage's own. Commit and abort are forwarded; their retries are the flow's own policy.
+/// All attempts count as one prepare. `random` must outlive the stage.
+StagePtr retry(StagePtr stage, Random& random, resilience::RetryPolicy policy = {});
+
+/// Prepares the stages concurrently, each on its own view of the exchange: own draft and bag (copied
+/// when it begins) and own token(). They are merged in declaration order, which is also the order of
+/// commit. The first failure or abort cancels the others, and all are aborted. A child may vote
+/// continue, skip or route (groups are visited in declaration order); done fails
+/// `done_in_parallel`. It is external, store or none as its strongest child is.
+StagePtr parallel(std::string name, std::vector<StagePtr> stages);
+
+}  // namespace sluice::flow

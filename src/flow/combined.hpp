@@ -1,0 +1,58 @@
+// The stages behind sluice/flow/combine.hpp.
+#pragma once
+#include "sluice/flow/combine.hpp"
+
+namespace sluice::flow {
+
+class RetryStage final : public Stage {
+ public:
+  RetryStage(StagePtr stage, Random& random, resilience::RetryPolicy policy);
+  std::string_view name() const noexcept override { return inner_->name(); }
+  Effect effect() const noexcept override { return inner_->effect(); }
+  bool asynchronous() const noexcept override { return true; }
+  bool has_commit() const noexcept override { return inner_->has_commit(); }
+  bool has_abort() const noexcept override { return inner_->has_abort(); }
+  Duration time_limit() const noexcept override { return inner_->time_limit(); }
+  std::vector<std::string> routes() const override { return inner_->routes(); }
+  Task<Result<Vote>> prepare_task(Exchange& exchange) override;
+  Task<Status> commit_task(Exchange& exchange) override { return inner_->commit_task(exchange); }
+  Task<Status> abort_task(Exchange& exchange, bool prepared) override {
+    return inner_->abort_task(exchange, prepared);
+  }
+
+ private:
+  struct Mark {
+    std::size_t guards, mutations, events;
+  };
+  static void rewind(Draft& draft, const Mark& mark);
+  Task<Result<Vote>> attempt(Exchange& exchange);
+
+  StagePtr inner_;
+  Random& random_;
+  resilience::RetryPolicy policy_;
+};
+
+class ParallelStage final : public Stage {
+ public:
+  ParallelStage(std::string name, std::vector<StagePtr> stages);
+  std::string_view name() const noexcept override { return name_; }
+  Effect effect() const noexcept override { return effect_; }
+  bool asynchronous() const noexcept override { return true; }
+  bool has_commit() const noexcept override;
+  bool has_abort() const noexcept override;
+  std::vector<std::string> routes() const override;
+  Task<Result<Vote>> prepare_task(Exchange& exchange) override;
+  Task<Status> commit_task(Exchange& exchange) override;
+  Task<Status> abort_task(Exchange& exchange, bool prepared) override;
+
+ private:
+  struct Child;
+  struct Join;
+  Result<Vote> outcome(Exchange& exchange, std::vector<std::unique_ptr<Child>>& children) const;
+
+  std::string name_;
+  std::vector<StagePtr> stages_;
+  Effect effect_ = Effect::none;
+};
+
+}  // namespace sluice::flow

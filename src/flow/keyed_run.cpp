@@ -1,0 +1,98 @@
+#include "flow/keyed_run.hpp"
+
+#include "flow/observe.hpp"
+
+namespace sluice::flow {
+
+KeyedRun::KeyedRun(Flow& flow, ExchangePtr exchange_in, RunOptions options, Flow::Done done,
+                   void* owner)
+    : flow_(flow),
+      exchange_(std::move(exchange_in)),
+      options_(std::move(options)),
+      done_(done),
+      owner_(owner) {}
+
+void KeyedRun::start(Flow& flow, std::string key, ExchangePtr exchange, RunOptions options,
+                     Flow::Done done, void* owner) {
+  std::unique_ptr<KeyedRun> self(
+      new KeyedRun(flow, std::move(exchange), std::move(options), done, owner));
+  const FlowOptions& chosen = flow.options();
+  Exchange& x = *self->exchange_;
+  self->scope = idempotency::make_scope(
+      x.ns(), x.principal, x.command.empty() ? std::string_view(flow.name()) : x.command,
+      chosen.version, key);
+  self->fingerprint = sha256(x.request());
+  self->exchange = x.id();
+  self->policy = chosen.key_policy;
+  self->deadline = self->options_.deadline;
+  self->lane = self->options_.lane;
+  self->run = [](Job* job) noexcept {
+    answered(std::unique_ptr<KeyedRun>(
+        static_cast<KeyedRun*>(static_cast<idempotency::PendingClaim*>(job))));
+  };
+  if (chosen.keys->claim(*self)) return answered(std::move(self));
+  self->caller_gone_.link(x.scope(), &KeyedRun::cancelled, self.get());
+  (void)self.release();
+}
+
+// A duplicate that waits for the first, and whose caller has left.
+void KeyedRun::cancelled(void* owner) noexcept {
+  auto* waiting = static_cast<KeyedRun*>(owner);
+  if (!waiting->flow_.options().keys->forget(*waiting)) return;  // answered: run() is on its way
+  const std::unique_ptr<KeyedRun> self(waiting);
+  Outcome outcome;
+  outcome.kind = OutcomeKind::aborted;
+  outcome.exchange = self->exchange_->id();
+  outcome.cause = Failure(self->exchange_->scope().reason(), "cancelled while the first request ran");
+  self->done_(self->owner_, std::move(outcome));
+}
+
+Outcome KeyedRun::replay(const idempotency::Cached& cached) {
+  Outcome outcome;
+  outcome.exchange = cached.exchange;
+  outcome.replayed = true;
+  outcome.reply_bytes = cached.reply;
+  auto reply = Reply::decode(cached.reply);
+  if (!reply) {
+    outcome.kind = OutcomeKind::aborted;
+    outcome.cause = reply.error();
+    return outcome;
+  }
+  if (reply->kind != FailureKind::none) {
+    outcome.kind = reply->kind == FailureKind::in_doubt ? OutcomeKind::in_doubt : OutcomeKind::aborted;
+    outcome.cause = reply->to_failure();
+  }
+  outcome.reply = *std::move(reply);
+  tell(flow_, *exchange_, EventKind::idempotent_hit, {}, options_.lane->clock().wall());
+  return outcome;
+}
+
+void KeyedRun::answered(std::unique_ptr<KeyedRun> self) {
+  self->caller_gone_.unlink();
+  Outcome outcome;
+  outcome.kind = OutcomeKind::aborted;
+  outcome.exchange = self->exchange_->id();
+  if (!self->answer) {
+    outcome.cause = self->answer.error();
+  } else if (auto* fresh = std::get_if<idempotency::Run>(&*self->answer)) {
+    self->options_.claim = std::move(fresh->claim);
+    return self->flow_.begin(std::move(self->exchange_), std::move(self->options_), self->done_,
+                             self->owner_);
+  } else if (auto* known = std::get_if<idempotency::Replay>(&*self->answer)) {
+    outcome = self->replay(*known->cached);
+  } else if (auto* running = std::get_if<idempotency::InProgress>(&*self->answer)) {
+    outcome.kind = OutcomeKind::pending;
+    outcome.exchange = running->exchange;
+    outcome.cause = Failure(FailureKind::in_progress, "the first request with this key is running")
+                        .with_retry_after(running->retry_after);
+  } else if (std::holds_alternative<idempotency::ExpiredKey>(*self->answer)) {
+    outcome.cause = Failure(FailureKind::invalid_argument, "expired_key",
+                            "this idempotency key has expired and is not run again");
+  } else {
+    outcome.cause = Failure(FailureKind::fingerprint_mismatch,
+                            "the key was used with another request");
+  }
+  self->done_(self->owner_, std::move(outcome));
+}
+
+}  // namespace sluice::flow

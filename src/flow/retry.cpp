@@ -1,0 +1,64 @@
+#include "flow/combined.hpp"
+#include "sluice/flow/combine.hpp"
+
+namespace sluice::flow {
+
+RetryStage::RetryStage(StagePtr stage, Random& random, resilience::RetryPolicy policy)
+    : inner_(std::move(stage)), random_(random), policy_(std::move(policy)) {}
+
+// Forgets what a failed attempt drafted.
+void RetryStage::rewind(Draft& draft, const Mark& mark) {
+  const auto cut = [](auto& list, std::size_t size) {
+    list.erase(list.begin() + static_cast<std::ptrdiff_t>(size), list.end());
+  };
+  cut(draft.guards, mark.guards);
+  cut(draft.mutations, mark.mutations);
+  cut(draft.events, mark.events);
+}
+
+Task<Result<Vote>> RetryStage::attempt(Exchange& exchange) {
+  Result<Vote> vote = Vote();
+  try {
+    if (inner_->asynchronous()) {
+      auto task = inner_->prepare_task(exchange);
+      vote = co_await task;
+    } else {
+      vote = inner_->prepare(exchange);
+    }
+  } catch (const std::exception& error) {
+    vote = fail(FailureKind::internal, "exception", std::string("a stage threw: ") + error.what());
+  } catch (...) {
+    vote = fail(FailureKind::internal, "exception", "a stage threw something that is no std::exception");
+  }
+  co_return vote;
+}
+
+Task<Result<Vote>> RetryStage::prepare_task(Exchange& exchange) {
+  TaskContext& context = co_await current_context();
+  Clock& clock = context.lane->clock();
+  const Draft& draft = exchange.draft();
+  const Mark mark{draft.guards.size(), draft.mutations.size(), draft.events.size()};
+  const Instant began = clock.now();
+  for (std::uint32_t made = 1;; ++made) {
+    exchange.attempt_ = made;
+    auto trying = attempt(exchange);
+    Result<Vote> vote = co_await trying;
+    if (vote || exchange.aborting() || context.scope->cancelled()) co_return vote;
+    const auto delay = policy_.next_delay(made, vote.error(), random_, clock.now() - began);
+    if (!delay) co_return vote;
+    if (context.deadline != kNever && context.deadline - clock.now() <= *delay) co_return vote;
+    auto waiting = sleep_for(*delay);
+    const FailureKind cut = co_await waiting;
+    if (cut != FailureKind::none) {
+      Result<Vote> given_up = fail(vote.error().with("cut_short", std::string(traits(cut).name)));
+      co_return given_up;
+    }
+    rewind(exchange.draft(), mark);
+  }
+}
+
+StagePtr retry(StagePtr stage, Random& random, resilience::RetryPolicy policy) {
+  return std::make_shared<RetryStage>(std::move(stage), random, std::move(policy));
+}
+
+}  // namespace sluice::flow

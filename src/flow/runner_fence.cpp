@@ -1,0 +1,105 @@
+// The deciding Commit's outcome is unknown (a lost connection, a failed sync). Nothing may be told
+// before it is known: the opposite decision is written under the record number the lost Commit would
+// have used. If that is applied, the lost one never will be; if it is refused, it was applied.
+#include <algorithm>
+
+#include "flow/history.hpp"
+#include "flow/runner.hpp"
+
+namespace sluice::flow {
+
+Runner::Next Runner::fence() {
+  auto& commit = write_.commit = {};
+  commit.requires_.push_back({store::JournalAt{exchange_->id(), next_record_}, "journal"});
+  Decided decided{Decision::abort, "not_committed", {}, {}, {}};
+  if (begun_durable_) {
+    decided.steps = machine_.steps();
+    decided.bag = exchange_->durable_entries();
+    const Record record = std::move(decided);
+    commit.then.push_back(
+        store::JournalAppend{{exchange_->id(), next_record_, encode_row(record)}});
+    commit.then.push_back(store::OpenPut{{.exchange = exchange_->id(),
+                                          .ns = exchange_->ns().text(),
+                                          .flow = flow_.name(),
+                                          .state = store::OpenState::deciding}});
+  } else {
+    const Record begun = make_begun(false);
+    const Record record = std::move(decided);
+    commit.then.push_back(
+        store::JournalAppend{{exchange_->id(), next_record_, encode_row({&begun, &record})}});
+  }
+  if (exchange_->audited) commit.then.push_back(audit(store::AuditOutcome::error, "not_committed"));
+  submit(&Runner::fenced);
+  return std::nullopt;
+}
+
+Runner::Next Runner::fenced() {
+  if (!write_.outcome) {  // the store still does not say: listed or looked up later
+    over_ = true;
+    answer(OutcomeKind::in_doubt);
+    return std::nullopt;
+  }
+  if (write_.outcome->applied) {
+    cause_ = Failure(FailureKind::unavailable, "not_committed",
+                     "the store lost the decision; nothing took effect");
+    // A reply that is not remembered is not told: a retry may get another one.
+    if (machine_.decision() == Decision::commit || !begun_durable_) exchange_->response_.reset();
+    reply_bytes_.clear();
+    (void)machine_.prepare_failed("not_committed");
+    decided_ = true;
+    ++next_record_;
+    exchange_->second_phase_ = true;
+    exchange_->drop_transient();
+    if (claim_ && !begun_durable_) claim_.release();
+    return machine_.decided(Decision::abort);
+  }
+  // Which of its branches was applied, the journal says.
+  struct Reading : store::PendingQuery {
+    Runner* runner = nullptr;
+  };
+  auto reading = std::make_unique<Reading>();
+  reading->runner = this;
+  reading->lane = &lane_;
+  reading->query = store::ReadJournal{exchange_->id()};
+  reading->run = [](Job* job) noexcept {
+    std::unique_ptr<Reading> read(static_cast<Reading*>(static_cast<store::PendingQuery*>(job)));
+    read->runner->go(read->runner->decided_after_all(std::move(read->answer)));
+  };
+  if (flow_.options_.store->ask(*reading)) return decided_after_all(std::move(reading->answer));
+  (void)reading.release();
+  return std::nullopt;
+}
+
+Runner::Next Runner::decided_after_all(Result<store::Answer> answered) {
+  auto history = answered ? fold(std::get<store::ReadJournal::Answer>(*answered))
+                          : Result<History>(fail(answered.error()));
+  if (!history || !history->decided) {
+    over_ = true;
+    answer(OutcomeKind::in_doubt);
+    return std::nullopt;
+  }
+  const Decided& decided = *history->decided;
+  ++next_record_;
+  decided_ = true;
+  exchange_->second_phase_ = true;
+  exchange_->drop_transient();
+  if (decided.decision == Decision::abort && machine_.decision() == Decision::commit) {
+    // A precondition had refused it, and its branch was written.
+    const auto& guards = exchange_->draft_.guards;
+    const auto guard = std::ranges::find_if(
+        guards, [&](const Draft::Guard& g) { return g.requirement.name == decided.cause; });
+    Reply reply = guard != guards.end() && guard->refusal
+                      ? *guard->refusal
+                      : Reply::from(Failure(FailureKind::precondition_failed, decided.cause, ""));
+    cause_ = reply.to_failure();
+    (void)machine_.prepare_failed(decided.cause);
+    reply_ = std::move(reply);
+    reply_bytes_ = reply_->encode();
+  } else if (decided.decision == Decision::commit) {
+    cause_.reset();
+  }
+  if (claim_ && !begun_durable_) claim_.completed(reply_bytes_);
+  return machine_.decided(decided.decision);
+}
+
+}  // namespace sluice::flow

@@ -1,0 +1,236 @@
+// The store could not say whether the decision is durable; sweeps beside running exchanges; figures.
+#include <stdexcept>
+
+#include "flow_fixture.hpp"
+
+namespace sluice::flow {
+namespace {
+
+store::KvKey at(std::string key) { return {"app", "accounts", std::move(key)}; }
+
+/// Answers unknown_outcome to the k-th Commit, applied or not; from then on as `then` says.
+class DoubtfulStore final : public store::Store {
+ public:
+  explicit DoubtfulStore(store::Store& inner) : inner_(inner) {}
+  int doubtful = 0;
+  bool applies = false;
+  bool closed_then = false;
+  int seen = 0;
+  void submit(store::PendingCommit& pending) override {
+    const int n = seen++;
+    if (n < doubtful || (n > doubtful && !closed_then)) return inner_.submit(pending);
+    if (n == doubtful && applies) (void)store::commit_and_wait(inner_, pending.commit);
+    pending.outcome = n == doubtful ? Result<store::CommitOutcome>(fail(FailureKind::unknown_outcome, "", "lost"))
+                                    : Result<store::CommitOutcome>(fail(FailureKind::unavailable, "", "closed"));
+    pending.lane->post(pending);
+  }
+  bool ask(store::PendingQuery& pending) override { return inner_.ask(pending); }
+  WallTime now() override { return inner_.now(); }
+  std::uint64_t incarnation() const override { return inner_.incarnation(); }
+  std::uint64_t largest_id() override { return inner_.largest_id(); }
+  void set_expander(store::Expander* e) override { inner_.set_expander(e); }
+  Result<store::PurgeResult> purge(milliseconds keep, std::size_t limit) override { return inner_.purge(keep, limit); }
+  store::StoreStats stats() const override { return inner_.stats(); }
+  Status health() override { return inner_.health(); }
+  void close() override {}
+
+ private:
+  store::Store& inner_;
+};
+
+class Unknown : public FlowTest {
+ protected:
+  std::unique_ptr<store::Store> store = store::make_memory_store(clock, random);
+  std::int64_t number(const std::string& key) {
+    auto rows = store::ask_now(*store, store::GetRows{{at(key)}});
+    return rows->at(0) ? rows->at(0)->number : 0;
+  }
+  static StagePtr adds(bool refused = false) {
+    return func("add", [refused](Exchange& x) -> Result<Vote> {
+      if (refused) x.draft().take(at("empty"), 1, "sold_out");
+      x.draft().add(at("n"), 1);
+      x.respond(Reply::ok("added"));
+      return Vote();
+    });
+  }
+  std::size_t open() { return store::ask_now(*store, store::ListOpen{})->size(); }
+};
+
+TEST_F(Unknown, FLOW_22_an_unknown_decision_that_was_applied_is_found_and_told_committed) {
+  DoubtfulStore doubtful(*store);
+  doubtful.applies = true;
+  Flow flow("f", {.store = &doubtful});
+  flow.group("main", {adds()});
+  const auto outcome = run(flow);
+  EXPECT_EQ(outcome.kind, OutcomeKind::committed);
+  EXPECT_EQ(outcome.reply->body, "added");
+  EXPECT_EQ(number("n"), 1);
+}
+
+TEST_F(Unknown, FLOW_22_one_that_was_lost_is_fenced_and_told_aborted) {
+  DoubtfulStore doubtful(*store);
+  Flow flow("f", {.store = &doubtful});
+  flow.group("main", {adds()});
+  auto x = exchange();
+  const auto outcome = run(flow, x);
+  EXPECT_EQ(outcome.kind, OutcomeKind::aborted);
+  EXPECT_EQ(outcome.cause->code(), "not_committed");
+  EXPECT_FALSE(outcome.reply);
+  EXPECT_EQ(number("n"), 0);
+  EXPECT_EQ(describe(*store, x->id())->outcome, "aborted");
+}
+
+TEST_F(Unknown, FLOW_22_a_refusal_that_was_applied_is_told_as_the_refusal) {
+  DoubtfulStore doubtful(*store);
+  doubtful.applies = true;
+  Flow flow("f", {.store = &doubtful});
+  flow.group("main", {adds(true)});
+  const auto outcome = run(flow);
+  EXPECT_EQ(outcome.kind, OutcomeKind::aborted);
+  EXPECT_EQ(outcome.reply->code, "sold_out");
+  EXPECT_EQ(number("n"), 0);
+}
+
+TEST_F(Unknown, FLOW_22_when_the_store_never_says_the_outcome_is_in_doubt_and_neither_of_the_others) {
+  for (const bool applies : {false, true}) {
+    DoubtfulStore doubtful(*store);
+    doubtful.applies = applies;
+    doubtful.closed_then = true;
+    Flow flow("f", {.store = &doubtful});
+    flow.group("main", {adds()});
+    EXPECT_EQ(run(flow).kind, OutcomeKind::in_doubt);
+  }
+}
+
+TEST_F(Unknown, FLOW_22_after_an_intent_the_second_phase_follows_what_was_decided) {
+  for (const bool applies : {false, true}) {
+    DoubtfulStore doubtful(*store);
+    doubtful.doubtful = 1;
+    doubtful.applies = applies;
+    Flow flow("f", {.store = &doubtful});
+    flow.group("main", {record.stage("a", Effect::external)});
+    record.calls.clear();
+    EXPECT_EQ(run(flow).kind, applies ? OutcomeKind::committed : OutcomeKind::aborted);
+    EXPECT_EQ(record.calls.back(), applies ? "a.commit" : "a.abort(1)");
+    EXPECT_EQ(open(), 0u);
+  }
+}
+
+class Sweeps : public Unknown {
+ protected:
+  RecoveryProgress sweep(Flow& flow, RecoveryOptions options = {}) {
+    Flows flows;
+    flows.add(flow);
+    Recovery recovery(*store, flows, lane, options);
+    std::optional<Result<RecoveryProgress>> result;
+    lane.post([&] { recovery.start({}, [&](const Result<RecoveryProgress>& r) { result = r; }); });
+    drive([&] { return result.has_value(); });
+    lane.run_ready();
+    return **result;
+  }
+};
+
+TEST_F(Sweeps, FLOW_24_a_sweep_leaves_exchanges_alone_that_still_run_here) {
+  Flow flow("f", {.store = store.get()});
+  flow.group("main", {record.stage("a", Effect::external),
+                      task_func("slow", [](Exchange&) -> Task<Result<Vote>> {
+                        auto waiting = sleep_for(seconds(60));
+                        const FailureKind cut = co_await waiting;
+                        (void)cut;
+                        co_return Vote();
+                      })});
+  auto x = exchange();
+  auto running = start(flow, x);
+  while (lane.run_ready() != 0) {
+  }
+  ASSERT_EQ(open(), 1u);
+  EXPECT_TRUE(flow.running(x->id()));
+  EXPECT_EQ(sweep(flow).found, 0u);
+  drive([&] { return running->outcome.has_value(); });
+  EXPECT_EQ(running->outcome->kind, OutcomeKind::committed);
+  lane.run_ready();
+  EXPECT_FALSE(flow.running(x->id()));
+  EXPECT_EQ(record.calls.back(), "a.commit");
+}
+
+TEST_F(Sweeps, FLOW_24_ten_thousand_open_exchanges_are_finished_in_bounded_batches) {
+  constexpr std::size_t kOpen = 10'000;
+  const auto shape = [](Flow& flow) {
+    Phases only;
+    only.abort = [](Exchange&, bool) -> Status { return {}; };
+    flow.group("main", {phases("a", Effect::external, std::move(only)),
+                        task_func("never", [](Exchange&) -> Task<Result<Vote>> {
+                          auto waiting = sleep_for(std::chrono::hours(100));
+                          const FailureKind cut = co_await waiting;
+                          (void)cut;
+                          co_return Vote();
+                        })});
+  };
+  std::vector<ExchangePtr> doomed_ones;
+  Flow doomed("f", {.store = store.get()});
+  shape(doomed);
+  for (std::size_t i = 0; i < kOpen; ++i) {
+    doomed_ones.push_back(exchange());
+    RunOptions options;
+    options.lane = &lane;
+    doomed.run(doomed_ones.back(), std::move(options), nullptr, nullptr);
+  }
+  while (lane.run_ready() != 0) {
+  }
+  ASSERT_EQ(open(), 1000u) << "the default limit of a listing";
+  Flow again("f", {.store = store.get()});
+  shape(again);
+  EXPECT_EQ(sweep(again).aborted, kOpen);
+  EXPECT_EQ(open(), 0u);
+  // The first process is gone: nothing of it may act any more.
+  for (auto& x : doomed_ones) x->scope().cancel();
+  while (lane.run_ready() != 0) {
+  }
+  EXPECT_EQ(open(), 0u);
+}
+
+TEST_F(Unknown, FLOW_33_figures_per_stage_phase_and_outcome_and_a_span_per_phase) {
+  Metrics metrics;
+  std::vector<std::string> spans;
+  FlowOptions options;
+  options.metrics = &metrics;
+  options.tracer = [&](const StageSpan& span) {
+    spans.push_back(std::string(span.stage) + "/" + std::string(span.phase) + (span.ok ? "" : "!"));
+    throw std::runtime_error("a tracer that fails changes nothing");
+  };
+  Flow flow("pay", options);
+  flow.group("main", {record.stage("a"), record.stage("b", Effect::none, [](Exchange&) -> Result<Vote> {
+                        return fail(FailureKind::rejected, "no", "");
+                      })});
+  run(flow);
+  EXPECT_EQ(spans, (std::vector<std::string>{"a/prepare", "b/prepare!", "b/abort", "a/abort"}));
+  const std::string text = metrics.prometheus_text();
+  EXPECT_NE(text.find("sluice_flow_seconds_count{flow=\"pay\",outcome=\"aborted\"} 1"), std::string::npos) << text;
+  EXPECT_NE(text.find("stage=\"b\""), std::string::npos);
+}
+
+TEST_F(Unknown, FLOW_12_a_hanging_commit_ends_with_its_own_budget) {
+  struct Hangs final : Stage {
+    std::string_view name() const noexcept override { return "hangs"; }
+    bool asynchronous() const noexcept override { return true; }
+    bool has_commit() const noexcept override { return true; }
+    Task<Status> commit_task(Exchange&) override {
+      auto waiting = sleep_for(std::chrono::hours(100));
+      const FailureKind cut = co_await waiting;
+      Status status;
+      if (cut != FailureKind::none) status = fail(cut, "", "cut");
+      co_return status;
+    }
+  };
+  FlowOptions options;
+  options.second_phase.budget = seconds(2);
+  Flow flow("f", options);
+  flow.group("main", {std::make_shared<Hangs>(), record.stage("after")});
+  const Instant began = clock.now();
+  EXPECT_EQ(run(flow).kind, OutcomeKind::in_doubt);
+  EXPECT_LT(clock.now() - began, seconds(5));
+  EXPECT_EQ(record.calls.back(), "after.commit") << "the others still commit";
+}
+
+}  // namespace
+}  // namespace sluice::flow
