@@ -11,6 +11,7 @@ namespace sluice::cli {
 
 void add_serve(CLI::App& app);
 void add_config(CLI::App& app);
+void add_token(CLI::App& app);
 
 /// The applications this binary is linked with.
 std::vector<std::unique_ptr<server::App>> linked_apps();

@@ -22,6 +22,7 @@ namespace {
 constexpr void (*kCommands[])(CLI::App&) = {
     add_serve,
     add_config,
+    add_token,
 #ifdef SLUICE_WITH_DEMO
     add_demo,
 #endif

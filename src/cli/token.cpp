@@ -1,0 +1,90 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.hpp"
+#include "sluice/base/runtime.hpp"
+
+namespace sluice::cli {
+
+namespace {
+
+// The store of a stopped server; a running one is asked with the command token.create.
+template <class Work>
+void with_tokens(const std::string& path, Work work) {
+  const auto config = server::load_config(path, server::process_environment());
+  if (!config) die(config.error());
+  RealClock clock;
+  RealRandom random;
+  RealExecutor executor(clock);
+  auto store = server::open_store(*config, clock, random, executor);
+  if (!store) die(store.error());
+  server::Tokens tokens(**store, clock, random);
+  if (const auto loaded = tokens.load(); !loaded) die(loaded.error());
+  work(tokens);
+  (*store)->close();
+}
+
+struct Options {
+  std::string config, name, id;
+  std::vector<std::string> permissions;
+  std::int64_t ttl_seconds = 0;
+  bool shadow = false, json = false;
+};
+
+void create(const Options& options) {
+  with_tokens(options.config, [&](server::Tokens& tokens) {
+    const auto made = tokens.create(
+        {options.name, options.permissions, options.shadow, seconds(options.ttl_seconds)});
+    if (!made) die(made.error());
+    if (!options.json) return fmt::print("{}\n", made->token);
+    const nlohmann::ordered_json json{{"id", made->info.id}, {"token", made->token}};
+    fmt::print("{}\n", json.dump());
+  });
+}
+
+void list(const Options& options) {
+  with_tokens(options.config, [&](server::Tokens& tokens) {
+    nlohmann::ordered_json all = nlohmann::ordered_json::array();
+    for (const auto& info : tokens.list()) {
+      if (!options.json)
+        fmt::print("{}  {:<20} {}\n", info.id, info.name, info.revoked ? "revoked" : "");
+      all.push_back({{"id", info.id},
+                     {"name", info.name},
+                     {"permissions", info.permissions},
+                     {"revoked", info.revoked}});
+    }
+    if (options.json) fmt::print("{}\n", all.dump());
+  });
+}
+
+}  // namespace
+
+void add_token(CLI::App& app) {
+  auto* token = app.add_subcommand("token", "Tokens in the store of a stopped server");
+  token->require_subcommand(1);
+  auto options = std::make_shared<Options>();
+  const auto add = [&](const char* name, const char* what) {
+    auto* command = token->add_subcommand(name, what);
+    command->add_option("--config", options->config, "TOML file")->envname("SLUICE_CONFIG");
+    command->add_flag("--json", options->json, "For programs");
+    return command;
+  };
+  auto* create_command = add("create", "Makes a token and prints it, once");
+  create_command->add_option("name", options->name, "Who holds it")->required();
+  create_command->add_option("--grant", options->permissions, "app:command patterns");
+  create_command->add_option("--ttl", options->ttl_seconds, "Life in seconds; 0: no end");
+  create_command->add_flag("--shadow", options->shadow, "May send shadow traffic");
+  create_command->footer("Example: sluice token create till-7 --grant 'voucher:*' --ttl 86400");
+  create_command->callback([options] { create(*options); });
+  add("list", "All tokens, without their secrets")->callback([options] { list(*options); });
+  auto* revoke = add("revoke", "Ends a token");
+  revoke->add_option("id", options->id, "As `token list` shows it")->required();
+  revoke->callback([options] {
+    with_tokens(options->config, [&](server::Tokens& tokens) {
+      if (const auto revoked = tokens.revoke(options->id); !revoked) die(revoked.error());
+    });
+  });
+}
+
+}  // namespace sluice::cli
