@@ -1,5 +1,8 @@
 #include "sluice/server/server.hpp"
 
+#include "server/commands.hpp"
+#include "server/gatekeeper.hpp"
+
 #include "sluice/base/runtime.hpp"
 #include "sluice/store/memory.hpp"
 
@@ -45,6 +48,8 @@ struct Server::Impl {
   LaneThread reader;      // blocking questions of the HTTP API
   std::unique_ptr<store::Store> store;
   std::unique_ptr<idempotency::Keys> keys;
+  RegistryGate gate;
+  std::unique_ptr<Backroom> backroom;
   std::unique_ptr<rpc::Registry> registry;
   flow::Flows flows;
   std::unique_ptr<Tokens> tokens;
@@ -75,12 +80,8 @@ transport::HttpHooks Server::Impl::hooks() {
   transport::HttpHooks hooks;
   hooks.authenticate = [this](std::string_view token) { return tokens->authenticate(token); };
   hooks.healthy = [this] { return store->health(); };
-  hooks.ready = [this]() -> Status {
-    if (!recovered.load(std::memory_order_acquire))
-      return fail(FailureKind::unavailable, "recovering",
-                  "open transactions of the last run are being finished");
-    return store->health();
-  };
+  // Recovery goes on beside new requests; keys of what it works on answer in_progress.
+  hooks.ready = [this] { return store->health(); };
   hooks.metrics = [this] { return metrics.prometheus_text(); };
   hooks.home =
       "<!doctype html><title>Sluice</title><h1>Sluice</h1><p>Commands: "
@@ -142,6 +143,10 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   self.tokens = std::make_unique<Tokens>(*self.store, self.clock, self.random);
   SLUICE_TRY(self.tokens->load());
   SLUICE_TRY(self.tokens->add_commands(*self.registry));
+  self.registry->set_gatekeeper(&self.gate);
+  self.backroom = std::make_unique<Backroom>(self.executor);
+  SLUICE_TRY(add_basic_commands(*self.registry));
+  SLUICE_TRY(add_operator_commands(*self.registry, *self.backroom, self.flows));
   self.door = std::make_unique<transport::HttpDoor>(*self.registry, self.clock, self.config.http,
                                                     self.hooks(), self.logger, &self.metrics);
   self.context.reset(new AppContext{*self.registry,
@@ -179,6 +184,7 @@ Status Server::start() {
   LifecycleOptions options;
   options.grace = self.config.grace;
   self.lifecycle = std::make_unique<Lifecycle>(options, self.logger);
+  self.lifecycle->add(self.gate.component());
   self.lifecycle->add(*self.door);
   self.background.start();
   self.reader.start();
@@ -211,6 +217,7 @@ Status Server::stop() {
   if (self.started) status = block_on(self.background, self.lifecycle->shutdown());
   self.reader.stop();
   self.reader.join();
+  self.backroom.reset();
   if (self.store) self.store->close();
   self.background.stop();
   self.background.join();

@@ -1,0 +1,15 @@
+// The commands every server has, whatever applications it runs.
+#pragma once
+#include "server/backroom.hpp"
+#include "sluice/flow/recovery.hpp"
+#include "sluice/rpc/registry.hpp"
+
+namespace sluice::server {
+
+/// sluice.echo, kv.put, kv.get, kv.add.
+Status add_basic_commands(rpc::Registry& registry);
+/// sluice.tx.settle, sluice.tx.graph, sluice.idempotency.show.
+Status add_operator_commands(rpc::Registry& registry, Backroom& backroom,
+                             const flow::Flows& flows);
+
+}  // namespace sluice::server
