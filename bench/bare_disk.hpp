@@ -1,11 +1,12 @@
 // The limits beside the durable bench: fdatasync alone, and a plain SQLite loop.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 namespace sluice::bench {
 
-/// Seconds of one 4 KiB append + fdatasync, per sample.
+/// Seconds of one 4 KiB append + fdatasync, on average over `times`.
 double bare_fdatasync(const std::string& path, int times);
 
 struct BareResult {
@@ -13,9 +14,18 @@ struct BareResult {
   double cpu_us = 0;  ///< CPU microseconds per transaction
 };
 
-/// Writes the rows of one durable transaction (journal, key with reply, state, event, audit) with
-/// prepared statements, `group` transactions per COMMIT, WAL, synchronous=FULL, `groups` times.
-/// `schema` is the product's own, so that the rows and tables are the same.
-BareResult bare_sqlite(const std::string& path, int group, int groups, std::size_t reply_bytes);
+/// Sizes of the rows of one durable transaction, taken from the product's own.
+struct BareRows {
+  std::size_t journal_bytes = 0;
+  std::size_t scope_bytes = 0;
+  std::size_t reply_bytes = 0;
+  std::size_t event_bytes = 0;
+  std::string (*account)(std::uint64_t n) = nullptr;
+};
+
+/// Writes the same rows (journal, key with reply, event, one account) with prepared statements into
+/// the database at `path` (made and filled with accounts by the product, closed), `group`
+/// transactions per COMMIT, WAL, synchronous=FULL.
+BareResult bare_sqlite(const std::string& path, const BareRows& rows, int group, int groups);
 
 }  // namespace sluice::bench

@@ -1,0 +1,318 @@
+// sluice demo: a real server process, real requests over sockets, duplicates and hostile ones mixed
+// in, SIGKILL in the middle; then the books are checked and a report printed.
+#include <fmt/core.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+
+#include "bench/http_load.hpp"
+#include "bench/report.hpp"
+#include "cli/commands.hpp"
+#include "cli/demo_server.hpp"
+
+namespace sluice::cli {
+namespace {
+
+constexpr int kConnections = 32;
+constexpr int kAccounts = 200;
+
+struct DemoOptions {
+  std::uint64_t requests = 12'000;
+  bool stay = false;
+  bool json = false;
+  int port = 8080;
+  std::uint64_t seed = 1;
+};
+
+/// What a good request is for, and what came of it.
+struct Intent {
+  int account = 0;
+  std::string acknowledged;  ///< body of the first 2xx answer
+  int sends = 0;
+  int answers = 0;
+};
+
+enum class Hostile { none, malformed, wrong_token, unknown_command, bad_key, no_key, other_payload };
+struct HostileKind {
+  Hostile kind;
+  const char* what;
+  int expected;
+};
+constexpr HostileKind kHostile[] = {
+    {Hostile::malformed, "malformed JSON", 400},     {Hostile::wrong_token, "wrong token", 401},
+    {Hostile::unknown_command, "unknown command", 404}, {Hostile::bad_key, "key of 300 bytes", 400},
+    {Hostile::no_key, "no key", 400},
+};
+
+class Demo {
+ public:
+  Demo(DemoOptions options, std::string folder) : options_(options), server_(std::move(folder)), random_state_(options.seed) {}
+
+  int run() {
+    if (!start("first start")) return 1;
+    fmt::print("Server on http://127.0.0.1:{}, embedded SQLite. Sending {} requests over {} connections, seed {}.\n",
+               server_.port(), options_.requests, kConnections, options_.seed);
+    drive(options_.requests * 2 / 5);
+    fmt::print("… now killing it with SIGKILL in the middle of traffic …\n");
+    kill_during(options_.requests / 5);
+    if (!start("restart")) return 1;
+    resend_unanswered();
+    drive(options_.requests * 2 / 5);
+    resend_unanswered();
+    check_replays();
+    check_books();
+    report();
+    if (options_.stay && problems_.empty()) {
+      fmt::print("\nThe server stays up: http://127.0.0.1:{}/  (token: {})\nCtrl-C ends it.\n", server_.port(), server_.token());
+      std::fflush(stdout);
+      server_.wait();
+    } else if (!server_.stop_gracefully()) {
+      problem("the server did not end with status 0 on SIGTERM");
+      fmt::print("WRONG: {}\n", problems_.back());
+    }
+    return problems_.empty() ? 0 : 1;
+  }
+
+ private:
+  std::uint64_t draw(std::uint64_t bound) {  // SplitMix64: the same drive for the same seed
+    std::uint64_t z = random_state_ += 0x9E3779B97F4A7C15ull;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+    return (z ^ (z >> 31)) % bound;
+  }
+
+  bool start(const char* what) {
+    const double seconds = server_.start(port_);
+    if (seconds < 0) {
+      fmt::print(stderr, "error: {}\n", server_.error());
+      return false;
+    }
+    port_ = server_.port();
+    fmt::print("{}: doors open after {:.0f} ms\n", what, seconds * 1000);
+    std::fflush(stdout);
+    return true;
+  }
+
+  std::string request(const std::string& command, const std::string& key, const std::string& body, const std::string& token) {
+    std::string text = "POST /v1/commands/" + command + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    if (!token.empty()) text += "Authorization: Bearer " + token + "\r\n";
+    if (!key.empty()) text += "Idempotency-Key: " + key + "\r\n";
+    return text + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  }
+  std::string key_of(std::size_t intent) const { return fmt::format("demo-{}-{:08}", options_.seed, intent); }
+  std::string add_request(std::size_t intent) {
+    const std::string body = fmt::format(R"({{"collection":"demo","key":"account-{:03}","delta":1}})", intents_[intent].account);
+    return request("kv.add", key_of(intent), body, server_.token());
+  }
+
+  // Ids: good requests are their intent's number; hostile ones have the top bit and their kind.
+  static constexpr std::uint64_t kHostileBit = std::uint64_t{1} << 63;
+
+  bench::Outgoing next_request() {
+    const std::uint64_t dice = draw(100);
+    ++sent_;
+    if (dice < 4) {
+      const std::size_t which = draw(std::size(kHostile));
+      ++hostile_sent_;
+      return {kHostileBit | which, hostile_request(kHostile[which].kind)};
+    }
+    std::size_t intent;
+    if (dice < 24 && !intents_.empty()) {
+      ++duplicates_;
+      // Half of the duplicates are of what is in flight or was just answered.
+      const std::size_t window = draw(2) == 0 ? std::min<std::size_t>(intents_.size(), 40) : intents_.size();
+      intent = intents_.size() - 1 - draw(window);
+    } else {
+      intent = intents_.size();
+      intents_.push_back({static_cast<int>(draw(kAccounts)), {}, 0, 0});
+    }
+    ++intents_[intent].sends;
+    return {intent, add_request(intent)};
+  }
+
+  std::string hostile_request(Hostile kind) {
+    const std::string body = R"({"collection":"demo","key":"stolen","delta":1})";
+    switch (kind) {
+      case Hostile::malformed: return request("kv.add", fmt::format("bad-{}", sent_), R"({"collection":)", server_.token());
+      case Hostile::wrong_token: return request("kv.add", fmt::format("bad-{}", sent_), body, "not-a-token");
+      case Hostile::unknown_command: return request("kv.steal", fmt::format("bad-{}", sent_), body, server_.token());
+      case Hostile::bad_key: return request("kv.add", std::string(300, 'k'), body, server_.token());
+      default: return request("kv.add", "", body, server_.token());
+    }
+  }
+
+  void on_answer(const bench::Incoming& in) {
+    if (in.whole.empty()) {
+      ++cut_off_;
+      return;
+    }
+    latencies_.push_back(in.latency_us);
+    if ((in.id & kHostileBit) != 0) {
+      const auto& hostile = kHostile[in.id & ~kHostileBit];
+      if (in.status() != hostile.expected)
+        problem(fmt::format("{}: expected {}, got {}", hostile.what, hostile.expected, in.whole.substr(0, 200)));
+      ++hostile_answers_[hostile.what];
+      return;
+    }
+    Intent& intent = intents_[in.id];
+    if (in.status() != 200) {
+      if (in.status() == 409 || in.status() == 503) {
+        ++retry_later_;
+        return;
+      }
+      problem(fmt::format("a good request got {}", in.whole.substr(0, 300)));
+      return;
+    }
+    ++intent.answers;
+    if (in.has_header("Idempotency-Replayed: true") || in.has_header("idempotency-replayed: true")) ++replayed_;
+    const std::string body(in.body());
+    if (intent.acknowledged.empty())
+      intent.acknowledged = body;
+    else if (intent.acknowledged != body)
+      problem(fmt::format("key {} was answered '{}' and then '{}'", key_of(in.id), intent.acknowledged, body));
+  }
+
+  void drive(std::uint64_t count) {
+    std::uint64_t left = count;
+    seconds_ += bench::http_drive(
+        port_, kConnections,
+        [&]() -> std::optional<bench::Outgoing> {
+          if (left == 0) return std::nullopt;
+          --left;
+          return next_request();
+        },
+        [this](bench::Incoming in) { on_answer(in); });
+  }
+
+  void kill_during(std::uint64_t count) {
+    std::uint64_t answered = 0;
+    const std::uint64_t kill_at = count / 2 + draw(count / 4);
+    seconds_ += bench::http_drive(
+        port_, kConnections, [&]() -> std::optional<bench::Outgoing> { return next_request(); },
+        [&](bench::Incoming in) {
+          on_answer(in);
+          if (++answered == kill_at) server_.kill_hard();
+        });
+  }
+
+  // A client that got no answer asks again with the same key, until it has one.
+  void resend_unanswered() {
+    for (int round = 0; round < 5; ++round) {
+      std::vector<std::size_t> open;
+      for (std::size_t i = 0; i < intents_.size(); ++i)
+        if (intents_[i].acknowledged.empty()) open.push_back(i);
+      if (open.empty()) return;
+      resent_ += open.size();
+      std::size_t at = 0;
+      bench::http_drive(
+          port_, kConnections,
+          [&]() -> std::optional<bench::Outgoing> {
+            if (at == open.size()) return std::nullopt;
+            const std::size_t intent = open[at++];
+            ++intents_[intent].sends;
+            return bench::Outgoing{intent, add_request(intent)};
+          },
+          [this](bench::Incoming in) { on_answer(in); });
+    }
+    for (std::size_t i = 0; i < intents_.size(); ++i)
+      if (intents_[i].acknowledged.empty()) problem("no answer for key " + key_of(i) + " after five rounds");
+  }
+
+  // Every acknowledged reply once more: on_answer compares byte for byte.
+  void check_replays() {
+    const std::uint64_t before = replayed_;
+    std::size_t at = 0;
+    bench::http_drive(
+        port_, kConnections,
+        [&]() -> std::optional<bench::Outgoing> {
+          if (at == intents_.size()) return std::nullopt;
+          const std::size_t intent = at++;
+          return bench::Outgoing{intent, add_request(intent)};
+        },
+        [this](bench::Incoming in) { on_answer(in); });
+    reproduced_ = replayed_ - before;
+    if (reproduced_ != intents_.size())
+      problem(fmt::format("{} of {} acknowledged replies were marked as replayed", reproduced_, intents_.size()));
+  }
+
+  void check_books() {
+    std::vector<std::int64_t> expected(kAccounts);
+    for (const auto& intent : intents_) ++expected[static_cast<std::size_t>(intent.account)];
+    int at = 0;
+    bench::http_drive(
+        port_, 4,
+        [&]() -> std::optional<bench::Outgoing> {
+          if (at == kAccounts) return std::nullopt;
+          const int account = at++;
+          return bench::Outgoing{static_cast<std::uint64_t>(account),
+                                 request("kv.get", "", fmt::format(R"({{"collection":"demo","key":"account-{:03}"}})", account), server_.token())};
+        },
+        [&](bench::Incoming in) {
+          const auto found = in.whole.find("\"number\":");
+          const std::int64_t number = found == std::string::npos ? 0 : std::atoll(in.whole.c_str() + found + 9);
+          total_ += number;
+          if (number != expected[in.id])
+            problem(fmt::format("account {} holds {}, but {} additions were acknowledged", in.id, number, expected[in.id]));
+        });
+  }
+
+  void problem(std::string text) {
+    if (problems_.size() < 20) problems_.push_back(std::move(text));
+  }
+
+  void report() {
+    const double p50 = bench::percentile(latencies_, 0.5) / 1000, p99 = bench::percentile(latencies_, 0.99) / 1000;
+    const double rate = static_cast<double>(latencies_.size()) / seconds_;
+    if (options_.json) {
+      fmt::print(R"({{"sent":{},"intents":{},"duplicates":{},"hostile":{},"cut_off":{},"resent":{},"replayed":{},"reproduced":{},"total":{},"rate":{:.0f},"p50_ms":{:.3f},"p99_ms":{:.3f},"problems":{}}})" "\n",
+                 sent_, intents_.size(), duplicates_, hostile_sent_, cut_off_, resent_, replayed_, reproduced_, total_, rate, p50, p99, problems_.size());
+      return;
+    }
+    fmt::print("\n  sent                {:>8}   of which duplicates {}, hostile {}\n", sent_, duplicates_, hostile_sent_);
+    fmt::print("  took effect         {:>8}   each once: the accounts hold {} in all\n", intents_.size(), total_);
+    fmt::print("  cut off by the kill {:>8}   asked again with their keys: {}\n", cut_off_, resent_);
+    fmt::print("  replayed            {:>8}   at the end every reply once more, byte for byte: {}\n", replayed_, reproduced_);
+    fmt::print("  told to try later   {:>8}\n", retry_later_);
+    for (const auto& hostile : kHostile)
+      fmt::print("  refused             {:>8}   {} → {}\n", hostile_answers_[hostile.what], hostile.what, hostile.expected);
+    fmt::print("  rate                {:>8.0f}   requests/s; p50 {:.2f} ms, p99 {:.2f} ms; server CPU since the restart {:.2f} s\n",
+               rate, p50, p99, server_.cpu_seconds());
+    for (const auto& text : problems_) fmt::print("WRONG: {}\n", text);
+    fmt::print("{}\n", problems_.empty() ? "Everything is as it must be." : "Something is wrong.");
+    std::fflush(stdout);
+  }
+
+  DemoOptions options_;
+  DemoServer server_;
+  std::uint64_t random_state_;
+  std::uint16_t port_ = 0;
+  std::vector<Intent> intents_;
+  std::map<std::string, std::uint64_t> hostile_answers_;
+  std::vector<double> latencies_;
+  std::vector<std::string> problems_;
+  std::uint64_t sent_ = 0, duplicates_ = 0, hostile_sent_ = 0, cut_off_ = 0, resent_ = 0, replayed_ = 0, reproduced_ = 0,
+                retry_later_ = 0;
+  std::int64_t total_ = 0;
+  double seconds_ = 0;
+};
+
+}  // namespace
+
+void add_demo(CLI::App& app) {
+  auto* demo = app.add_subcommand("demo", "Starts a server, drives it through a crash, checks the books");
+  auto options = std::make_shared<DemoOptions>();
+  demo->add_option("--requests", options->requests, "How many to send")->check(CLI::Range(1000, 10'000'000));
+  demo->add_option("--seed", options->seed, "Of the drive; the same seed sends the same requests");
+  demo->add_flag("--stay", options->stay, "Leave the server running at the end");
+  demo->add_flag("--json", options->json, "The report as one JSON line");
+  demo->footer("Examples:\n  sluice demo\n  sluice demo --requests 100000 --seed 7 --json");
+  demo->callback([options] {
+    bench::Options folder_options;
+    const bench::WorkFolder folder(folder_options);
+    const int status = Demo(*options, folder.path("")).run();
+    if (status != 0) throw CLI::RuntimeError(status);
+  });
+}
+
+}  // namespace sluice::cli
