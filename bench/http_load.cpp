@@ -33,7 +33,9 @@ int connect_to(std::uint16_t port) {
 struct Connection {
   int fd = -1;
   std::string in;
+  std::uint64_t id = 0;
   double sent_at = 0;
+  bool waiting = false;
 };
 
 // Bytes of the first whole response in `in`, or 0.
@@ -50,55 +52,115 @@ std::size_t whole_response(const std::string& in) {
 
 }  // namespace
 
-LoadResult http_load(std::uint16_t port, int connections, double seconds,
-                     const std::function<std::string(std::uint64_t)>& request) {
-  LoadResult result;
+std::string_view Incoming::body() const {
+  const auto head = whole.find("\r\n\r\n");
+  return head == std::string::npos ? std::string_view() : std::string_view(whole).substr(head + 4);
+}
+
+bool Incoming::has_header(std::string_view line_start) const {
+  const auto at = whole.find("\r\n" + std::string(line_start));
+  return at != std::string::npos && at < whole.find("\r\n\r\n");
+}
+
+double http_drive(std::uint16_t port, int connections, const std::function<std::optional<Outgoing>()>& next,
+                  const std::function<void(Incoming)>& answered) {
   std::vector<Connection> all(static_cast<std::size_t>(connections));
   const int poll = epoll_create1(0);
-  std::uint64_t next = 0;
   int in_flight = 0;
   const Stopwatch watch;
-  const auto send_one = [&](Connection& c) {
-    const std::string bytes = request(next++);
-    c.sent_at = watch.wall();
-    if (::send(c.fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(bytes.size()))
-      throw std::runtime_error("short send to the server");
-    ++in_flight;
+  const auto broken = [&](Connection& c) {
+    if (c.fd >= 0) close(c.fd);
+    c.fd = -1;
+    c.in.clear();
+    if (!c.waiting) return;
+    c.waiting = false;
+    --in_flight;
+    answered({c.id, {}, (watch.wall() - c.sent_at) * 1e6});
   };
-  for (std::size_t i = 0; i < all.size(); ++i) {
+  const auto send_one = [&](Connection& c) {
+    auto outgoing = next();
+    if (!outgoing) return;
+    c.id = outgoing->id;
+    c.sent_at = watch.wall();
+    c.waiting = true;
+    ++in_flight;
+    const auto& bytes = outgoing->bytes;
+    if (::send(c.fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(bytes.size()))
+      broken(c);
+  };
+  const auto open = [&](std::size_t i) {
     all[i].fd = connect_to(port);
     epoll_event event{};
     event.events = EPOLLIN;
     event.data.u64 = i;
     epoll_ctl(poll, EPOLL_CTL_ADD, all[i].fd, &event);
+  };
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    open(i);
     send_one(all[i]);
   }
   std::vector<epoll_event> events(256);
   char buffer[65536];
   while (in_flight > 0) {
     const int n = epoll_wait(poll, events.data(), static_cast<int>(events.size()), 10'000);
-    if (n <= 0) throw std::runtime_error("the server did not answer for ten seconds");
+    if (n <= 0) {
+      for (auto& c : all) broken(c);
+      break;
+    }
     for (int e = 0; e < n; ++e) {
-      Connection& c = all[events[static_cast<std::size_t>(e)].data.u64];
+      const auto index = events[static_cast<std::size_t>(e)].data.u64;
+      Connection& c = all[index];
+      if (c.fd < 0) continue;
       const ssize_t got = read(c.fd, buffer, sizeof buffer);
-      if (got <= 0) throw std::runtime_error("the server closed a connection");
-      c.in.append(buffer, static_cast<std::size_t>(got));
+      if (got > 0) c.in.append(buffer, static_cast<std::size_t>(got));
       const std::size_t size = whole_response(c.in);
-      if (size == 0) continue;
-      const double now = watch.wall();
-      --in_flight;
-      ++result.answered;
-      result.latency_us.push_back((now - c.sent_at) * 1e6);
-      if (c.in.compare(9, 1, "2") != 0) {
-        if (result.failed++ == 0) result.first_failure = c.in.substr(0, 400);
+      if (size == 0) {
+        if (got <= 0) broken(c);
+        continue;
       }
+      Incoming incoming{c.id, c.in.substr(0, size), (watch.wall() - c.sent_at) * 1e6};
       c.in.erase(0, size);
-      if (now < seconds) send_one(c);
+      c.waiting = false;
+      --in_flight;
+      // After a refusal the server may close; a new connection is opened for what follows.
+      const bool closing = incoming.has_header("Connection: close") || incoming.has_header("connection: close");
+      answered(std::move(incoming));
+      if (closing) {
+        close(c.fd);
+        c.fd = -1;
+        try {
+          open(index);
+        } catch (const std::exception&) {
+          continue;
+        }
+      }
+      send_one(c);
     }
   }
-  result.seconds = watch.wall();
-  for (const auto& c : all) close(c.fd);
+  for (auto& c : all)
+    if (c.fd >= 0) close(c.fd);
   close(poll);
+  return watch.wall();
+}
+
+LoadResult http_load(std::uint16_t port, int connections, double seconds,
+                     const std::function<std::string(std::uint64_t)>& request) {
+  LoadResult result;
+  std::uint64_t n = 0;
+  const Stopwatch watch;
+  result.seconds = http_drive(
+      port, connections,
+      [&]() -> std::optional<Outgoing> {
+        if (watch.wall() >= seconds) return std::nullopt;
+        std::string bytes = request(n);
+        return Outgoing{n++, std::move(bytes)};
+      },
+      [&](Incoming incoming) {
+        ++result.answered;
+        result.latency_us.push_back(incoming.latency_us);
+        if (incoming.status() / 100 == 2) return;
+        if (result.failed++ == 0) result.first_failure = incoming.whole.substr(0, 400);
+      });
   return result;
 }
 
