@@ -61,7 +61,7 @@ struct Rig {
 };
 
 // One caller: claims a key, runs the flow, and starts again until time is up.
-struct Caller {
+struct Caller : idempotency::PendingClaim {
   Rig* rig = nullptr;
   const Stopwatch* watch = nullptr;
   double until = 0;
@@ -70,7 +70,6 @@ struct Caller {
   std::uint64_t* failed = nullptr;
   int* left = nullptr;
   Parker* all_done = nullptr;
-  idempotency::PendingClaim claim;
 
   void next() {
     if (watch->wall() >= until) {
@@ -78,22 +77,19 @@ struct Caller {
       return;
     }
     began = watch->wall();
-    claim.scope = idempotency::make_scope(rig->ns, "caller-1", "bench.move", 1,
+    scope = idempotency::make_scope(rig->ns, "caller-1", "bench.move", 1,
                                           fmt::format("key-{:016}", ++rig->next_key));
-    claim.exchange = rig->ids.exchange();
-    claim.lane = &rig->lane.lane();
-    claim.run = [](Job* job) noexcept {
-      auto* pending = static_cast<idempotency::PendingClaim*>(job);
-      reinterpret_cast<Caller*>(reinterpret_cast<char*>(pending) - offsetof(Caller, claim))->run();
-    };
-    if (rig->keys->claim(claim)) run();
+    exchange = rig->ids.exchange();
+    lane = &rig->lane.lane();
+    run = [](Job* job) noexcept { static_cast<Caller*>(static_cast<idempotency::PendingClaim*>(job))->go(); };
+    if (rig->keys->claim(*this)) go();
   }
-  void run() {
-    auto exchange = std::make_shared<flow::Exchange>(claim.exchange, rig->ns, Bytes());
+  void go() {
+    auto moving = std::make_shared<flow::Exchange>(exchange, rig->ns, Bytes());
     flow::RunOptions options;
     options.lane = &rig->lane.lane();
-    options.claim = std::move(std::get<idempotency::Run>(*claim.answer).claim);
-    rig->flow->run(std::move(exchange), std::move(options),
+    options.claim = std::move(std::get<idempotency::Run>(*answer).claim);
+    rig->flow->run(std::move(moving), std::move(options),
                    [](void* owner, flow::Outcome outcome) noexcept {
                      auto* self = static_cast<Caller*>(owner);
                      if (outcome.kind != flow::OutcomeKind::committed) ++*self->failed;

@@ -1,5 +1,4 @@
 option(SLUICE_TESTS "Build tests and the simulator" ON)
-option(SLUICE_BENCH "Build the benchmarks" ON)
 set(SLUICE_SANITIZE "" CACHE STRING "Sanitizers: address,undefined or thread")
 
 set(CMAKE_CXX_STANDARD 23)

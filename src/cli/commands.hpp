@@ -12,6 +12,8 @@ namespace sluice::cli {
 void add_serve(CLI::App& app);
 void add_config(CLI::App& app);
 void add_token(CLI::App& app);
+void add_demo(CLI::App& app);
+void add_bench(CLI::App& app);
 
 /// The applications this binary is linked with.
 std::vector<std::unique_ptr<server::App>> linked_apps();

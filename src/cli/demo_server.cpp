@@ -6,7 +6,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -17,30 +19,23 @@ namespace sluice::cli {
 DemoServer::~DemoServer() { kill_hard(); }
 
 double DemoServer::start(int port) {
-  const std::string port_file = folder_ + "/port";
-  std::filesystem::remove(port_file);
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
-  const std::string data = folder_ + "/sluice.db", token_file = folder_ + "/token",
-                    port_text = std::to_string(port);
+  const std::string data = folder_ + "/sluice.db", port_text = std::to_string(port);
+  std::filesystem::remove(log_path());
   const bench::Stopwatch watch;
   pid_ = fork();
   if (pid_ == 0) {
-    const int log = open(log_path().c_str(), O_CREAT | O_WRONLY | O_APPEND, 0600);
+    const int log = open(log_path().c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0600);
     dup2(log, STDOUT_FILENO);
     dup2(log, STDERR_FILENO);
-    execl(self.c_str(), "sluice", "serve", "--data", data.c_str(), "--port", port_text.c_str(), "--port-file",
-          port_file.c_str(), "--admin-token-file", token_file.c_str(), static_cast<char*>(nullptr));
+    setenv("SLUICE_STORE_PATH", data.c_str(), 1);
+    setenv("SLUICE_HTTP_PORT", port_text.c_str(), 1);
+    setenv("SLUICE_LOG_LEVEL", "warn", 1);
+    execl(self.c_str(), "sluice", "serve", static_cast<char*>(nullptr));
     _exit(127);
   }
-  // The file is renamed into place when the doors are open.
   while (watch.wall() < 30) {
-    if (std::ifstream in(port_file); in) {
-      int found = 0;
-      if (in >> found) {
-        port_ = static_cast<std::uint16_t>(found);
-        return watch.wall();
-      }
-    }
+    if (doors_are_open()) return watch.wall();
     int status = 0;
     if (waitpid(pid_, &status, WNOHANG) == pid_) {
       pid_ = -1;
@@ -51,6 +46,21 @@ double DemoServer::start(int port) {
   std::ifstream log(log_path());
   error_ = "the server did not start; its log says:\n" + std::string(std::istreambuf_iterator<char>(log), {});
   return -1;
+}
+
+// `sluice serve` prints the token on the first start, and its address once it listens.
+bool DemoServer::doors_are_open() {
+  std::ifstream log(log_path());
+  bool token_next = false;
+  for (std::string line; std::getline(log, line);) {
+    if (token_next && token_.empty()) token_ = line.substr(std::min(line.find_first_not_of(' '), line.size()));
+    token_next = line.find("administrator's token") != std::string::npos;
+    const auto at = line.rfind(':');
+    if (!line.starts_with("Listening on http://") || at == std::string::npos || log.eof()) continue;
+    port_ = static_cast<std::uint16_t>(std::atoi(line.c_str() + at + 1));
+    return port_ != 0;
+  }
+  return false;
 }
 
 void DemoServer::kill_hard() {
@@ -81,13 +91,6 @@ double DemoServer::cpu_seconds() const {
   const int got = std::fscanf(file, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system);
   std::fclose(file);
   return got == 2 ? static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK)) : 0;
-}
-
-std::string DemoServer::token() const {
-  std::ifstream in(folder_ + "/token");
-  std::string token;
-  in >> token;
-  return token;
 }
 
 }  // namespace sluice::cli

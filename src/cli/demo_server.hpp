@@ -9,7 +9,7 @@ namespace sluice::cli {
 
 class DemoServer {
  public:
-  /// Nothing is started yet. `folder` holds database, port, token and log.
+  /// Nothing is started yet. `folder` holds database and log.
   explicit DemoServer(std::string folder) : folder_(std::move(folder)) {}
   ~DemoServer();
   DemoServer(const DemoServer&) = delete;
@@ -24,13 +24,16 @@ class DemoServer {
   double cpu_seconds() const;
 
   std::uint16_t port() const { return port_; }
-  std::string token() const;
+  /// The administrator's, told at the first start.
+  const std::string& token() const { return token_; }
   std::string log_path() const { return folder_ + "/server.log"; }
   const std::string& error() const { return error_; }
 
  private:
+  bool doors_are_open();
   std::string folder_;
   std::string error_;
+  std::string token_;
   pid_t pid_ = -1;
   std::uint16_t port_ = 0;
 };

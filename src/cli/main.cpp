@@ -10,25 +10,14 @@
 
 namespace sluice::cli {
 
-// To plug a subcommand in: a function here. Those of other folders are linked when they are there.
-#ifdef SLUICE_WITH_BENCH
-void add_bench(CLI::App& app);
-#endif
-#ifdef SLUICE_WITH_DEMO
-void add_demo(CLI::App& app);
-#endif
-
 namespace {
+// To plug a subcommand in: a function in commands.hpp and a line here.
 constexpr void (*kCommands[])(CLI::App&) = {
     add_serve,
     add_config,
     add_token,
-#ifdef SLUICE_WITH_DEMO
     add_demo,
-#endif
-#ifdef SLUICE_WITH_BENCH
     add_bench,
-#endif
 };
 
 void list(const CLI::App& app, const std::string& prefix) {

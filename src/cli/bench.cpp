@@ -1,0 +1,27 @@
+// sluice bench: the benches of this build, each beside its limit in the same run.
+#include <fmt/core.h>
+
+#include "bench/benches.hpp"
+#include "cli/commands.hpp"
+
+namespace sluice::cli {
+
+void add_bench(CLI::App& app) {
+  auto* command = app.add_subcommand("bench", "Measures this machine, each bench beside its limit");
+  command->require_subcommand(1);
+  for (const auto& bench : sluice::bench::benches()) {
+    auto options = std::make_shared<sluice::bench::Options>();
+    auto* one = command->add_subcommand(std::string(bench.name), std::string(bench.what));
+    one->add_flag("--json", options->json, "JSON lines: bench, case, threads, metric, unit, median, p99, min, max, rounds");
+    one->add_option("--rounds", options->rounds, "Repetitions; medians are over these")->check(CLI::Range(1, 1000));
+    one->add_option("--seconds", options->seconds, "Length of a round")->check(CLI::Range(0.01, 3600.0));
+    one->add_option("--directory", options->directory, "Where databases go (default /var/tmp)");
+    one->footer(fmt::format("Example: sluice bench {} --rounds 5 --json", bench.name));
+    one->callback([options, bench] {
+      sluice::bench::Report report(std::string(bench.name), options->json);
+      bench.run(*options, report);
+    });
+  }
+}
+
+}  // namespace sluice::cli
