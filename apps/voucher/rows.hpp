@@ -1,0 +1,70 @@
+// Where the voucher app keeps what in the store: one function per collection. README.md has the
+// table. Ordinals are written with ten digits so that rows list in their order.
+#pragma once
+#include <string>
+#include <string_view>
+
+#include "apps/voucher/model.hpp"
+#include "sluice/store/rows.hpp"
+
+namespace sluice::voucher {
+
+inline constexpr std::string_view kVouchers = "voucher", kStock = "stock", kBudget = "budget",
+                                  kUserQuota = "user_quota", kDayQuota = "day_quota",
+                                  kUsers = "user", kCodes = "code", kCodeTexts = "code_text",
+                                  kPool = "pool", kSegments = "segment", kAssigned = "assigned";
+
+inline store::KvKey row_key(std::string_view ns, std::string_view collection, std::string key) {
+  return {std::string(ns), std::string(collection), std::move(key)};
+}
+/// "voucher/0000000042".
+std::string ordinal_key(std::string_view voucher, std::int64_t ordinal);
+/// The ordinal of such a key, or -1.
+std::int64_t ordinal_of(std::string_view key) noexcept;
+
+/// value: the Voucher as imported.
+inline store::KvKey voucher_key(std::string_view ns, std::string_view id) {
+  return row_key(ns, kVouchers, std::string(id));
+}
+/// number: how many are left.
+inline store::KvKey stock_key(std::string_view ns, std::string_view id) {
+  return row_key(ns, kStock, std::string(id));
+}
+/// number: minor units left.
+inline store::KvKey budget_key(std::string_view ns, std::string_view id) {
+  return row_key(ns, kBudget, std::string(id));
+}
+/// number: how many this user has.
+inline store::KvKey user_quota_key(std::string_view ns, std::string_view id,
+                                   std::string_view user) {
+  return row_key(ns, kUserQuota, std::string(id) + "/" + std::string(user));
+}
+/// number: how many were issued on this UTC day.
+inline store::KvKey day_quota_key(std::string_view ns, std::string_view id, std::int64_t day) {
+  return row_key(ns, kDayQuota, std::string(id) + "/" + std::to_string(day));
+}
+inline store::KvKey user_key(std::string_view ns, std::string_view user) {
+  return row_key(ns, kUsers, std::string(user));
+}
+/// value: the code's text.
+inline store::KvKey code_key(std::string_view ns, std::string_view id, std::int64_t ordinal) {
+  return row_key(ns, kCodes, ordinal_key(id, ordinal));
+}
+/// value: the voucher; number: the ordinal. Makes texts unique.
+inline store::KvKey code_text_key(std::string_view ns, std::string_view text) {
+  return row_key(ns, kCodeTexts, std::string(text));
+}
+/// number: how many codes the voucher has; ordinals run from 0 to number - 1.
+inline store::KvKey pool_key(std::string_view ns, std::string_view id) {
+  return row_key(ns, kPool, std::string(id));
+}
+/// number: ordinals below it have been leased to somebody; value: below which all are assigned.
+inline store::KvKey segment_key(std::string_view ns, std::string_view id) {
+  return row_key(ns, kSegments, std::string(id));
+}
+/// value: the Assignment. Absent: the code is free.
+inline store::KvKey assigned_key(std::string_view ns, std::string_view id, std::int64_t ordinal) {
+  return row_key(ns, kAssigned, ordinal_key(id, ordinal));
+}
+
+}  // namespace sluice::voucher
