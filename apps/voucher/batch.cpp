@@ -1,0 +1,194 @@
+#include "apps/voucher/batch.hpp"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+namespace sluice::voucher {
+namespace {
+
+using Json = nlohmann::json;
+
+std::unexpected<Failure> bad(std::string code, std::string detail) {
+  return fail(FailureKind::invalid_argument, code, std::move(detail));
+}
+
+Result<std::string> text_field(const Json& object, const char* name, const std::string& where) {
+  const auto found = object.find(name);
+  if (found == object.end() || !found->is_string())
+    return bad("bad_batch", where + "." + name + ": expected a text" + (found == object.end() ? ", it is missing" : std::string(", got ") + found->type_name()));
+  auto text = found->get<std::string>();
+  if (!valid_id(text)) return bad("bad_batch", where + "." + name + ": expected 1 to 64 of A-Z a-z 0-9 - _ .");
+  return text;
+}
+
+struct Parsed {
+  std::string request_id;
+  std::vector<Item> items;
+};
+
+Result<Parsed> parse(const Bytes& payload) {
+  const Json json = Json::parse(payload, nullptr, false);
+  if (!json.is_object()) return bad("bad_batch", "expected an object with request_id, region and items");
+  Parsed parsed;
+  SLUICE_ASSIGN(parsed.request_id, text_field(json, "request_id", "request"));
+  SLUICE_ASSIGN(const std::string region, text_field(json, "region", "request"));
+  if (!valid_region(region)) return bad("bad_batch", "request.region: expected two capital letters or ALL, got '" + region + "'");
+  const auto items = json.find("items");
+  if (items == json.end() || !items->is_array()) return bad("bad_batch", "request.items: expected a list");
+  if (items->empty()) return bad("empty_batch", "request.items: expected 1 to 500 items, got none");
+  if (items->size() > kMaxItems)
+    return bad("batch_too_large", fmt::format("request.items: expected at most {} items, got {}", kMaxItems, items->size()));
+  for (std::size_t i = 0; i < items->size(); ++i) {
+    const std::string where = fmt::format("items[{}]", i);
+    if (!(*items)[i].is_object()) return bad("bad_batch", where + ": expected an object with user and voucher");
+    Item item;
+    item.region = region;
+    SLUICE_ASSIGN(item.user, text_field((*items)[i], "user", where));
+    SLUICE_ASSIGN(item.voucher, text_field((*items)[i], "voucher", where));
+    parsed.items.push_back(std::move(item));
+  }
+  return parsed;
+}
+
+// One batch on its way; owns itself until its last item has answered.
+class Batch {
+ public:
+  Batch(rpc::Invocation& invocation, Distribution& distribution, Parsed parsed)
+      : invocation_(invocation), distribution_(distribution), parsed_(std::move(parsed)), children_(parsed_.items.size()) {}
+
+  void run() {
+    left_ = children_.size() + 1;
+    std::set<std::pair<std::string, std::string>> seen;
+    for (std::size_t i = 0; i < children_.size(); ++i) {
+      Child& child = children_[i];
+      child.batch = this;
+      child.ordinal = i;
+      const Item& item = parsed_.items[i];
+      if (!seen.emplace(item.user, item.voucher).second) {
+        child.result = R"("status":"refused","reason":"duplicate_item","retryable":false)";
+        --left_;
+        continue;
+      }
+      begin(child);
+    }
+    one_done();
+  }
+
+ private:
+  struct Child : idempotency::PendingClaim {
+    Batch* batch = nullptr;
+    std::size_t ordinal = 0;
+    std::string result;  // members of its JSON object
+    bool final = true;   // a repeated request gets the same
+  };
+
+  // The item's own key: request id and ordinal, so that a batch that was cut off goes on where it was.
+  void begin(Child& child) {
+    const rpc::Command& command = invocation_.command;
+    const Item& item = parsed_.items[child.ordinal];
+    child.scope = idempotency::make_scope(command.ns, command.principal ? command.principal->id : "", "voucher.item", 1,
+                                          fmt::format("{}/{}", parsed_.request_id, child.ordinal));
+    child.fingerprint = sha256(item.encode());
+    child.exchange = invocation_.registry().ids().exchange();
+    child.deadline = command.deadline;
+    child.lane = invocation_.lane;
+    child.Job::run = [](Job* job) noexcept {
+      auto* self = static_cast<Child*>(static_cast<idempotency::PendingClaim*>(job));
+      self->batch->claimed(*self);
+    };
+    if (invocation_.registry().keys().claim(child)) claimed(child);
+  }
+
+  void claimed(Child& child) {
+    if (!child.answer) return failed(child, child.answer.error());
+    auto& answer = *child.answer;
+    if (auto* replay = std::get_if<idempotency::Replay>(&answer)) {
+      auto reply = Reply::decode(replay->cached->reply);
+      if (!reply) return failed(child, reply.error());
+      told(child, *reply);
+      return one_done();
+    }
+    if (std::holds_alternative<idempotency::Mismatch>(answer)) {
+      mismatch_ = true;
+      return failed(child, Failure(FailureKind::fingerprint_mismatch, "this request id was used for another item here"));
+    }
+    auto* run = std::get_if<idempotency::Run>(&answer);
+    if (run == nullptr) return failed(child, Failure(FailureKind::in_progress, "the first request with this id is still running"));
+    const rpc::Command& command = invocation_.command;
+    auto exchange = std::make_shared<flow::Exchange>(child.exchange, command.ns, parsed_.items[child.ordinal].encode());
+    exchange->reference = parsed_.request_id;
+    exchange->principal = command.principal ? command.principal->id : "";
+    exchange->command = command.name;
+    exchange->correlation = command.correlation;
+    exchange->trace = command.trace;
+    exchange->audited = true;
+    flow::RunOptions options;
+    options.lane = invocation_.lane;
+    options.deadline = command.deadline;
+    options.claim = std::move(run->claim);
+    distribution_.flow().run(std::move(exchange), std::move(options),
+                             [](void* owner, flow::Outcome outcome) noexcept {
+                               auto* self = static_cast<Child*>(owner);
+                               self->batch->ended(*self, outcome);
+                             },
+                             &child);
+  }
+
+  void ended(Child& child, const flow::Outcome& outcome) {
+    distribution_.ended(invocation_.command.ns.text(), parsed_.items[child.ordinal], child.exchange, outcome);
+    if (outcome.kind == flow::OutcomeKind::pending || outcome.kind == flow::OutcomeKind::in_doubt)
+      return failed(child, Failure(FailureKind::pending, "not settled yet; repeat the request"));
+    if (!outcome.reply) return failed(child, outcome.cause.value_or(Failure(FailureKind::internal)));
+    told(child, *outcome.reply);
+    one_done();
+  }
+
+  void told(Child& child, const Reply& reply) {
+    if (reply.kind == FailureKind::none)
+      child.result = R"("status":"issued","retryable":false,)" + reply.body.substr(1, reply.body.size() - 2);
+    else
+      child.result = fmt::format(R"("status":"refused","reason":"{}","retryable":false)", reply.code);
+  }
+
+  void failed(Child& child, const Failure& why) {
+    child.final = false;
+    child.result = fmt::format(R"("status":"failed","reason":"{}","retryable":{})", why.code(), why.retryable() || why.kind() == FailureKind::pending);
+    one_done();
+  }
+
+  void one_done() {
+    if (--left_ != 0) return;
+    const std::unique_ptr<Batch> self(this);
+    if (mismatch_)
+      return invocation_.finish(rpc::Answer::of(Failure(FailureKind::fingerprint_mismatch,
+                                                        "request id '" + parsed_.request_id + "' was used with other items; use a new one")));
+    bool final = true;
+    std::string body = fmt::format(R"({{"request_id":"{}","results":[)", parsed_.request_id);
+    for (std::size_t i = 0; i < children_.size(); ++i) {
+      final = final && children_[i].final;
+      body += fmt::format(R"({}{{"item":{},{}}})", i == 0 ? "" : ",", i, children_[i].result);
+    }
+    body += "]}";
+    // Not remembered while an item may still change: a repeated request then goes on with the rest.
+    if (!final) invocation_.claim().release();
+    invocation_.finish(rpc::Answer::of(Reply::ok(std::move(body)), invocation_.exchange()));
+  }
+
+  rpc::Invocation& invocation_;
+  Distribution& distribution_;
+  Parsed parsed_;
+  std::vector<Child> children_;
+  std::size_t left_ = 0;
+  bool mismatch_ = false;
+};
+
+}  // namespace
+
+void distribute_batch(rpc::Invocation& invocation, Distribution& distribution) {
+  auto parsed = parse(invocation.command.payload);
+  if (!parsed) return invocation.finish(rpc::Answer::of(parsed.error()));
+  (new Batch(invocation, distribution, *std::move(parsed)))->run();
+}
+
+}  // namespace sluice::voucher

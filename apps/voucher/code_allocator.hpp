@@ -1,0 +1,57 @@
+// Hands out ordinals of codes, each to one exchange at a time, so that waiting exchanges do not
+// fight for the same code. The store has the last word: an assignment is a unique insert.
+#pragma once
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "sluice/store/store.hpp"
+
+namespace sluice::voucher {
+
+class CodeAllocator;
+
+/// A reserved ordinal; given back on destruction unless kept.
+class Reservation {
+ public:
+  Reservation(CodeAllocator& owner, std::string pool, std::int64_t ordinal)
+      : owner_(&owner), pool_(std::move(pool)), ordinal_(ordinal) {}
+  Reservation(const Reservation&) = delete;
+  Reservation& operator=(const Reservation&) = delete;
+  ~Reservation();
+  std::int64_t ordinal() const noexcept { return ordinal_; }
+  /// It was assigned, or may have been: it does not come back.
+  void keep() noexcept { owner_ = nullptr; }
+
+ private:
+  CodeAllocator* owner_;
+  std::string pool_;
+  std::int64_t ordinal_;
+};
+
+/// Thread-safe. The store must answer at once (embedded stores do).
+class CodeAllocator {
+ public:
+  explicit CodeAllocator(store::Store& store) : store_(store) {}
+  /// Null when every imported code is assigned or reserved. The first call for a voucher reads which
+  /// of its codes are assigned, so codes reserved when a process died are free again.
+  Result<std::shared_ptr<Reservation>> reserve(const std::string& ns, const std::string& voucher);
+
+ private:
+  friend class Reservation;
+  struct Pool {
+    std::int64_t next = 0;   // untouched from here on
+    std::int64_t count = 0;  // imported
+    std::vector<std::int64_t> free;
+  };
+  Result<Pool> load(const std::string& ns, const std::string& voucher);
+  void give_back(const std::string& pool, std::int64_t ordinal);
+
+  store::Store& store_;
+  std::mutex mutex_;
+  std::map<std::string, Pool> pools_;  // by namespace and voucher; bounded by the catalogue
+};
+
+}  // namespace sluice::voucher

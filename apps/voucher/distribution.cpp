@@ -1,0 +1,169 @@
+#include "apps/voucher/distribution.hpp"
+
+#include <fmt/format.h>
+
+#include "apps/voucher/rows.hpp"
+
+namespace sluice::voucher {
+namespace {
+
+using flow::Exchange;
+using flow::Vote;
+
+const flow::BagKey<Item> kItem{"item"};
+const flow::BagKey<Voucher> kVoucher{"voucher"};
+const flow::BagKey<std::int64_t> kOrdinal{"ordinal"};
+const flow::BagKey<std::string> kCodeText{"code_text"};
+
+Reply refusal(std::string code, std::string detail) {
+  Reply reply;
+  reply.kind = FailureKind::precondition_failed;
+  reply.code = std::move(code);
+  reply.detail = std::move(detail);
+  return reply;
+}
+
+// A decline: stored under the item's key like any reply.
+Result<Vote> decline(Exchange& x, std::string code, std::string detail) {
+  x.respond(refusal(code, std::move(detail)));
+  x.abort(std::move(code));
+  return Vote::skip();
+}
+
+}  // namespace
+
+Bytes Item::encode() const {
+  Bytes out;
+  ByteWriter writer(out);
+  for (const auto* text : {&user, &voucher, &region}) writer.bytes(*text);
+  return out;
+}
+
+Result<Item> Item::decode(ByteView bytes) {
+  ByteReader reader(bytes);
+  Item item;
+  for (auto* text : {&item.user, &item.voucher, &item.region}) *text = reader.bytes();
+  if (!reader.at_end()) return fail(FailureKind::corrupt, "voucher_item", "an item does not decode");
+  return item;
+}
+
+bool SoldOut::has(const std::string& ns, const std::string& voucher) const {
+  const std::scoped_lock lock(mutex_);
+  return seen_.contains(ns + "/" + voucher);
+}
+
+void SoldOut::add(const std::string& ns, const std::string& voucher) {
+  const std::scoped_lock lock(mutex_);
+  seen_.insert(ns + "/" + voucher);
+}
+
+Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids)
+    : clock_(clock), codes_(store), flow_("voucher.distribute", [&] {
+        flow::FlowOptions options;
+        options.store = &store;
+        options.ids = &ids;
+        return options;
+      }()) {
+  const auto stage = [this](const char* name, Result<Vote> (Distribution::*method)(Exchange&)) {
+    return flow::func(name, [this, method](Exchange& x) { return (this->*method)(x); });
+  };
+  flow_.group("item", {stage("check_user_existence", &Distribution::check_user_existence),
+                       stage("load_vouchers", &Distribution::load_vouchers),
+                       stage("check_eligibility", &Distribution::check_eligibility),
+                       stage("load_codes", &Distribution::load_codes),
+                       stage("distribute", &Distribution::distribute)});
+}
+
+Result<Vote> Distribution::check_user_existence(Exchange& x) {
+  SLUICE_ASSIGN(Item item, Item::decode(x.request()));
+  SLUICE_ASSIGN(const auto user, x.read(user_key(x.ns().text(), item.user)));
+  if (!user) return decline(x, "unknown_user", "no user '" + item.user + "'");
+  x.set(kItem, std::move(item));
+  return Vote();
+}
+
+Result<Vote> Distribution::load_vouchers(Exchange& x) {
+  const Item& item = *x.get(kItem);
+  SLUICE_ASSIGN(const auto row, x.read(voucher_key(x.ns().text(), item.voucher)));
+  if (!row) return decline(x, "unknown_voucher", "no voucher '" + item.voucher + "'");
+  SLUICE_ASSIGN(Voucher voucher, decode_voucher(row->value));
+  x.set(kVoucher, std::move(voucher));
+  return Vote();
+}
+
+Result<Vote> Distribution::check_eligibility(Exchange& x) {
+  const Item& item = *x.get(kItem);
+  const Voucher& v = *x.get(kVoucher);
+  const WallTime now = clock_.wall();
+  if (now < v.from || now >= v.to)
+    return decline(x, "outside_window", "voucher '" + v.id + "' is not open now");
+  if (v.region != "ALL" && v.region != item.region)
+    return decline(x, "wrong_region", "voucher '" + v.id + "' is for " + v.region + ", not " + item.region);
+  const std::string& ns = x.ns().text();
+  if (sold_out_.has(ns, v.id)) return decline(x, "sold_out", "voucher '" + v.id + "' is sold out");
+  flow::Draft& draft = x.draft();
+  const auto count_up = [&](store::KvKey key, std::int64_t quota, const char* name, const char* what) {
+    draft.require(store::KvAtMost{key, quota - 1}, name, refusal(name, fmt::format("{} of voucher '{}' is used up", what, v.id)));
+    draft.add(std::move(key), 1);
+  };
+  draft.take(stock_key(ns, v.id), 1, "sold_out", refusal("sold_out", "voucher '" + v.id + "' is sold out"));
+  draft.take(budget_key(ns, v.id), v.value_minor, "budget_exhausted",
+             refusal("budget_exhausted", "the budget of voucher '" + v.id + "' is spent"));
+  count_up(user_quota_key(ns, v.id, item.user), v.user_quota, "user_quota", "the user's quota");
+  count_up(day_quota_key(ns, v.id, day_of(now)), v.day_quota, "day_quota", "the day's quota");
+  return Vote();
+}
+
+Result<Vote> Distribution::load_codes(Exchange& x) {
+  const Voucher& v = *x.get(kVoucher);
+  SLUICE_ASSIGN(auto reserved, codes_.reserve(x.ns().text(), v.id));
+  if (!reserved) return decline(x, "no_code", "voucher '" + v.id + "' has no code left");
+  SLUICE_ASSIGN(const auto row, x.read(code_key(x.ns().text(), v.id, reserved->ordinal())));
+  if (!row)
+    return fail(FailureKind::corrupt, "code_row",
+                fmt::format("voucher '{}': code {} of its pool has no row; import the codes again", v.id, reserved->ordinal()));
+  x.set(kCodeText, row->value);
+  x.set(kOrdinal, reserved->ordinal());
+  const std::scoped_lock lock(mutex_);
+  held_[x.id().value] = std::move(reserved);  // a re-run gives the earlier one back
+  return Vote();
+}
+
+Result<Vote> Distribution::distribute(Exchange& x) {
+  const Item& item = *x.get(kItem);
+  const Voucher& v = *x.get(kVoucher);
+  const std::string& code = *x.get(kCodeText);
+  const store::KvKey assigned = assigned_key(x.ns().text(), v.id, *x.get(kOrdinal));
+  x.draft().require(store::KvVersionIs{assigned, 0}, "code_taken",
+                    refusal("code_taken", "the code was assigned meanwhile; ask again under a new request id"));
+  Assignment assignment;
+  assignment.user = item.user;
+  assignment.code = code;
+  assignment.exchange = x.id().value;
+  assignment.day = day_of(clock_.wall());
+  assignment.value_minor = v.value_minor;
+  x.draft().put(assigned, encode(assignment));
+  // Ids, codes and currencies are of characters that JSON takes as they are.
+  const std::string facts = fmt::format(R"("user":"{}","voucher":"{}","code":"{}","value_minor":{},"currency":"{}")",
+                                        item.user, v.id, code, v.value_minor, v.currency);
+  x.draft().publish("voucher.distributed", "{" + facts + "}");
+  x.respond(Reply::ok("{" + facts + "}"));
+  return Vote();
+}
+
+void Distribution::ended(const std::string& ns, const Item& item, ExchangeId exchange,
+                         const flow::Outcome& outcome) {
+  if (outcome.reply && outcome.reply->code == "sold_out") sold_out_.add(ns, item.voucher);
+  std::shared_ptr<Reservation> held;
+  {
+    const std::scoped_lock lock(mutex_);
+    const auto found = held_.find(exchange.value);
+    if (found == held_.end()) return;
+    held = std::move(found->second);
+    held_.erase(found);
+  }
+  // Only what certainly took no effect comes back.
+  if (outcome.kind != flow::OutcomeKind::aborted) held->keep();
+}
+
+}  // namespace sluice::voucher
