@@ -4,9 +4,7 @@
 #include <cstdlib>
 
 #include "cli/commands.hpp"
-#ifdef SLUICE_WITH_VOUCHER
 #include "apps/voucher/app.hpp"
-#endif
 
 namespace sluice::cli {
 
@@ -35,9 +33,7 @@ void die(const Failure& failure) {
 
 std::vector<std::unique_ptr<server::App>> linked_apps() {
   std::vector<std::unique_ptr<server::App>> apps;
-#ifdef SLUICE_WITH_VOUCHER
   apps.push_back(voucher::make_app());
-#endif
   return apps;
 }
 

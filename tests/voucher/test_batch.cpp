@@ -1,0 +1,195 @@
+// The batch command through the registry, on a lane, over the memory store.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "apps/voucher/batch.hpp"
+#include "voucher/world.hpp"
+
+namespace sluice::voucher {
+namespace {
+
+using Json = nlohmann::json;
+
+class VoucherBatch : public testing::Test {
+ protected:
+  World world;
+  Lane lane{world.clock};
+  IdSource ids{world.clock, 1};
+  idempotency::Keys keys{world.clock, world.store.get()};
+  std::unique_ptr<Distribution> distribution = std::make_unique<Distribution>(*world.store, world.clock, ids);
+  rpc::Registry registry{*world.store, keys, ids};
+  std::shared_ptr<rpc::Principal> admin = std::make_shared<rpc::Principal>();
+
+  void SetUp() override {
+    admin->id = "admin";
+    admin->permissions = {"*:*"};
+    rpc::CommandSpec spec;
+    spec.name = "batch";
+    spec.app = "voucher";
+    spec.handler = [this](rpc::Invocation& i) { distribute_batch(i, *distribution); };
+    ASSERT_TRUE(registry.add(std::move(spec)));
+  }
+
+  void open_voucher(const std::string& id, std::int64_t stock, std::int64_t codes, std::int64_t user_quota = 1,
+                    std::string region = "ALL") {
+    Voucher v;
+    v.id = id;
+    v.name = id;
+    v.region = std::move(region);
+    v.from = world.clock.wall() - std::chrono::hours(1);
+    v.to = world.clock.wall() + std::chrono::hours(1);
+    v.value_minor = 500;
+    v.currency = "EUR";
+    v.stock = stock;
+    v.user_quota = user_quota;
+    v.day_quota = 1'000'000;
+    v.budget_minor = 500 * 1'000'000;
+    store::Commit commit;
+    const std::string ns = "voucher";
+    commit.then = {store::KvPut{voucher_key(ns, id), encode(v), {}}, store::KvPut{stock_key(ns, id), "", v.stock},
+                   store::KvPut{budget_key(ns, id), "", v.budget_minor}, store::KvPut{pool_key(ns, id), "", codes}};
+    for (std::int64_t n = 0; n < codes; ++n)
+      commit.then.push_back(store::KvPut{code_key(ns, id, n), id + "-CODE-" + std::to_string(n), {}});
+    ASSERT_TRUE(store::commit_and_wait(*world.store, std::move(commit)));
+  }
+  void add_user(const std::string& id) {
+    User user;
+    user.id = id;
+    user.region = "DE";
+    store::Commit commit;
+    commit.then = {store::KvPut{user_key("voucher", id), encode(user), {}}};
+    ASSERT_TRUE(store::commit_and_wait(*world.store, std::move(commit)));
+  }
+
+  struct Call : rpc::Invocation {
+    std::optional<rpc::Answer> answer;
+  };
+  std::unique_ptr<Call> start(const std::string& key, const std::string& payload) {
+    auto call = std::make_unique<Call>();
+    call->command.name = "batch";
+    call->command.ns = Namespace("voucher");
+    call->command.principal = admin;
+    call->command.idempotency_key = key;
+    call->command.payload = payload;
+    call->lane = &lane;
+    call->done = [](rpc::Invocation& i, rpc::Answer answer) noexcept { static_cast<Call&>(i).answer = std::move(answer); };
+    auto* raw = call.get();
+    lane.post([this, raw] { registry.dispatch(*raw); });
+    return call;
+  }
+  void drive() {
+    for (int quiet = 0; quiet < 3;) quiet = lane.run_ready() == 0 ? quiet + 1 : 0;
+  }
+  Json send(const std::string& key, const std::string& payload) {
+    auto call = start(key, payload);
+    drive();
+    EXPECT_TRUE(call->answer);
+    if (!call->answer || !call->answer->reply) return call->answer ? Json(std::string(call->answer->failure->code())) : Json();
+    last_ = *call->answer->reply;
+    auto reply = Reply::decode(last_);
+    EXPECT_TRUE(reply);
+    return reply->kind == FailureKind::none ? Json::parse(reply->body) : Json(reply->code);
+  }
+  static std::string batch(const std::string& id, const std::vector<std::pair<std::string, std::string>>& items,
+                           const std::string& region = "DE") {
+    Json json{{"request_id", id}, {"region", region}, {"items", Json::array()}};
+    for (const auto& [user, voucher] : items) json["items"].push_back({{"user", user}, {"voucher", voucher}});
+    return json.dump();
+  }
+  Bytes last_;
+};
+
+TEST_F(VoucherBatch, VOUCHER_2_one_result_per_item_in_order_and_duplicates_are_named) {
+  open_voucher("v1", 10, 10);
+  open_voucher("fr", 10, 10, 1, "FR");
+  add_user("ann");
+  const Json reply = send("k", batch("r1", {{"ann", "v1"}, {"ann", "v1"}, {"bob", "v1"}, {"ann", "none"}, {"ann", "fr"}}));
+  const auto& results = reply["results"];
+  ASSERT_EQ(results.size(), 5u);
+  EXPECT_EQ(results[0]["status"], "issued");
+  EXPECT_EQ(results[0]["code"], "v1-CODE-0");
+  EXPECT_EQ(results[1]["reason"], "duplicate_item");
+  EXPECT_EQ(results[2]["reason"], "unknown_user");
+  EXPECT_EQ(results[3]["reason"], "unknown_voucher");
+  EXPECT_EQ(results[4]["reason"], "wrong_region");
+}
+
+TEST_F(VoucherBatch, VOUCHER_2_a_malformed_empty_or_too_long_batch_fails_as_a_whole) {
+  EXPECT_EQ(send("a", "[]"), "bad_batch");
+  EXPECT_EQ(send("b", batch("r", {})), "empty_batch");
+  EXPECT_EQ(send("c", batch("r", std::vector<std::pair<std::string, std::string>>(501, {"u", "v"}))), "batch_too_large");
+  EXPECT_EQ(send("d", batch("bad id", {{"u", "v"}})), "bad_batch");
+}
+
+TEST_F(VoucherBatch, VOUCHER_4_quotas_hold_and_the_books_balance) {
+  open_voucher("v1", 10, 10, 2);
+  add_user("ann");
+  for (int i = 0; i < 4; ++i) {
+    const std::string n = std::to_string(i);
+    const Json reply = send("k" + n, batch("r" + n, {{"ann", "v1"}}));
+    EXPECT_EQ(reply["results"][0]["status"], i < 2 ? "issued" : "refused") << reply;
+    if (i >= 2) EXPECT_EQ(reply["results"][0]["reason"], "user_quota");
+  }
+  const Books books = world.books();
+  EXPECT_EQ(books.issued, 2);
+  for (const auto& wrong : books.wrong) ADD_FAILURE() << wrong;
+}
+
+TEST_F(VoucherBatch, VOUCHER_5_a_repeated_request_gets_the_same_bytes_also_after_memory_is_gone) {
+  open_voucher("v1", 10, 10);
+  add_user("ann");
+  const std::string payload = batch("r1", {{"ann", "v1"}});
+  send("k", payload);
+  const Bytes first = last_;
+  send("k", payload);
+  EXPECT_EQ(last_, first);
+  send("another-key", payload);
+  EXPECT_EQ(last_, first) << "the request id counts, whatever the key";
+  EXPECT_EQ(send("third", batch("r1", {{"ann", "v2"}})), "fingerprint_mismatch");
+  EXPECT_EQ(world.books().issued, 1);
+}
+
+TEST_F(VoucherBatch, VOUCHER_10_flash_sale_issues_exactly_the_stock) {
+  constexpr int kBuyers = 2000, kStock = 100;
+  open_voucher("hot", kStock, kStock + 500);
+  for (int i = 0; i < kBuyers; ++i) add_user("u" + std::to_string(i));
+  std::vector<std::unique_ptr<Call>> calls;
+  for (int i = 0; i < kBuyers; i += 10) {
+    std::vector<std::pair<std::string, std::string>> items;
+    for (int j = i; j < i + 10; ++j) items.emplace_back("u" + std::to_string(j), "hot");
+    calls.push_back(start("k" + std::to_string(i), batch("r" + std::to_string(i), items)));
+  }
+  drive();
+  int issued = 0, sold_out = 0;
+  for (const auto& call : calls) {
+    ASSERT_TRUE(call->answer && call->answer->reply);
+    const Json reply = Json::parse(Reply::decode(*call->answer->reply)->body);
+    for (const auto& result : reply["results"]) {
+      issued += result["status"] == "issued";
+      sold_out += result.value("reason", "") == "sold_out";
+    }
+  }
+  EXPECT_EQ(issued, kStock);
+  EXPECT_EQ(sold_out, kBuyers - kStock);
+  const Books books = world.books();
+  EXPECT_EQ(books.issued, kStock);
+  for (const auto& wrong : books.wrong) ADD_FAILURE() << wrong;
+}
+
+TEST_F(VoucherBatch, VOUCHER_6_codes_reserved_by_a_process_that_died_are_free_again) {
+  open_voucher("v1", 10, 3, 10);
+  add_user("ann");
+  send("k1", batch("r1", {{"ann", "v1"}}));
+  CodeAllocator allocator(*world.store);
+  { ASSERT_TRUE(allocator.reserve("voucher", "v1")); }
+  CodeAllocator next(*world.store);
+  auto first = next.reserve("voucher", "v1"), second = next.reserve("voucher", "v1"), none = next.reserve("voucher", "v1");
+  ASSERT_TRUE(first && second && none);
+  EXPECT_EQ((*first)->ordinal(), 1);
+  EXPECT_EQ((*second)->ordinal(), 2);
+  EXPECT_FALSE(*none);
+}
+
+}  // namespace
+}  // namespace sluice::voucher
