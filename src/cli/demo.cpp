@@ -9,6 +9,7 @@
 #include "bench/http_load.hpp"
 #include "bench/report.hpp"
 #include "cli/commands.hpp"
+#include "cli/demo_campaign.hpp"
 #include "cli/demo_server.hpp"
 
 namespace sluice::cli {
@@ -27,7 +28,8 @@ struct DemoOptions {
 
 /// What a good request is for, and what came of it.
 struct Intent {
-  int account = 0;
+  int account = 0;          ///< negative: a voucher batch
+  std::uint64_t choice = 0; ///< of voucher and user
   std::string acknowledged;  ///< body of the first 2xx answer
   int sends = 0;
   int answers = 0;
@@ -47,9 +49,14 @@ constexpr HostileKind kHostile[] = {
 
 class Demo {
  public:
-  Demo(DemoOptions options, std::string folder) : options_(options), server_(std::move(folder)), random_state_(options.seed) {}
+  Demo(DemoOptions options, std::string folder) : options_(options), folder_(folder), server_(std::move(folder)), random_state_(options.seed) {}
 
   int run() {
+    fmt::print("A campaign of 1,000 vouchers and 100,000 codes, generated and imported:\n");
+    if (const std::string error = prepare_campaign(database()); !error.empty()) {
+      fmt::print(stderr, "error: {}\n", error);
+      return 1;
+    }
     if (!start("first start")) return 1;
     fmt::print("Server on http://127.0.0.1:{}, embedded SQLite. Sending {} requests over {} connections, seed {}.\n",
                server_.port(), options_.requests, kConnections, options_.seed);
@@ -62,14 +69,15 @@ class Demo {
     resend_unanswered();
     check_replays();
     check_books();
-    report();
+    const double cpu = server_.cpu_seconds();
+    if (!server_.stop_gracefully()) problem("the server did not end with status 0 on SIGTERM");
+    check_campaign();
+    report(cpu);
+    if (options_.stay && problems_.empty() && !start("started again")) return 1;
     if (options_.stay && problems_.empty()) {
       fmt::print("\nThe server stays up: http://127.0.0.1:{}/  (token: {})\nCtrl-C ends it.\n", server_.port(), server_.token());
       std::fflush(stdout);
       server_.wait();
-    } else if (!server_.stop_gracefully()) {
-      problem("the server did not end with status 0 on SIGTERM");
-      fmt::print("WRONG: {}\n", problems_.back());
     }
     return problems_.empty() ? 0 : 1;
   }
@@ -82,6 +90,7 @@ class Demo {
     return (z ^ (z >> 31)) % bound;
   }
 
+  std::string database() const { return folder_ + "/sluice.db"; }
   bool start(const char* what) {
     const double seconds = server_.start(port_);
     if (seconds < 0) {
@@ -102,6 +111,9 @@ class Demo {
   }
   std::string key_of(std::size_t intent) const { return fmt::format("demo-{}-{:08}", options_.seed, intent); }
   std::string add_request(std::size_t intent) {
+    if (intents_[intent].account < 0)
+      return request("voucher.ss.distribution.batch_distribute_voucher", key_of(intent),
+                     campaign_request(intent, intents_[intent].choice), server_.token());
     const std::string body = fmt::format(R"({{"collection":"demo","key":"account-{:03}","delta":1}})", intents_[intent].account);
     return request("kv.add", key_of(intent), body, server_.token());
   }
@@ -125,7 +137,8 @@ class Demo {
       intent = intents_.size() - 1 - draw(window);
     } else {
       intent = intents_.size();
-      intents_.push_back({static_cast<int>(draw(kAccounts)), {}, 0, 0});
+      const bool batch = draw(5) == 0;
+      intents_.push_back({batch ? -1 : static_cast<int>(draw(kAccounts)), draw(100'000), {}, 0, 0});
     }
     ++intents_[intent].sends;
     return {intent, add_request(intent)};
@@ -238,7 +251,11 @@ class Demo {
 
   void check_books() {
     std::vector<std::int64_t> expected(kAccounts);
-    for (const auto& intent : intents_) ++expected[static_cast<std::size_t>(intent.account)];
+    for (const auto& intent : intents_) {
+      if (intent.account >= 0) ++expected[static_cast<std::size_t>(intent.account)];
+      if (intent.account < 0) ++batches_;
+      if (intent.acknowledged.find(R"("status":"issued")") != std::string::npos) ++issued_;
+    }
     int at = 0;
     bench::http_drive(
         port_, 4,
@@ -257,11 +274,18 @@ class Demo {
         });
   }
 
+  void check_campaign() {
+    books_ = audit_campaign(database());
+    for (const auto& wrong : books_.wrong) problem(wrong);
+    if (books_.issued != issued_)
+      problem(fmt::format("{} vouchers are issued in the books, but {} were acknowledged", books_.issued, issued_));
+  }
+
   void problem(std::string text) {
     if (problems_.size() < 20) problems_.push_back(std::move(text));
   }
 
-  void report() {
+  void report(double cpu) {
     const double p50 = bench::percentile(latencies_, 0.5) / 1000, p99 = bench::percentile(latencies_, 0.99) / 1000;
     const double rate = static_cast<double>(latencies_.size()) / seconds_;
     if (options_.json) {
@@ -271,19 +295,22 @@ class Demo {
     }
     fmt::print("\n  sent                {:>8}   of which duplicates {}, hostile {}\n", sent_, duplicates_, hostile_sent_);
     fmt::print("  took effect         {:>8}   each once: the accounts hold {} in all\n", intents_.size(), total_);
+    fmt::print("  vouchers            {:>8}   issued in {} batches; stock {}, codes {}: the books balance{}\n", books_.issued, batches_,
+               books_.stock, books_.codes, books_.wrong.empty() ? "" : " NOT");
     fmt::print("  cut off by the kill {:>8}   asked again with their keys: {}\n", cut_off_, resent_);
     fmt::print("  replayed            {:>8}   at the end every reply once more, byte for byte: {}\n", replayed_, reproduced_);
     fmt::print("  told to try later   {:>8}\n", retry_later_);
     for (const auto& hostile : kHostile)
       fmt::print("  refused             {:>8}   {} → {}\n", hostile_answers_[hostile.what], hostile.what, hostile.expected);
     fmt::print("  rate                {:>8.0f}   requests/s; p50 {:.2f} ms, p99 {:.2f} ms; server CPU since the restart {:.2f} s\n",
-               rate, p50, p99, server_.cpu_seconds());
+               rate, p50, p99, cpu);
     for (const auto& text : problems_) fmt::print("WRONG: {}\n", text);
     fmt::print("{}\n", problems_.empty() ? "Everything is as it must be." : "Something is wrong.");
     std::fflush(stdout);
   }
 
   DemoOptions options_;
+  std::string folder_;
   DemoServer server_;
   std::uint64_t random_state_;
   std::uint16_t port_ = 0;
@@ -293,7 +320,9 @@ class Demo {
   std::vector<std::string> problems_;
   std::uint64_t sent_ = 0, duplicates_ = 0, hostile_sent_ = 0, cut_off_ = 0, resent_ = 0, replayed_ = 0, reproduced_ = 0,
                 retry_later_ = 0;
-  std::int64_t total_ = 0;
+  std::int64_t total_ = 0, issued_ = 0;
+  std::uint64_t batches_ = 0;
+  CampaignBooks books_;
   double seconds_ = 0;
 };
 

@@ -1,0 +1,89 @@
+#include "cli/demo_campaign.hpp"
+
+#include <fmt/core.h>
+
+#include "apps/voucher/books.hpp"
+#include "apps/voucher/generator.hpp"
+#include "apps/voucher/importer.hpp"
+#include "sluice/base/runtime.hpp"
+#include "sluice/store/sqlite.hpp"
+
+namespace sluice::cli {
+namespace {
+
+struct OpenStore {
+  RealClock clock;
+  RealRandom random;
+  RealExecutor executor{clock};
+  std::unique_ptr<store::SqliteStore> store;
+  std::string error;
+  explicit OpenStore(const std::string& database) {
+    store::SqliteOptions options;
+    options.path = database;
+    auto opened = store::open_sqlite_store(std::move(options), clock, random, executor);
+    if (opened)
+      store = std::move(*opened);
+    else
+      error = opened.error().to_string();
+  }
+};
+
+}  // namespace
+
+std::string prepare_campaign(const std::string& database) {
+  OpenStore open(database);
+  if (!open.store) return open.error;
+  voucher::GeneratorOptions campaign;
+  campaign.today = open.clock.wall().time_since_epoch().count() / 86'400'000;
+  voucher::ImportOptions options;
+  options.batch = 2000;
+  using Generate = Status (*)(const voucher::GeneratorOptions&, const voucher::TextSink&);
+  using Import = Result<voucher::ImportProgress> (*)(store::Store&, voucher::ByteSource, std::string,
+                                                     const voucher::ImportOptions&);
+  const struct {
+    const char* file;
+    Generate generate;
+    Import import;
+  } parts[] = {{"vouchers.csv", voucher::generate_vouchers, voucher::import_vouchers},
+               {"codes.csv", voucher::generate_codes, voucher::import_codes},
+               {"users.csv", voucher::generate_users, voucher::import_users}};
+  for (const auto& part : parts) {
+    std::string text;
+    const Status made = part.generate(campaign, [&](std::string_view piece) -> Status {
+      text += piece;
+      return {};
+    });
+    if (!made) return made.error().to_string();
+    const auto imported = part.import(*open.store, voucher::read_from_text(std::move(text)), part.file, options);
+    if (!imported) return imported.error().to_string();
+    fmt::print("  imported {:>7} rows of {}\n", imported->imported, part.file);
+  }
+  return {};
+}
+
+CampaignBooks audit_campaign(const std::string& database) {
+  CampaignBooks result;
+  OpenStore open(database);
+  if (!open.store) {
+    result.wrong.push_back(open.error);
+    return result;
+  }
+  const auto books = voucher::audit_books(*open.store, "voucher");
+  if (!books) {
+    result.wrong.push_back(books.error().to_string());
+    return result;
+  }
+  result.stock = books->stock;
+  result.issued = books->issued;
+  result.codes = books->codes;
+  result.wrong = books->wrong;
+  return result;
+}
+
+std::string campaign_request(std::uint64_t id, std::uint64_t n) {
+  return fmt::format(R"({{"request_id":"demo-{}","region":"DE","items":[{{"user":"{}","voucher":"{}"}}]}})", id,
+                     voucher::generated_user_id(static_cast<std::int64_t>(n / 20 % 5000)),
+                     voucher::generated_voucher_id(static_cast<std::int64_t>(n % 20)));
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,24 @@
+// The voucher campaign of the demonstration: generated and imported into the database while no
+// server has it, and audited when none has it any more.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace sluice::cli {
+
+/// Generates 1,000 vouchers with 100 codes each and 5,000 users, and imports them. Empty: done; else
+/// what went wrong.
+std::string prepare_campaign(const std::string& database);
+
+struct CampaignBooks {
+  std::int64_t stock = 0;
+  std::int64_t issued = 0;
+  std::uint64_t codes = 0;
+  std::vector<std::string> wrong;  ///< each a sentence
+};
+CampaignBooks audit_campaign(const std::string& database);
+
+/// A batch of one item for a hot voucher; `n` chooses voucher and user.
+std::string campaign_request(std::uint64_t id, std::uint64_t n);
+
+}  // namespace sluice::cli
