@@ -16,6 +16,8 @@ class GroupEvaluator {
   void set_expander(Expander* expander) noexcept { expander_ = expander; }
   /// Forgets the last group; `now` is the store's time for all of this one.
   void begin(WallTime now);
+  /// The group was not written: event numbers it gave out are read from the store again.
+  void forget_sequences() noexcept { event_sequence_.clear(); }
   /// Evaluates one Commit. Its mutations are completed in place (sequences, times) and must stay
   /// where they are until the next begin(). A failure: nothing of it counts.
   Result<CommitOutcome> evaluate(Commit& commit);

@@ -70,6 +70,16 @@ TEST_F(Sqlite, the_incarnation_stays_and_the_lease_tokens_with_it) {
   EXPECT_TRUE(commit_and_wait(**store, {.requires_ = {needs(Fence{"l", 1}, "f")}})->applied);
 }
 
+TEST_F(Sqlite, a_second_owner_is_refused_until_the_first_is_gone) {
+  auto first = open();
+  ASSERT_TRUE(first);
+  auto second = open();
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code(), "store_locked");
+  first->reset();
+  EXPECT_TRUE(open());
+}
+
 TEST_F(Sqlite, a_file_that_is_no_database_is_named_and_left_alone) {
   const auto path = rig.folder.file("store.db");
   std::ofstream(path) << std::string(8192, 'x');

@@ -1,5 +1,12 @@
 #include "store/sqlite/database.hpp"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
 namespace sluice::store {
 namespace {
 
@@ -68,6 +75,21 @@ Result<Database> open_database(const std::string& path, int flags, const char* v
                                  "opening"));
   sqlite3_extended_result_codes(raw, 1);
   return handle;
+}
+
+OwnerLock::~OwnerLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Result<OwnerLock> OwnerLock::take(const std::string& path) {
+  const std::string file = path + ".lock";
+  OwnerLock lock;
+  lock.fd_ = ::open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+  if (lock.fd_ < 0)
+    return fail(database_failure(errno == EROFS ? SQLITE_READONLY : SQLITE_CANTOPEN, file, std::strerror(errno), "opening"));
+  if (::flock(lock.fd_, LOCK_EX | LOCK_NB) != 0)
+    return fail(database_failure(SQLITE_BUSY, path, "it is open elsewhere", "opening"));
+  return lock;
 }
 
 Status execute(sqlite3* handle, const char* sql) {

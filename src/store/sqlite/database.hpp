@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "sluice/base/bytes.hpp"
 #include "sluice/base/time.hpp"
@@ -23,6 +24,23 @@ Failure database_failure(int code, std::string_view path, std::string_view words
 /// Opens without creating anything unless `flags` has SQLITE_OPEN_CREATE.
 Result<Database> open_database(const std::string& path, int flags, const char* vfs);
 Status execute(sqlite3* handle, const char* sql);
+
+/// One process owns a database: an advisory lock on "<path>.lock", held until destruction (or the
+/// death of the process). Fails store_locked when another has it.
+class OwnerLock {
+ public:
+  OwnerLock() = default;
+  OwnerLock(OwnerLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  OwnerLock& operator=(OwnerLock&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~OwnerLock();
+  static Result<OwnerLock> take(const std::string& path);
+
+ private:
+  int fd_ = -1;
+};
 
 /// A prepared statement. Bound views must stay valid until the next reset().
 class Statement {

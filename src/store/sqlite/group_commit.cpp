@@ -54,6 +54,7 @@ void GroupCommit::run_group(std::size_t count) noexcept {
     const auto written = write_group(count);
     if (!written) {
       writer_.rollback();
+      evaluator_.forget_sequences();
       for (std::size_t i = 0; i < count; ++i) taken_[i]->outcome = fail(written.error());
     }
   }

@@ -70,6 +70,10 @@ class SqliteStoreImpl final : public SqliteStore {
     SLUICE_ASSIGN(Database handle, open_database(options_.path, kWriterFlags, vfs()));
     sqlite3* const raw = handle.get();
     sqlite3_busy_timeout(raw, 2000);
+    // The key index and the sequences live in this process: a second writer would not see them.
+    if (options_.files == nullptr) {
+      SLUICE_ASSIGN(owner_, OwnerLock::take(options_.path));
+    }
     SLUICE_TRY(configure(raw));
     SLUICE_TRY(migrate(raw));
     if (options_.verify) SLUICE_TRY(check(raw));
@@ -197,6 +201,7 @@ class SqliteStoreImpl final : public SqliteStore {
   Clock& clock_;
   std::unique_ptr<FilesVfs> vfs_;  // before every connection
   KeyIndex index_;
+  OwnerLock owner_;
   std::uint64_t incarnation_ = 0;
   std::uint64_t largest_id_ = 0;
   std::unique_ptr<SqliteWriter> writer_;

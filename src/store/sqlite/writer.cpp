@@ -113,12 +113,15 @@ Status SqliteWriter::begin() {
   found_.clear();
   inserted_.clear();
   erased_.clear();
+  sealing_ = false;
   return begin_.run();
 }
 
 Status SqliteWriter::commit() {
   SLUICE_TRY(commit_.run());
   for (const auto& entry : erased_) index_.erase(entry);
+  if (sealing_) unsealed_.clear();
+  sealing_ = false;
   return {};
 }
 
@@ -129,6 +132,7 @@ void SqliteWriter::rollback() noexcept {
     std::erase_if(unsealed_, [&](const auto& e) { return e.seq == entry.seq; });
   }
   inserted_.clear();
+  sealing_ = false;
 }
 
 Result<std::optional<KvRow>> SqliteWriter::load_kv(const KvKey& key) {

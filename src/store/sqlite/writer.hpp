@@ -53,6 +53,7 @@ class SqliteWriter final : public RowSource {
   std::uint64_t largest_id_ = 0;
   std::uint64_t purge_cursor_ = 0;   // keys up to this row number were looked at in this sweep
   std::vector<KeyIndex::Entry> unsealed_;
+  bool sealing_ = false;  // this group writes a segment of all of unsealed_
   std::unordered_map<ByteView, std::uint64_t, ViewHash> found_;  // scope → row number, this group
   std::vector<KeyIndex::Entry> inserted_;  // this group, for rollback
   std::vector<KeyIndex::Entry> erased_;

@@ -124,9 +124,7 @@ Status SqliteWriter::seal_segment() {
     writer.u64(entry.seq);
   }
   SLUICE_TRY(insert_segment_.bind(1, stored(key_seq_)).bind_blob(2, entries).run());
-  // If the group is rolled back the segment goes with it; the entries are then read from the table
-  // at the next opening, which is where a store that failed to commit is headed anyway.
-  unsealed_.clear();
+  sealing_ = true;  // the entries are forgotten once the group is durable, not before
   return {};
 }
 
