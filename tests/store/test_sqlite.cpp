@@ -2,6 +2,7 @@
 #include <sqlite3.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "store/sqlite/key_index.hpp"
@@ -160,6 +161,14 @@ TEST_F(Sqlite, the_bound_on_live_keys_refuses_as_overloaded) {
   ASSERT_FALSE(third);
   EXPECT_EQ(third.error().kind(), FailureKind::overloaded);
   EXPECT_FALSE(commit_and_wait(**store, keyed(1))->applied) << "known keys still answer";
+}
+
+TEST(KeyIndexTest, the_newest_is_found_behind_any_number_of_stale_entries) {
+  KeyIndex index;
+  for (std::uint64_t seq = 1; seq <= 30; ++seq) index.insert({77, seq});
+  std::uint64_t seqs[KeyIndex::kMaxCandidates];
+  ASSERT_EQ(index.find(77, seqs), KeyIndex::kMaxCandidates);
+  EXPECT_EQ(*std::ranges::max_element(seqs), 30u);
 }
 
 TEST(KeyIndexTest, agrees_with_a_naive_model_under_random_inserts_and_erases) {

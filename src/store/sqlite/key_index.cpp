@@ -1,5 +1,6 @@
 #include "store/sqlite/key_index.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <mutex>
 
@@ -54,9 +55,16 @@ void KeyIndex::erase(Entry entry) noexcept {
 std::size_t KeyIndex::find(std::uint64_t hash, std::uint64_t (&seqs)[kMaxCandidates]) const noexcept {
   const std::shared_lock lock(mutex_);
   std::size_t found = 0;
-  for (std::size_t at = home(hash); table_[at].seq != 0 && found < kMaxCandidates;
-       at = (at + 1) & (table_.size() - 1))
-    if (table_[at].hash == hash) seqs[found++] = table_[at].seq;
+  for (std::size_t at = home(hash); table_[at].seq != 0; at = (at + 1) & (table_.size() - 1)) {
+    if (table_[at].hash != hash) continue;
+    if (found < kMaxCandidates) {
+      seqs[found++] = table_[at].seq;
+      continue;
+    }
+    // Entries of released keys may be left from sealed segments; a live one is the newest.
+    auto* const oldest = std::min_element(seqs, seqs + kMaxCandidates);
+    *oldest = std::max(*oldest, table_[at].seq);
+  }
   return found;
 }
 

@@ -20,7 +20,7 @@ class KeyIndex {
 
   void insert(Entry entry);
   void erase(Entry entry) noexcept;
-  /// Row numbers that may have this scope (usually none or one), at most `kMaxCandidates`.
+  /// Row numbers that may have this scope (usually none or one): the newest `kMaxCandidates`.
   static constexpr std::size_t kMaxCandidates = 8;
   std::size_t find(std::uint64_t hash, std::uint64_t (&seqs)[kMaxCandidates]) const noexcept;
   std::uint64_t size() const noexcept;
