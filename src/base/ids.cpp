@@ -31,7 +31,7 @@ IdSource::IdSource(Clock& clock, std::uint16_t node) noexcept
     : clock_(clock), node_(node & ((1u << kNodeBits) - 1)) {}
 
 std::uint64_t IdSource::next() noexcept {
-  const std::int64_t since = clock_.wall().time_since_epoch().count() - kEpochMs;
+  const std::int64_t since = clock_.coarse_wall().time_since_epoch().count() - kEpochMs;
   const std::uint64_t floor = static_cast<std::uint64_t>(since > 0 ? since : 1) << kSequenceBits;
   std::uint64_t last = last_.load(std::memory_order_relaxed);
   std::uint64_t mine;

@@ -54,11 +54,8 @@ Flow& Flow::group(std::string_view name, std::vector<StagePtr> stages) {
     at = static_cast<int>(graph_->groups.size());
     graph_->groups.push_back({std::string(name), {}});
   }
-  for (auto& stage : stages) {
-    graph_->groups[static_cast<std::size_t>(at)].stages.push_back(
-        static_cast<std::uint16_t>(graph_->stages.size()));
-    graph_->stages.push_back(std::move(stage));
-  }
+  auto& group = graph_->groups[static_cast<std::size_t>(at)];
+  for (auto& stage : stages) group.stages.push_back(graph_->add(std::move(stage)));
   return *this;
 }
 

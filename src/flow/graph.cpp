@@ -2,6 +2,15 @@
 
 namespace sluice::flow {
 
+std::uint16_t Graph::add(StagePtr stage) {
+  facts.push_back({.external = stage->effect() == Effect::external,
+                   .asynchronous = stage->asynchronous(),
+                   .has_commit = stage->has_commit(),
+                   .has_abort = stage->has_abort()});
+  stages.push_back(std::move(stage));
+  return static_cast<std::uint16_t>(stages.size() - 1);
+}
+
 int Graph::find_group(std::string_view name) const noexcept {
   for (std::size_t i = 0; i < groups.size(); ++i)
     if (groups[i].name == name) return static_cast<int>(i);

@@ -14,6 +14,7 @@ void Machine::reset() {
   steps_.clear();
   pending_groups_.clear();
   routed_.clear();
+  cursor_ = 0;
   decision_ = Decision::none;
   cause_.clear();
 }
@@ -34,8 +35,10 @@ Action Machine::next_prepare() {
   if (steps_.size() >= max_stages_)
     return want_abort("too_many_stages");
   const std::uint16_t stage = graph_->groups[group_].stages[position_++];
-  const bool external = graph_->stages[stage]->effect() == Effect::external;
-  steps_.push_back({.stage = stage, .external = external});
+  const bool external = graph_->facts[stage].external;
+  Step& step = steps_.emplace_back();  // filled in place: a copy would stall on its narrow writes
+  step.stage = stage;
+  step.external = external;
   any_external_ = any_external_ || external;
   return {external ? Action::Kind::write_intent : Action::Kind::prepare, current()};
 }
@@ -73,27 +76,27 @@ Action Machine::stop(std::string cause) {
 
 Action Machine::decided(Decision decision) {
   decision_ = decision;
+  cursor_ = 0;
   return next_second_phase();
 }
 
 // Commits in the order of prepare, aborts in reverse. A step takes part in commit when it joined;
 // in abort when it joined, or when its prepare began and did not return.
 Action Machine::next_second_phase() {
-  given_up_.resize(steps_.size(), false);
   const auto takes_part = [this](std::uint32_t i) {
     const Step& step = steps_[i];
-    if (step.finished || given_up_[i]) return false;
-    const Stage& stage = stage_of(i);
-    if (decision_ == Decision::commit) return step.joined && stage.has_commit();
-    return (step.joined || !step.prepared) && stage.has_abort();
+    if (step.finished || step.given_up) return false;
+    const StageFacts& stage = facts_of(i);
+    if (decision_ == Decision::commit) return step.joined && stage.has_commit;
+    return (step.joined || !step.prepared) && stage.has_abort;
   };
   const auto count = static_cast<std::uint32_t>(steps_.size());
   if (decision_ == Decision::commit) {
-    for (std::uint32_t i = 0; i < count; ++i)
-      if (takes_part(i)) return {Action::Kind::commit, i};
+    for (; cursor_ < count; ++cursor_)
+      if (takes_part(cursor_)) return {Action::Kind::commit, cursor_};
   } else {
-    for (std::uint32_t i = count; i-- > 0;)
-      if (takes_part(i)) return {Action::Kind::abort, i};
+    for (; cursor_ < count; ++cursor_)
+      if (const auto i = count - 1 - cursor_; takes_part(i)) return {Action::Kind::abort, i};
   }
   return {gave_up_ ? Action::Kind::in_doubt : Action::Kind::end};
 }
@@ -104,8 +107,7 @@ Action Machine::finished(std::uint32_t step) {
 }
 
 Action Machine::gave_up(std::uint32_t step) {
-  given_up_.resize(steps_.size(), false);
-  given_up_[step] = true;
+  steps_[step].given_up = true;
   gave_up_ = true;
   return next_second_phase();
 }
@@ -117,7 +119,7 @@ void Machine::restore_intent(std::uint32_t step, std::uint16_t stage) {
   any_external_ = true;
 }
 
-void Machine::restore_decision(Decision decision, std::string cause, std::vector<Step> steps) {
+void Machine::restore_decision(Decision decision, std::string cause, Steps steps) {
   decision_ = decision;
   cause_ = std::move(cause);
   steps_ = std::move(steps);
@@ -130,6 +132,7 @@ void Machine::restore_finished(std::uint32_t step) {
 
 Action Machine::resume() {
   if (decision_ == Decision::none) return want_abort("interrupted");
+  cursor_ = 0;
   return next_second_phase();
 }
 

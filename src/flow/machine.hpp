@@ -2,6 +2,7 @@
 // told what happened; it answers what must be done next. The live run, crash recovery and the
 // operator's view all use it.
 #pragma once
+#include <boost/container/small_vector.hpp>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -17,13 +18,17 @@ struct Step {
   bool prepared = false;  ///< its prepare returned
   bool joined = false;    ///< takes part in the second phase
   bool finished = false;  ///< its commit or abort is done
+  bool given_up = false;  ///< its retries are used up
 };
+
+/// Most flows have few stages: their steps cost no allocation.
+using Steps = boost::container::small_vector<Step, 8>;
 
 enum class Decision : std::uint8_t { none = 0, commit = 1, abort = 2 };
 
 /// What the driver must do next. `step` indexes Machine::steps().
 struct Action {
-  enum class Kind : std::uint8_t {
+  enum class Kind : std::uint32_t {  // as wide as the step: passed in one register
     prepare,       ///< run the prepare of `step`
     write_intent,  ///< make the intent of `step` durable, then call intent_written()
     decide,        ///< make decision() durable, then call decided()
@@ -60,15 +65,16 @@ class Machine {
   void reset();
 
   Decision decision() const noexcept { return decision_; }
-  const std::vector<Step>& steps() const noexcept { return steps_; }
+  const Steps& steps() const noexcept { return steps_; }
   const std::string& cause() const noexcept { return cause_; }
   bool any_external() const noexcept { return any_external_; }
   const Stage& stage_of(std::uint32_t step) const { return *graph_->stages[steps_[step].stage]; }
+  const StageFacts& facts_of(std::uint32_t step) const { return graph_->facts[steps_[step].stage]; }
   Stage& stage_of(std::uint32_t step) { return *graph_->stages[steps_[step].stage]; }
 
   // Recovery folds durable records into the same state.
   void restore_intent(std::uint32_t step, std::uint16_t stage);
-  void restore_decision(Decision decision, std::string cause, std::vector<Step> steps);
+  void restore_decision(Decision decision, std::string cause, Steps steps);
   void restore_finished(std::uint32_t step);
   /// What follows once every record is folded in.
   Action resume();
@@ -81,7 +87,8 @@ class Machine {
 
   const Graph* graph_;
   std::uint32_t max_stages_;
-  std::vector<Step> steps_;
+  Steps steps_;
+  std::uint32_t cursor_ = 0;  // second phase: where to look for the next step
   std::vector<std::uint16_t> pending_groups_;  // last is next
   std::vector<std::uint16_t> routed_;          // by the current group, in order
   std::uint16_t group_ = 0;
@@ -90,7 +97,6 @@ class Machine {
   bool gave_up_ = false;
   Decision decision_ = Decision::none;
   std::string cause_;
-  std::vector<bool> given_up_;
 };
 
 }  // namespace sluice::flow

@@ -36,7 +36,7 @@ struct Decided {
   Decision decision = Decision::none;
   std::string cause;
   Bytes reply;  ///< Reply::encode(); empty: none
-  std::vector<Step> steps;
+  Steps steps;
   DurableBag bag;
 };
 struct Finished {

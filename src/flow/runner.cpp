@@ -88,7 +88,7 @@ Failure Runner::caught() noexcept {
   }
 }
 
-Runner::Next Runner::stop_if_cancelled() {
+Runner::Next Runner::stop() {
   if (!stage_scope_.cancelled() && exchange_->deadline() != kNever &&
       lane_.clock().now() >= exchange_->deadline())
     stage_scope_.cancel(FailureKind::timeout);
@@ -104,7 +104,7 @@ Runner::Next Runner::prepare(std::uint32_t step) {
   exchange_->attempt_ = 1;
   time_begin();
   try {
-    if (!stage.asynchronous()) return prepared(stage.prepare(*exchange_));
+    if (!machine_.facts_of(step).asynchronous) return prepared(stage.prepare(*exchange_));
     start_limits(stage);
     vote_task_ = stage.prepare_task(*exchange_);
     const bool done = vote_task_.start(exchange_->context_,
@@ -112,8 +112,8 @@ Runner::Next Runner::prepare(std::uint32_t step) {
                                          auto* runner = static_cast<Runner*>(self);
                                          // The frame is still on the stack: take its result in a turn
                                          // of its own.
-                                         runner->write_.run = [](Job* job) noexcept {
-                                           auto* r = static_cast<Write*>(static_cast<store::PendingCommit*>(job))->runner;
+                                         runner->turn_.run = [](Job* job) noexcept {
+                                           auto* r = static_cast<Turn*>(job)->runner;
                                            Next next;
                                            try {
                                              next = r->prepared(r->vote_task_.take());
@@ -122,8 +122,8 @@ Runner::Next Runner::prepare(std::uint32_t step) {
                                            }
                                            r->go(next);
                                          };
-                                         runner->write_.runner = runner;
-                                         runner->lane_.post(runner->write_);
+                                         runner->turn_.runner = runner;
+                                         runner->lane_.post(runner->turn_);
                                        },
                                        this);
     if (!done) return std::nullopt;
@@ -163,8 +163,6 @@ void Runner::start_limits(const Stage& stage) {
                    },
                    this);
 }
-
-void Runner::end_limits() { limit_timer_.cancel(); }
 
 // Before the decision the run is cut short; after it the caller is told that it goes on.
 void Runner::deadline_passed() noexcept {
@@ -210,12 +208,7 @@ void Runner::answer(OutcomeKind kind) {
   done_(owner_, std::move(outcome));
 }
 
-void Runner::time_begin() {
-  if (timed_) phase_began_ = lane_.clock().now();
-}
-
-void Runner::time_end(std::uint32_t step, Phase phase, bool ok) {
-  if (!timed_) return;
+void Runner::report_time(std::uint32_t step, Phase phase, bool ok) {
   const Duration took = lane_.clock().now() - phase_began_;
   const std::string_view stage = machine_.stage_of(step).name();
   const std::string_view word = kPhases[static_cast<std::size_t>(phase)];

@@ -8,6 +8,16 @@
 
 namespace sluice::flow {
 
+class Runner;
+
+struct RunnerWrite : store::PendingCommit {
+  Runner* runner = nullptr;
+};
+/// A turn of the lane of its own.
+struct RunnerTurn : Job {
+  Runner* runner = nullptr;
+};
+
 class Runner {
  public:
   static void* operator new(std::size_t size) { return allocate_frame(size); }
@@ -21,7 +31,19 @@ class Runner {
   void resume(Machine machine, Begun begun, std::uint32_t next_record, Bytes reply);
 
  private:
-  using Next = std::optional<Action>;  // nothing: suspended, or ended
+  // What to do at once; nothing: suspended, or ended. One register wide.
+  class Next {
+   public:
+    Next() = default;
+    Next(std::nullopt_t) noexcept {}
+    Next(Action action) noexcept : kind_(static_cast<std::uint32_t>(action.kind) + 1), step_(action.step) {}
+    explicit operator bool() const noexcept { return kind_ != 0; }
+    Action operator*() const noexcept { return {static_cast<Action::Kind>(kind_ - 1), step_}; }
+
+   private:
+    std::uint32_t kind_ = 0;
+    std::uint32_t step_ = 0;
+  };
 
   void go(Next next) noexcept;
   Next take(Action action);
@@ -29,9 +51,16 @@ class Runner {
   // First phase (runner_prepare.cpp).
   Next prepare(std::uint32_t step);
   Next prepared(Result<Vote> vote);
-  Next stop_if_cancelled();
+  /// Before each prepare: a deadline that has passed, or a cancelled caller, ends the first phase.
+  Next stop_if_cancelled() {
+    if (!stage_scope_.cancelled() && exchange_->deadline() == kNever) return std::nullopt;
+    return stop();
+  }
+  Next stop();
   void start_limits(const Stage& stage);
-  void end_limits();
+  void end_limits() {
+    if (limit_timer_.armed()) limit_timer_.cancel();
+  }
 
   // Durable points (runner_commit.cpp).
   Next write_intent(std::uint32_t step);
@@ -70,12 +99,17 @@ class Runner {
   Bytes reply_for_key() const;
   Begun make_begun(bool with_request) const;
   Failure caught() noexcept;
-  void time_begin();
-  void time_end(std::uint32_t step, Phase phase, bool ok);
+  void time_begin() {
+    if (timed_) phase_began_ = lane_.clock().now();
+  }
+  void time_end(std::uint32_t step, Phase phase, bool ok) {
+    if (timed_) report_time(step, phase, ok);
+  }
+  void report_time(std::uint32_t step, Phase phase, bool ok);
 
-  struct Write : store::PendingCommit {
-    Runner* runner = nullptr;
-  };
+  using Write = RunnerWrite;
+  using Turn = RunnerTurn;
+  store::Commit& new_commit();
 
   Flow& flow_;
   ExchangePtr exchange_;
@@ -97,13 +131,14 @@ class Runner {
   Bytes reply_bytes_;
   std::uint32_t next_record_ = 0;
   std::uint32_t reruns_ = 0;
-  Begun begun_;
+  std::optional<Begun> begun_;  // once it is durable, or about to be
 
   Action current_{Action::Kind::end};
   Task<Result<Vote>> vote_task_;
   Task<Status> status_task_;
   Next (Runner::*then_)() = nullptr;
-  Write write_;
+  std::optional<Write> write_;  // in-memory flows never make one
+  Turn turn_;
 
   CancelScope stage_scope_;
   CancelScope detached_scope_;

@@ -52,17 +52,19 @@ Begun Runner::make_begun(bool with_request) const {
   return begun;
 }
 
+store::Commit& Runner::new_commit() { return write_.emplace().commit; }
+
 void Runner::submit(Next (Runner::*then)()) {
   then_ = then;
   writing_ = true;
-  write_.runner = this;
-  write_.lane = &lane_;
-  write_.run = [](Job* job) noexcept {
+  write_->runner = this;
+  write_->lane = &lane_;
+  write_->run = [](Job* job) noexcept {
     Runner* runner = static_cast<Write*>(static_cast<store::PendingCommit*>(job))->runner;
     runner->writing_ = false;
     runner->go((runner->*runner->then_)());
   };
-  flow_.options_.store->submit(write_);
+  flow_.options_.store->submit(*write_);
 }
 
 void Runner::append_lazily(const Record& record, std::vector<store::Mutation> more) {
@@ -92,7 +94,7 @@ Runner::Next Runner::write_intent(std::uint32_t step) {
   if (auto stopped = stop_if_cancelled()) return stopped;
   if (flow_.options_.store == nullptr) return machine_.intent_written();
   const Record intent = Intent{step, machine_.steps()[step].stage, exchange_->durable_entries()};
-  auto& commit = write_.commit = {};
+  store::Commit& commit = new_commit();
   if (begun_durable_) {
     commit.then.push_back(store::JournalAppend{{exchange_->id(), next_record_, encode_row(intent)}});
   } else {
@@ -102,12 +104,12 @@ Runner::Next Runner::write_intent(std::uint32_t step) {
       claim_.claim_in(commit);
       for (const auto& mutation : commit.then)
         if (const auto* put = std::get_if<store::KeyPut>(&mutation)) {
-          begun_.scope = put->row.scope;
-          begun_.fingerprint = put->row.fingerprint;
-          begun_.key_ttl_ms = put->ttl.count();
+          begun_->scope = put->row.scope;
+          begun_->fingerprint = put->row.fingerprint;
+          begun_->key_ttl_ms = put->ttl.count();
         }
     }
-    const Record begun = begun_;
+    const Record begun = *begun_;
     commit.then.push_back(
         store::JournalAppend{{exchange_->id(), next_record_, encode_row({&begun, &intent})}});
     commit.then.push_back(store::OpenPut{{.exchange = exchange_->id(),
@@ -122,14 +124,14 @@ Runner::Next Runner::write_intent(std::uint32_t step) {
 }
 
 Runner::Next Runner::intent_written() {
-  if (!write_.outcome) {
+  if (!write_->outcome) {
     // The stage has not begun. If the intent is on disk after all, recovery aborts it.
-    cause_ = write_.outcome.error();
+    cause_ = write_->outcome.error();
     return machine_.stop(std::string(cause_->code()));
   }
-  if (!write_.outcome->applied) {
-    if (write_.outcome->key && claim_) {
-      claim_.lost(*write_.outcome->key);
+  if (!write_->outcome->applied) {
+    if (write_->outcome->key && claim_) {
+      claim_.lost(*write_->outcome->key);
       cause_ = Failure(FailureKind::in_progress, "another node runs this key");
     } else {
       cause_ = Failure(FailureKind::in_progress, "taken_over",
@@ -137,9 +139,9 @@ Runner::Next Runner::intent_written() {
     }
     return machine_.stop(std::string(cause_->code()));
   }
-  for (const auto& mutation : write_.commit.then)
+  for (const auto& mutation : write_->commit.then)
     if (const auto* put = std::get_if<store::KeyPut>(&mutation)) {
-      begun_.key_token = put->row.token;
+      begun_->key_token = put->row.token;
       claim_.claimed(put->row.token);
     }
   begun_durable_ = true;
@@ -186,7 +188,7 @@ Runner::Next Runner::decide() {
     if (claim_) claim_.release();
     return machine_.decided(Decision::abort);
   }
-  auto& commit = write_.commit = {};
+  store::Commit& commit = new_commit();
   draft_decision(commit);
   submit(&Runner::decision_written);
   return std::nullopt;
@@ -269,8 +271,8 @@ void Runner::draft_decision(store::Commit& commit) {
 }
 
 Runner::Next Runner::decision_written() {
-  if (!write_.outcome) return resolve_unknown(write_.outcome.error());
-  if (!write_.outcome->applied) return refused(*write_.outcome);
+  if (!write_->outcome) return resolve_unknown(write_->outcome.error());
+  if (!write_->outcome->applied) return refused(*write_->outcome);
   decided_ = true;
   ++next_record_;
   exchange_->second_phase_ = true;
@@ -283,7 +285,7 @@ Runner::Next Runner::decision_written() {
 
 Runner::Next Runner::refused(const store::CommitOutcome& outcome) {
   const auto index = static_cast<std::size_t>(outcome.refused);
-  const store::Requirement& requirement = write_.commit.requires_[index];
+  const store::Requirement& requirement = write_->commit.requires_[index];
   if (outcome.key && std::holds_alternative<store::KeyFree>(requirement.what) && claim_) {
     // Somebody else finished this key first; its reply is ours.
     winner_ = outcome.key->exchange;

@@ -9,7 +9,7 @@
 namespace sluice::flow {
 
 Runner::Next Runner::fence() {
-  auto& commit = write_.commit = {};
+  store::Commit& commit = new_commit();
   commit.requires_.push_back({store::JournalAt{exchange_->id(), next_record_}, "journal"});
   Decided decided{Decision::abort, "not_committed", {}, {}, {}};
   if (begun_durable_) {
@@ -34,12 +34,12 @@ Runner::Next Runner::fence() {
 }
 
 Runner::Next Runner::fenced() {
-  if (!write_.outcome) {  // the store still does not say: listed or looked up later
+  if (!write_->outcome) {  // the store still does not say: listed or looked up later
     over_ = true;
     answer(OutcomeKind::in_doubt);
     return std::nullopt;
   }
-  if (write_.outcome->applied) {
+  if (write_->outcome->applied) {
     cause_ = Failure(FailureKind::unavailable, "not_committed",
                      "the store lost the decision; nothing took effect");
     // A reply that is not remembered is not told: a retry may get another one.

@@ -34,7 +34,8 @@ Runner::Next Runner::second_phase(Action action) {
   }
   exchange_->second_phase_ = true;
   exchange_->context_.scope = &detached_scope_;
-  if (stage.asynchronous()) {
+  const bool asynchronous = machine_.facts_of(action.step).asynchronous;
+  if (asynchronous) {
     // A commit that hangs ends with the budget of its step, not with its caller's patience.
     if (second_phase_until_ == kNever)
       second_phase_until_ = lane_.clock().now() + flow_.options_.second_phase.budget;
@@ -48,16 +49,16 @@ Runner::Next Runner::second_phase(Action action) {
   time_begin();
   const bool was_prepared = machine_.steps()[action.step].prepared;
   try {
-    if (!stage.asynchronous())
+    if (!asynchronous)
       return phase_done(committing ? stage.commit(*exchange_) : stage.abort(*exchange_, was_prepared));
     status_task_ = committing ? stage.commit_task(*exchange_) : stage.abort_task(*exchange_, was_prepared);
     const bool done = status_task_.start(
         exchange_->context_,
         [](void* self) noexcept {
           auto* runner = static_cast<Runner*>(self);
-          runner->write_.runner = runner;
-          runner->write_.run = [](Job* job) noexcept {
-            Runner* r = static_cast<Write*>(static_cast<store::PendingCommit*>(job))->runner;
+          runner->turn_.runner = runner;
+          runner->turn_.run = [](Job* job) noexcept {
+            Runner* r = static_cast<Turn*>(job)->runner;
             Next next;
             try {
               next = r->phase_done(r->status_task_.take());
@@ -66,7 +67,7 @@ Runner::Next Runner::second_phase(Action action) {
             }
             r->go(next);
           };
-          runner->lane_.post(runner->write_);
+          runner->lane_.post(runner->turn_);
         },
         this);
     if (!done) return std::nullopt;
@@ -111,19 +112,19 @@ Runner::Next Runner::phase_done(Status status) {
 }
 
 void Runner::complete_key(std::vector<store::Mutation>& out) {
-  if (begun_.scope.empty()) return;
+  if (!begun_ || begun_->scope.empty()) return;
   if (!remembered()) {
-    out.push_back(store::KeyDelete{begun_.scope});
+    out.push_back(store::KeyDelete{begun_->scope});
     return;
   }
   store::KeyPut put;
   put.row.exchange = exchange_->id();
-  put.row.scope = begun_.scope;
-  put.row.fingerprint = begun_.fingerprint;
+  put.row.scope = begun_->scope;
+  put.row.fingerprint = begun_->fingerprint;
   put.row.state = store::KeyState::completed;
   put.row.reply = reply_for_key();
-  put.row.token = begun_.key_token;
-  put.ttl = milliseconds(begun_.key_ttl_ms);
+  put.row.token = begun_->key_token;
+  put.ttl = milliseconds(begun_->key_ttl_ms);
   out.push_back(std::move(put));
 }
 

@@ -33,21 +33,6 @@ void put(store::Commit& commit, const KeyEntry& entry, store::KeyState state, By
 
 }  // namespace
 
-Claim::Claim(Claim&& other) noexcept
-    : keys_(std::exchange(other.keys_, nullptr)), entry_(std::exchange(other.entry_, nullptr)) {}
-
-Claim& Claim::operator=(Claim&& other) noexcept {
-  if (this == &other) return *this;
-  if (keys_ != nullptr) release();
-  keys_ = std::exchange(other.keys_, nullptr);
-  entry_ = std::exchange(other.entry_, nullptr);
-  return *this;
-}
-
-Claim::~Claim() {
-  if (keys_ != nullptr) release();
-}
-
 const Bytes& Claim::scope() const noexcept { return entry_of(entry_).scope; }
 ExchangeId Claim::exchange() const noexcept { return entry_of(entry_).exchange; }
 

@@ -24,6 +24,7 @@ class RealClock final : public Clock {
  public:
   Instant now() noexcept override;
   WallTime wall() noexcept override;
+  WallTime coarse_wall() noexcept override;
 };
 
 /// next(): a fast generator per thread, seeded by the operating system. secret(): the operating

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 
 #include "sluice/base/bytes.hpp"
@@ -34,9 +35,18 @@ class Keys;
 class Claim {
  public:
   Claim() = default;
-  Claim(Claim&&) noexcept;
-  Claim& operator=(Claim&&) noexcept;
-  ~Claim();
+  Claim(Claim&& other) noexcept
+      : keys_(std::exchange(other.keys_, nullptr)), entry_(std::exchange(other.entry_, nullptr)) {}
+  Claim& operator=(Claim&& other) noexcept {
+    if (this == &other) return *this;
+    if (keys_ != nullptr) release();
+    keys_ = std::exchange(other.keys_, nullptr);
+    entry_ = std::exchange(other.entry_, nullptr);
+    return *this;
+  }
+  ~Claim() {
+    if (keys_ != nullptr) release();
+  }
   explicit operator bool() const noexcept { return keys_ != nullptr; }
   const Bytes& scope() const noexcept;
   ExchangeId exchange() const noexcept;

@@ -53,6 +53,11 @@ WallTime RealClock::wall() noexcept {
   return WallTime(milliseconds(at.tv_sec * 1000 + at.tv_nsec / 1'000'000));
 }
 
+WallTime RealClock::coarse_wall() noexcept {
+  const timespec at = read_clock(CLOCK_REALTIME_COARSE);
+  return WallTime(milliseconds(at.tv_sec * 1000 + at.tv_nsec / 1'000'000));
+}
+
 std::uint64_t RealRandom::next() noexcept {
   thread_local Xoshiro generator(*this);
   return generator.next();
