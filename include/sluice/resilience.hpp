@@ -1,3 +1,6 @@
 // Umbrella of the resilience room.
 #pragma once
+#include "sluice/resilience/block.hpp"
+#include "sluice/resilience/breaker.hpp"
+#include "sluice/resilience/rate_limiter.hpp"
 #include "sluice/resilience/retry.hpp"

@@ -33,7 +33,7 @@ const std::vector<Owned> kOwned{
     {"openssl/", {"base", "transport", "server"}},
     {"spdlog/", {"base"}},
     {"prometheus/", {"base"}},
-    {"toml++/", {"server"}},
+    {"toml++/", {"resilience", "server"}},
     {"CLI/", {"cli"}},
     {"nlohmann/", {"base", "rpc", "transport", "server", "apps", "cli"}},
 };

@@ -1,0 +1,156 @@
+// How the breaker changes state: what trips it, how trials are judged, how long it stays open.
+#include <algorithm>
+#include <cmath>
+
+#include "resilience/breaker_impl.hpp"
+
+namespace sluice::resilience {
+namespace {
+
+// So that 0.3 × 10 is three, not four.
+constexpr double kRounding = 1e-9;
+
+std::uint32_t part_of(double ratio, std::uint32_t n) {
+  return std::max(static_cast<std::uint32_t>(std::ceil(ratio * n - kRounding)), 1u);
+}
+
+}  // namespace
+
+std::string_view to_string(BreakerState state) noexcept {
+  static constexpr std::array<std::string_view, 7> kNames{
+      "closed",        "open",     "half_open",   "forced_open",
+      "forced_closed", "disabled", "metrics_only"};
+  return kNames[static_cast<std::size_t>(state)];
+}
+
+std::string_view to_string(BreakerReason reason) noexcept {
+  static constexpr std::array<std::string_view, 9> kNames{
+      "failure_ratio",  "slow_ratio",    "failures",      "consecutive",   "isolation_over",
+      "trials_failed",  "trials_passed", "operator_order", "configuration"};
+  return kNames[static_cast<std::size_t>(reason)];
+}
+
+Breaker::Impl::Impl(BreakerOptions o, Random& r, Listener l)
+    : options(o), random(r), listener(std::move(l)) {
+  window.configure(options);
+  history.reserve(kBreakerHistory);
+}
+
+std::uint32_t Breaker::Impl::trials() const noexcept {
+  return std::clamp(options.trials, 1u, kMaxTrials);
+}
+
+void Breaker::Impl::expire_trials(Instant now) noexcept {
+  for (Trial& trial : trial_slots)
+    if (trial.out && trial.expires <= now) {
+      trial.out = false;
+      --running;
+    }
+}
+
+bool Breaker::Impl::take_trial(Instant now, BreakerTicket& ticket) noexcept {
+  if (running + passed + failed >= trials()) expire_trials(now);
+  if (running + passed + failed >= trials()) return false;
+  for (std::size_t i = 0; i < trial_slots.size(); ++i) {
+    Trial& trial = trial_slots[i];
+    if (trial.out) continue;
+    trial.out = true;
+    trial.serial = ++next_serial;
+    trial.expires = options.trial_timeout < kNever - now ? now + options.trial_timeout : kNever;
+    ++running;
+    ticket.trial = static_cast<std::uint8_t>(i);
+    ticket.serial = trial.serial;
+    return true;
+  }
+  return false;
+}
+
+bool Breaker::Impl::end_trial(const BreakerTicket& ticket) noexcept {
+  Trial& trial = trial_slots[ticket.trial];
+  if (!trial.out || trial.serial != ticket.serial) return false;
+  trial.out = false;
+  --running;
+  return true;
+}
+
+Breaker::Impl::Told Breaker::Impl::judge_window(Instant now) {
+  const BreakerTally& tally = window.tally();
+  if (tally.calls < options.minimum_calls || tally.calls == 0) return std::nullopt;
+  const auto calls = static_cast<double>(tally.calls);
+  const auto trips = [&](BreakerReason reason, double value, double bound) -> Told {
+    if (bound <= 0 || value < bound - kRounding) return std::nullopt;
+    return change(BreakerState::open, reason, now, value, bound);
+  };
+  if (auto told = trips(BreakerReason::failure_ratio, static_cast<double>(tally.failures) / calls,
+                        options.failure_ratio))
+    return told;
+  if (auto told = trips(BreakerReason::slow_ratio, static_cast<double>(tally.slow) / calls,
+                        options.slow_ratio))
+    return told;
+  if (auto told =
+          trips(BreakerReason::failures, static_cast<double>(tally.failures), options.failures))
+    return told;
+  return trips(BreakerReason::consecutive, consecutive, options.consecutive);
+}
+
+Breaker::Impl::Told Breaker::Impl::judge_trials(Instant now) {
+  const std::uint32_t n = trials();
+  const std::uint32_t may_come = n - std::min(n, passed + failed);
+  const std::uint32_t failures_needed = options.trial_failures > 0
+                                            ? std::min(options.trial_failures, n)
+                                            : part_of(options.failure_ratio, n);
+  const std::uint32_t slow_needed = options.slow_ratio > 0 ? part_of(options.slow_ratio, n) : n + 1;
+  if (failed >= failures_needed)
+    return change(BreakerState::open, BreakerReason::trials_failed, now, failed, failures_needed);
+  if (slow >= slow_needed)
+    return change(BreakerState::open, BreakerReason::trials_failed, now, slow, slow_needed);
+  // Certain as soon as what may still come cannot fail it any more.
+  if (failed + may_come >= failures_needed || slow + may_come >= slow_needed) return std::nullopt;
+  return change(BreakerState::closed, BreakerReason::trials_passed, now, failed, failures_needed);
+}
+
+Duration Breaker::Impl::next_isolation(Instant now) {
+  const BreakerState from = state_of(word.load(std::memory_order_relaxed));
+  const bool was_quiet = from != BreakerState::half_open && now - closed_at > options.quiet;
+  streak = opened_before && !was_quiet ? streak + 1 : 0;
+  opened_before = true;
+  const double grown = static_cast<double>(options.isolation.count()) *
+                       std::pow(2.0, static_cast<double>(std::min(streak, 62u)));
+  const double bounded = std::min(grown, static_cast<double>(options.isolation_max.count()));
+  const double jitter = std::clamp(options.isolation_jitter, 0.0, 1.0) * random.unit();
+  return Duration(static_cast<Duration::rep>(bounded * (1 - jitter)));
+}
+
+Breaker::Impl::Told Breaker::Impl::change(BreakerState to, BreakerReason reason, Instant now,
+                                          double value, double bound) {
+  const std::uint64_t before = word.load(std::memory_order_relaxed);
+  BreakerTransition told{.from = state_of(before),
+                         .to = to,
+                         .reason = reason,
+                         .at = now,
+                         .generation = generation_of(before) + 1,
+                         .observed = value,
+                         .threshold = bound};
+  if (to == BreakerState::open) {
+    told.isolation = next_isolation(now);
+    open_until.store((now + told.isolation).time_since_epoch().count(), std::memory_order_relaxed);
+  }
+  if (to == BreakerState::open || to == BreakerState::forced_open) {
+    observed.store(value, std::memory_order_relaxed);
+    threshold.store(bound, std::memory_order_relaxed);
+  }
+  if (to == BreakerState::closed) {
+    window.clear();
+    consecutive = 0;
+    closed_at = now;
+  }
+  for (Trial& trial : trial_slots) trial.out = false;
+  running = passed = failed = slow = 0;
+  if (history.size() == kBreakerHistory) history.erase(history.begin());
+  history.push_back(told);
+  word.store(told.generation << kStateBits | static_cast<std::uint64_t>(to),
+             std::memory_order_release);
+  return told;
+}
+
+}  // namespace sluice::resilience
