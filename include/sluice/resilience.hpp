@@ -2,5 +2,6 @@
 #pragma once
 #include "sluice/resilience/block.hpp"
 #include "sluice/resilience/breaker.hpp"
+#include "sluice/resilience/bulkhead.hpp"
 #include "sluice/resilience/rate_limiter.hpp"
 #include "sluice/resilience/retry.hpp"

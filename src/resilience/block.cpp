@@ -6,8 +6,8 @@ namespace sluice::resilience {
 
 std::string_view to_string(Policy policy) noexcept {
   static constexpr std::array<std::string_view, kPolicies> kNames{
-      "breaker",  "throttle", "rate",    "warm_up", "hot_keys", "pacing",      "bulkhead",
-      "adaptive", "timeout",  "retry",   "hedge",   "missing_rule", "overflow"};
+      "breaker",  "throttle", "rate",  "warm_up", "hot_keys",     "pacing",  "bulkhead",
+      "adaptive", "timeout",  "retry", "hedge",   "missing_rule", "overflow"};
   return kNames[static_cast<std::size_t>(policy)];
 }
 
@@ -70,9 +70,10 @@ Outcome outcome_of(const Failure& failure) noexcept {
 
 Failure to_failure(const Block& block) {
   const std::string_view policy = to_string(block.policy);
-  Failure failure(failure_kind(block.policy), fmt::format("blocked_by_{}", policy),
-                  fmt::format("refused by {} of rule '{}' (version {}): observed {:.6g}, limit {:.6g}",
-                              policy, block.rule, block.version, block.observed, block.threshold));
+  Failure failure(
+      failure_kind(block.policy), fmt::format("blocked_by_{}", policy),
+      fmt::format("refused by {} of rule '{}' (version {}): observed {:.6g}, limit {:.6g}", policy,
+                  block.rule, block.version, block.observed, block.threshold));
   failure = failure.with("policy", std::string(policy))
                 .with("rule", std::string(block.rule))
                 .with("rule_version", std::to_string(block.version))

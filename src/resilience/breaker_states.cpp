@@ -18,15 +18,14 @@ std::uint32_t part_of(double ratio, std::uint32_t n) {
 
 std::string_view to_string(BreakerState state) noexcept {
   static constexpr std::array<std::string_view, 7> kNames{
-      "closed",        "open",     "half_open",   "forced_open",
-      "forced_closed", "disabled", "metrics_only"};
+      "closed", "open", "half_open", "forced_open", "forced_closed", "disabled", "metrics_only"};
   return kNames[static_cast<std::size_t>(state)];
 }
 
 std::string_view to_string(BreakerReason reason) noexcept {
   static constexpr std::array<std::string_view, 9> kNames{
-      "failure_ratio",  "slow_ratio",    "failures",      "consecutive",   "isolation_over",
-      "trials_failed",  "trials_passed", "operator_order", "configuration"};
+      "failure_ratio", "slow_ratio",    "failures",       "consecutive",  "isolation_over",
+      "trials_failed", "trials_passed", "operator_order", "configuration"};
   return kNames[static_cast<std::size_t>(reason)];
 }
 

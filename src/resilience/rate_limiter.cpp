@@ -70,8 +70,7 @@ std::uint64_t TokenBucket::available(Instant now) const noexcept {
   const std::int64_t owed =
       std::max<std::int64_t>(paid_until_.load(std::memory_order_relaxed) - at, 0);
   const std::int64_t left = capacity_.load(std::memory_order_relaxed) - owed;
-  return left <= 0 ? 0
-                   : static_cast<std::uint64_t>(left / price_.load(std::memory_order_relaxed));
+  return left <= 0 ? 0 : static_cast<std::uint64_t>(left / price_.load(std::memory_order_relaxed));
 }
 
 void TokenBucket::reconfigure(RateOptions options) noexcept {

@@ -20,8 +20,8 @@ void subtract(BreakerTally& from, const BreakerTally& what) noexcept {
 void Window::configure(const BreakerOptions& options) {
   kind_ = options.window;
   slot_ns_ = slot_length(options, kSlots);
-  calls_.assign(kind_ == BreakerWindow::count ? std::max<std::uint32_t>(options.window_calls, 1) : 0,
-                0);
+  calls_.assign(
+      kind_ == BreakerWindow::count ? std::max<std::uint32_t>(options.window_calls, 1) : 0, 0);
   clear();
 }
 

@@ -200,7 +200,9 @@ TEST_F(BreakerTest, RES_13_lost_trials_give_their_place_back) {
   Breaker breaker(small(), random);
   trip(breaker);
   now += seconds(10);
-  { auto dropped = breaker.try_enter(now); }
+  {
+    auto dropped = breaker.try_enter(now);
+  }
   std::vector<std::expected<Breaker::Permit, Block>> hung;
   for (int i = 0; i < 3; ++i) hung.push_back(breaker.try_enter(now));
   EXPECT_TRUE(hung[2]) << "the dropped one gave its place back";

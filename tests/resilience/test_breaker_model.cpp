@@ -18,7 +18,7 @@ constexpr std::uint32_t kMinimum = 6;
 struct Model {
   BreakerState state = BreakerState::closed;
   std::uint64_t generation = 0;
-  std::deque<bool> window;  // true: failed
+  std::deque<bool> window;        // true: failed
   std::map<int, Instant> trials;  // those running, by caller, with their end
   std::uint32_t good = 0, bad = 0;
   Instant open_until;
@@ -45,8 +45,10 @@ struct Model {
     if (state == BreakerState::half_open) {
       if (trials.erase(caller) == 0) return;
       ++(failed ? bad : good);
-      if (bad * 2 >= kTrials) become(BreakerState::open);
-      else if (good * 2 > kTrials) become(BreakerState::closed);
+      if (bad * 2 >= kTrials)
+        become(BreakerState::open);
+      else if (good * 2 > kTrials)
+        become(BreakerState::closed);
     } else if (state == BreakerState::closed) {
       window.push_back(failed);
       if (window.size() > kWindow) window.pop_front();
@@ -90,8 +92,7 @@ void explore(std::uint64_t seed, int steps) {
       ASSERT_EQ(permit.has_value(), model.may_enter(now)) << "seed " << seed << " step " << i;
       if (permit) {
         caller = {std::move(*permit), model.generation, true};
-        if (model.state == BreakerState::half_open)
-          model.trials[c] = now + milliseconds(7);
+        if (model.state == BreakerState::half_open) model.trials[c] = now + milliseconds(7);
       }
     } else if (random.one_in(10)) {
       caller.permit.cancel();

@@ -81,8 +81,8 @@ void explore(std::uint64_t seed, std::uint64_t limit, std::uint64_t burst, int s
   std::uint64_t passed = 0;
   const std::uint64_t typical = 4'000'000'000 / (limit + 1) + 2;
   for (int i = 0; i < steps; ++i) {
-    const Duration step(static_cast<std::int64_t>(
-        random.one_in(1000) ? random.below(2'000'000'000) : random.below(typical)));
+    const Duration step(static_cast<std::int64_t>(random.one_in(1000) ? random.below(2'000'000'000)
+                                                                      : random.below(typical)));
     now += step;
     tokens = std::min(full, tokens + static_cast<Uint128>(step.count()) * limit);
     const auto n = static_cast<std::uint32_t>(random.below(3));

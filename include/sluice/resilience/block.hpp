@@ -55,11 +55,11 @@ inline constexpr std::size_t kPriorities = 4;
 
 /// What the policies are told of a call. One `now` for all of them: read it once.
 struct CallInfo {
-  Instant now;                   ///< when the call starts
-  std::string_view hot_key;      ///< for hot-key quotas; empty: not limited by them
-  std::uint32_t weight = 1;      ///< permits it takes from rate limits, all or nothing
+  Instant now;               ///< when the call starts
+  std::string_view hot_key;  ///< for hot-key quotas; empty: not limited by them
+  std::uint32_t weight = 1;  ///< permits it takes from rate limits, all or nothing
   Priority priority = Priority::normal;
-  std::uint8_t partition = 0;    ///< of the bulkhead or adaptive limit
+  std::uint8_t partition = 0;  ///< of the bulkhead or adaptive limit
 };
 
 inline constexpr Duration kNoRetryAfter = Duration(-1);
@@ -67,12 +67,12 @@ inline constexpr Duration kNoRetryAfter = Duration(-1);
 /// A refusal, as plain data: making, moving and dropping it allocates nothing.
 struct Block {
   Policy policy = Policy::breaker;
-  bool shadow = false;            ///< the call was shadow traffic
-  std::uint32_t version = 0;      ///< of the rules that refused
+  bool shadow = false;        ///< the call was shadow traffic
+  std::uint32_t version = 0;  ///< of the rules that refused
   /// The rule's pattern; lives as long as the registry. Empty for a policy used by itself.
   std::string_view rule;
-  double observed = 0;            ///< e.g. failure ratio, calls in flight, tokens asked for
-  double threshold = 0;           ///< the bound `observed` met
+  double observed = 0;   ///< e.g. failure ratio, calls in flight, tokens asked for
+  double threshold = 0;  ///< the bound `observed` met
   /// When to come back; kNoRetryAfter: unknown, or waiting will not help.
   Duration retry_after = kNoRetryAfter;
 };

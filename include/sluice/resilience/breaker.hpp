@@ -29,9 +29,9 @@ enum class BreakerWindow : std::uint8_t { count, time };
 
 struct BreakerOptions {
   BreakerWindow window = BreakerWindow::time;
-  std::uint32_t window_calls = 100;   ///< count: the last so many calls
+  std::uint32_t window_calls = 100;    ///< count: the last so many calls
   Duration window_time = seconds(10);  ///< time: in ten slots
-  std::uint32_t minimum_calls = 10;   ///< in the window; below it never trips
+  std::uint32_t minimum_calls = 10;    ///< in the window; below it never trips
   // Each trips when its value is reached; 0: not looked at.
   double failure_ratio = 0.5;
   double slow_ratio = 0;
@@ -73,7 +73,7 @@ struct BreakerTransition {
   Instant at;
   std::uint64_t generation = 0;  ///< of the new state; grows by one with each transition
   double observed = 0, threshold = 0;
-  Duration isolation{};          ///< when opened
+  Duration isolation{};  ///< when opened
 };
 
 /// Everything to show, read under the lock.

@@ -52,8 +52,8 @@ class TokenBucket {
 };
 
 struct PacerOptions {
-  std::uint64_t limit = 100;          ///< calls per period, evenly spaced; 0 refuses all
-  Duration period = seconds(1);       ///< (0, 1 day]
+  std::uint64_t limit = 100;              ///< calls per period, evenly spaced; 0 refuses all
+  Duration period = seconds(1);           ///< (0, 1 day]
   Duration max_wait = milliseconds(500);  ///< a call that would wait longer is refused
 };
 
