@@ -19,7 +19,9 @@ void Runner::resume(Machine machine, Begun begun, std::uint32_t next_record, Byt
   observe(EventKind::recovered);
   if (!decided_) cause_ = Failure(FailureKind::unavailable, "interrupted", "the process ended before the decision");
   else if (machine_.decision() == Decision::abort)
-    cause_ = reply_ ? reply_->to_failure() : Failure(FailureKind::rejected, machine_.cause(), "");
+    // A decision to abort without a reply was one that frees the key (an interruption, a timeout).
+    cause_ = reply_ ? reply_->to_failure()
+                    : Failure(FailureKind::unavailable, machine_.cause(), "aborted without a reply");
   go(machine_.resume());
 }
 

@@ -210,6 +210,41 @@ TEST_F(DurableFlow, FLOW_24_recovery_that_is_killed_itself_is_finished_by_the_ne
   EXPECT_EQ(open(), 0u);
 }
 
+// Found by the crash campaign: the second recovery took the interruption for a refusal by a stage,
+// and every retry with the key was told so.
+TEST_F(DurableFlow, FLOW_24_an_interrupted_exchange_frees_its_key_however_often_recovery_is_killed) {
+  const auto keyed = [&](store::Store& on, idempotency::Keys& keys) {
+    FlowOptions options;
+    options.store = &on;
+    options.keys = &keys;
+    options.key = [](const Exchange&) { return std::optional<std::string>("k"); };
+    auto flow = std::make_unique<Flow>("f", std::move(options));
+    flow->group("main", {record.stage("a", Effect::external), transfer()});
+    return flow;
+  };
+  deposit("ann", 50);
+  DyingStore dying(*store);
+  dying.dies_at = 0;  // the intent is durable, then the process dies
+  dying.applied_first = true;
+  idempotency::Keys lost_keys(clock, &dying, {});
+  auto doomed = keyed(dying, lost_keys);
+  start(*doomed, exchange());
+  while (lane.run_ready() != 0) {
+  }
+  DyingStore halfway(*store);
+  halfway.dies_at = 1;  // the decision to abort is durable, the end is not
+  idempotency::Keys halfway_keys(clock, &halfway, {});
+  auto first = keyed(halfway, halfway_keys);
+  recover(*first);
+  idempotency::Keys keys(clock, store.get(), {});
+  auto second = keyed(*store, keys);
+  EXPECT_EQ(recover(*second).aborted, 1u);
+  const Outcome again = run(*second, exchange());
+  EXPECT_EQ(again.kind, OutcomeKind::committed) << (again.cause ? again.cause->to_string() : "");
+  EXPECT_FALSE(again.replayed);
+  EXPECT_EQ(balance("ann"), 40);
+}
+
 TEST_F(DurableFlow, FLOW_24_an_unknown_version_is_listed_in_doubt_and_never_guessed) {
   DyingStore dying(*store);
   dying.dies_at = 0;

@@ -1,0 +1,100 @@
+// The server that the crash campaign kills.
+//   crash_server serve FOLDER           prints "PORT n" once its doors are open; SIGTERM ends it
+//   crash_server strand FOLDER COUNT    leaves COUNT transfers open, as a crash would, and exits
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+
+#include "crash/crash_app.hpp"
+#include "sluice/base/runtime.hpp"
+#include "sluice/server/server.hpp"
+#include "sluice/store/sqlite.hpp"
+
+namespace sluice::crash {
+namespace {
+
+server::Config config_for(const std::string& folder) {
+  server::Config config;
+  config.sqlite.path = folder + "/crash.db";
+  config.http.port = 0;
+  config.log_level = "info";
+  return config;
+}
+
+int stop_with(const Failure& failure) {
+  std::fprintf(stderr, "error: %s\n", failure.to_string().c_str());
+  return 1;
+}
+
+Status open_accounts(store::Store& store) {
+  store::Commit opening;
+  for (int i = 0; i < kAccounts; ++i) opening.then.push_back(store::KvPut{account(i), "", kOpening});
+  opening.requires_.push_back({store::KvVersionIs{account(0), 0}, "first"});
+  auto done = commit_and_wait(store, std::move(opening));
+  if (!done) return fail(done.error());
+  return {};
+}
+
+int serve(const std::string& folder) {
+  sigset_t stop;
+  sigemptyset(&stop);
+  sigaddset(&stop, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &stop, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  server::ServerParts parts;
+  parts.apps.push_back(make_app(folder + "/partner.log"));
+  parts.first_token = [&](const std::string& token) { std::ofstream(folder + "/token") << token; };
+  auto opened = server::Server::open(config_for(folder), std::move(parts));
+  if (!opened) return stop_with(opened.error());
+  auto& server = **opened;
+  if (auto funded = open_accounts(server.context().store); !funded) return stop_with(funded.error());
+  if (auto started = server.start(); !started) return stop_with(started.error());
+  std::printf("PORT %d\n", int{server.port()});
+  std::fflush(stdout);
+  int signal = 0;
+  sigwait(&stop, &signal);
+  if (auto stopped = server.stop(); !stopped) return stop_with(stopped.error());
+  return 0;
+}
+
+int strand(const std::string& folder, int count) {
+  RealClock clock;
+  RealRandom random;
+  RealExecutor executor{clock};
+  LaneThread lane{clock, "strand"};
+  auto store = open_store(config_for(folder), clock, random, executor);
+  if (!store) return stop_with(store.error());
+  if (auto funded = open_accounts(**store); !funded) return stop_with(funded.error());
+  FilePartner partner(folder + "/partner.log");
+  auto transfer = make_transfer(**store, partner, true);
+  IdSource ids(clock, 2);
+  lane.start();
+  lane.lane().post([&] {
+    for (int i = 0; i < count; ++i) {
+      flow::RunOptions run;
+      run.lane = &lane.lane();
+      transfer->run(std::make_shared<flow::Exchange>(ids.exchange(), Namespace("crash"), R"({"from":1,"to":2})"),
+                    std::move(run), [](void*, flow::Outcome) noexcept {}, nullptr);
+    }
+  });
+  for (;;) {  // until the partner has heard of every one
+    std::ifstream log(folder + "/partner.log");
+    int lines = 0;
+    for (std::string line; std::getline(log, line);) ++lines;
+    if (lines >= count) _exit(0);
+    usleep(10'000);
+  }
+}
+
+}  // namespace
+}  // namespace sluice::crash
+
+int main(int argc, char** argv) {
+  if (argc == 3 && std::strcmp(argv[1], "serve") == 0) return sluice::crash::serve(argv[2]);
+  if (argc == 4 && std::strcmp(argv[1], "strand") == 0) return sluice::crash::strand(argv[2], std::atoi(argv[3]));
+  std::fprintf(stderr, "usage: crash_server serve FOLDER | strand FOLDER COUNT\n");
+  return 2;
+}
