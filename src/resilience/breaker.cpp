@@ -153,7 +153,7 @@ BreakerSnapshot Breaker::snapshot(Instant now) const {
           .transitions = impl.history};
 }
 
-Status Breaker::force(BreakerState to, Instant now) {
+Status Breaker::force(BreakerState to, Instant now, BreakerReason reason) {
   Impl& impl = *impl_;
   Impl::Told told;
   {
@@ -165,7 +165,7 @@ Status Breaker::force(BreakerState to, Instant now) {
                   std::string("breaker is ") + std::string(to_string(from)) +
                       "; it cannot be made " + std::string(to_string(to)) +
                       " (to stop calls: forced_open; to try now: half_open while open)");
-    told = impl.change(to, BreakerReason::operator_order, now);
+    told = impl.change(to, reason, now);
   }
   impl.tell(told);
   return {};

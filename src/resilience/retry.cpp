@@ -64,12 +64,14 @@ std::optional<Duration> RetryPolicy::next_delay(std::uint32_t attempt, const Fai
 RetryBudget::RetryBudget(RetryBudgetOptions options) noexcept
     : max_(std::llround(std::max(options.tokens, 0.0) * 1000)),
       ratio_(std::llround(std::max(options.ratio, 0.0) * 1000)),
-      left_(max_) {}
+      left_(max_.load(std::memory_order_relaxed)) {}
 
 void RetryBudget::on_success() noexcept {
+  const std::int64_t max = max_.load(std::memory_order_relaxed);
+  const std::int64_t ratio = ratio_.load(std::memory_order_relaxed);
   std::int64_t left = left_.load(std::memory_order_relaxed);
-  while (left < max_ && !left_.compare_exchange_weak(left, std::min(max_, left + ratio_),
-                                                     std::memory_order_relaxed)) {
+  while (left < max && !left_.compare_exchange_weak(left, std::min(max, left + ratio),
+                                                    std::memory_order_relaxed)) {
   }
 }
 
@@ -79,11 +81,33 @@ bool RetryBudget::on_failure() noexcept {
   do {
     after = std::max<std::int64_t>(0, left - 1000);
   } while (!left_.compare_exchange_weak(left, after, std::memory_order_relaxed));
-  return after > max_ / 2;
+  return after > max_.load(std::memory_order_relaxed) / 2;
 }
 
 bool RetryBudget::may_retry() const noexcept {
-  return left_.load(std::memory_order_relaxed) > max_ / 2;
+  return left_.load(std::memory_order_relaxed) > max_.load(std::memory_order_relaxed) / 2;
+}
+
+bool RetryBudget::try_spend() noexcept {
+  const std::int64_t half = max_.load(std::memory_order_relaxed) / 2;
+  std::int64_t left = left_.load(std::memory_order_relaxed);
+  while (left > half)
+    if (left_.compare_exchange_weak(left, std::max<std::int64_t>(0, left - 1000),
+                                    std::memory_order_relaxed))
+      return true;
+  return false;
+}
+
+void RetryBudget::reconfigure(RetryBudgetOptions options) noexcept {
+  const RetryBudget fresh(options);
+  const std::int64_t max = fresh.max_.load(std::memory_order_relaxed);
+  const std::int64_t before = max_.exchange(max, std::memory_order_relaxed);
+  ratio_.store(fresh.ratio_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  if (before == max) return;
+  const double part = before > 0 ? static_cast<double>(left_.load(std::memory_order_relaxed)) /
+                                       static_cast<double>(before)
+                                 : 1;
+  left_.store(std::llround(part * static_cast<double>(max)), std::memory_order_relaxed);
 }
 
 double RetryBudget::tokens() const noexcept {

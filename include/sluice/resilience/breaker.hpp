@@ -140,7 +140,8 @@ class Breaker {
   /// An operator's order: forced_open, forced_closed, disabled, metrics_only; closed (with an empty
   /// window); half_open, from open and forced_open only. Anything else, and the state it is in
   /// already, fails precondition_failed and changes nothing.
-  Status force(BreakerState state, Instant now);
+  Status force(BreakerState state, Instant now,
+               BreakerReason reason = BreakerReason::operator_order);
   /// Keeps state, window, isolation and trials. False: the kind of window changed, it is empty.
   bool reconfigure(const BreakerOptions& options, Instant now);
 

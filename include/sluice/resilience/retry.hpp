@@ -70,13 +70,17 @@ class RetryBudget {
   /// Takes a token; true if this failure may be retried.
   bool on_failure() noexcept;
   bool may_retry() const noexcept;
+  /// Takes a token for an extra call beside a running one (hedging), if retries are allowed.
+  bool try_spend() noexcept;
+  /// Keeps the part that is left.
+  void reconfigure(RetryBudgetOptions options) noexcept;
   /// What is left, in [0, tokens].
   double tokens() const noexcept;
 
  private:
   // Thousandths of a token: integers, so that ten tenths are one.
-  std::int64_t max_;
-  std::int64_t ratio_;
+  std::atomic<std::int64_t> max_;
+  std::atomic<std::int64_t> ratio_;
   std::atomic<std::int64_t> left_;
 };
 

@@ -1,0 +1,100 @@
+#include "sluice/resilience/guards.hpp"
+
+#include <fmt/core.h>
+
+namespace sluice::resilience {
+namespace {
+
+constexpr std::string_view kOverflowName = "(overflow)";
+
+}  // namespace
+
+Guards::Guards(Clock& clock, Random& random, GuardsOptions options)
+    : clock_(clock),
+      random_(random),
+      options_(std::move(options)),
+      index_(std::make_unique<const RuleIndex>()) {}
+
+Guards::Resolved Guards::resolve(const RuleIndex& index, const Protector& protector) const {
+  const bool shadow = protector.shadow();
+  if (protector.name() == kOverflowName) {
+    if (options_.overflow == GuardOverflow::deny) return {nullptr, Policy::overflow};
+    if (options_.overflow == GuardOverflow::pass) return {};
+  }
+  if (const Rule* rule = index.find(protector.name(), shadow)) return {rule, std::nullopt};
+  if (!shadow || options_.missing_shadow == MissingShadow::pass) return {};
+  if (options_.missing_shadow == MissingShadow::deny) return {nullptr, Policy::missing_rule};
+  return {index.find(protector.name(), false), std::nullopt};
+}
+
+Protector& Guards::add(Key key) {
+  auto made = std::make_unique<Protector>(key.first, key.second, random_, options_.on_transition);
+  const Resolved resolved = resolve(*index_, *made);
+  made->apply(resolved.rule, version_, clock_.now(), resolved.deny);
+  return *(protectors_[std::move(key)] = std::move(made));
+}
+
+Protector& Guards::find(std::string_view command, bool shadow) {
+  const std::lock_guard lock(mutex_);
+  if (Protector* protector = known(command, shadow)) return *protector;
+  if (protectors_.size() < options_.max_protectors) return add({std::string(command), shadow});
+  // At most one more for each kind of traffic.
+  if (Protector* protector = known(kOverflowName, shadow)) return *protector;
+  return add({std::string(kOverflowName), shadow});
+}
+
+Protector* Guards::known(std::string_view name, bool shadow) const {
+  const auto found = protectors_.find(Key(std::string(name), shadow));
+  return found == protectors_.end() ? nullptr : found->second.get();
+}
+
+std::vector<ProtectorSnapshot> Guards::list() const {
+  const Instant now = clock_.now();
+  const std::lock_guard lock(mutex_);
+  std::vector<ProtectorSnapshot> all;
+  for (const auto& [key, protector] : protectors_) all.push_back(protector->snapshot(now));
+  return all;
+}
+
+Result<ProtectorSnapshot> Guards::show(std::string_view name, bool shadow) const {
+  const std::lock_guard lock(mutex_);
+  if (const Protector* protector = known(name, shadow)) return protector->snapshot(clock_.now());
+  return fail(FailureKind::not_found, "unknown_protector",
+              fmt::format("no call of {}'{}' has been guarded yet", shadow ? "shadow " : "", name));
+}
+
+Status Guards::force(std::string_view name, bool shadow, BreakerState state, std::string_view by,
+                     std::string_view why) {
+  Breaker* breaker = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    Protector* protector = known(name, shadow);
+    if (protector != nullptr) breaker = protector->breaker();
+  }
+  if (breaker == nullptr)
+    return fail(
+        FailureKind::not_found, "unknown_breaker",
+        fmt::format("{}'{}' has no breaker; rules give it one", shadow ? "shadow " : "", name));
+  const BreakerState before = breaker->state();
+  Status status = breaker->force(state, clock_.now());
+  audit(by, fmt::format("breaker of {}'{}': {} -> {}{}: {}", shadow ? "shadow " : "", name,
+                        to_string(before), to_string(state), status ? "" : " (refused)", why));
+  return status;
+}
+
+void Guards::audit(std::string_view by, std::string what) {
+  GuardAudit entry{.at = clock_.wall(), .by = std::string(by), .what = std::move(what)};
+  {
+    const std::lock_guard lock(mutex_);
+    if (audits_.size() == kGuardAudits) audits_.erase(audits_.begin());
+    audits_.push_back(entry);
+  }
+  if (options_.on_audit) options_.on_audit(entry);
+}
+
+std::vector<GuardAudit> Guards::audits() const {
+  const std::lock_guard lock(mutex_);
+  return audits_;
+}
+
+}  // namespace sluice::resilience

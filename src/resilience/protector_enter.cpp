@@ -1,0 +1,61 @@
+// Entering with waits: in the bulkhead's queue and for a turn of the pacer.
+#include "sluice/resilience/protector.hpp"
+
+namespace sluice::resilience {
+
+Task<std::optional<Block>> Protector::enter(CallInfo call, Instant deadline, GuardPermit& permit,
+                                            FailureKind& cancelled) {
+  TaskContext& context = co_await current_context();
+  const std::uint64_t modes = modes_.load(std::memory_order_acquire);
+  cancelled = FailureKind::none;
+  Block block;
+  GuardPermit mine;
+  mine.protector_ = this;
+  mine.started_ = call.now;
+  mine.partition_ = call.partition;
+  if (denied(modes, block)) co_return block;
+  if (!ask_first(modes, call, mine, block) || !peek_rates(modes, call, block)) co_return block;
+  bool waited = false;
+  for (const Policy policy : kPlacePolicies) {
+    if ((modes >> shift(policy) & 3u) == 0) continue;
+    if (places(policy).try_take(call.partition, call.priority, block)) {
+      mine.held_ |= bit(policy);
+      continue;
+    }
+    // What is only observed does not wait either.
+    const bool enforced = static_cast<Mode>(modes >> shift(policy) & 3u) == Mode::enforce;
+    if (enforced) {
+      const FailureKind why = co_await places(policy).turn(call.partition, call.priority, deadline);
+      waited = true;
+      if (why == FailureKind::none) {
+        mine.held_ |= bit(policy);
+        continue;
+      }
+      if (context.scope != nullptr && context.scope->cancelled()) {
+        cancelled = why;
+        co_return std::nullopt;
+      }
+    }
+    if (refuse(modes, policy, block)) co_return block;
+  }
+  if (!take_rates(modes, call, mine, block)) co_return block;
+  if (const Duration wait = std::exchange(mine.wait_, Duration::zero()); wait > Duration::zero()) {
+    if (deadline != kNever && wait >= deadline - call.now) {
+      block.retry_after = wait;
+      block.observed = static_cast<double>(wait.count()) / 1e9;
+      block.threshold = static_cast<double>((deadline - call.now).count()) / 1e9;
+      const bool pacing = (modes >> shift(Policy::pacing) & 3u) != 0;
+      if (refuse(modes, pacing ? Policy::pacing : Policy::warm_up, block)) co_return block;
+    } else {
+      cancelled = co_await sleep_for(wait);
+      if (cancelled != FailureKind::none) co_return std::nullopt;
+      waited = true;
+    }
+  }
+  if (waited) mine.began(context.lane->clock().now());
+  passed_.fetch_add(1, std::memory_order_relaxed);
+  permit = std::move(mine);
+  co_return std::nullopt;
+}
+
+}  // namespace sluice::resilience

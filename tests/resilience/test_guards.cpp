@@ -1,0 +1,331 @@
+// Protectors as callers see them: one decision per call, all or nothing; modes; shadow traffic;
+// reloads that keep state.
+#include "sim/clock.hpp"
+#include "sim/random.hpp"
+#include "sluice/resilience/guards.hpp"
+
+namespace sluice::resilience {
+namespace {
+
+struct GuardsTest : testing::Test {
+  sim::SimClock clock;
+  sim::SimRandom random{1};
+  std::vector<std::pair<std::string, BreakerState>> transitions;
+  GuardsOptions options() {
+    GuardsOptions o;
+    o.on_transition = [this](const Protector& p, const BreakerTransition& t) {
+      transitions.emplace_back(p.name(), t.to);
+    };
+    return o;
+  }
+  Guards guards{clock, random, options()};
+
+  static RuleSet rules(std::string_view toml) {
+    auto read = parse_rules(toml, "test.toml");
+    EXPECT_TRUE(read) << (read ? "" : read.error().to_string());
+    return read.value_or(RuleSet{});
+  }
+  void load(std::string_view toml) {
+    const auto plan = guards.reload(rules(toml));
+    ASSERT_TRUE(plan) << plan.error().to_string();
+  }
+  CallInfo call() { return {.now = clock.now()}; }
+  /// Runs one call to its end; false if it was refused.
+  bool run(Protector& protector, Outcome outcome = Outcome::success) {
+    auto permit = protector.try_enter(call());
+    if (permit) permit->complete(outcome, clock.now());
+    return permit.has_value();
+  }
+  static const PolicyCounts& counts(const ProtectorSnapshot& shown, Policy policy) {
+    for (const auto& one : shown.policies)
+      if (one.policy == policy) return one;
+    static const PolicyCounts none;
+    return none;
+  }
+};
+
+constexpr std::string_view kBreaker = R"(
+[guard.a.breaker]
+window = "count"
+window_calls = 10
+minimum_calls = 4
+isolation = "1s"
+isolation_jitter = 0.0
+trials = 2
+)";
+
+TEST_F(GuardsTest, RES_2_without_a_rule_calls_go_straight_through) {
+  Protector& protector = guards.find("a");
+  EXPECT_EQ(&protector, &guards.find("a"));
+  for (int i = 0; i < 100; ++i) EXPECT_TRUE(run(protector, Outcome::failure));
+  EXPECT_TRUE(protector.snapshot(clock.now()).policies.empty());
+}
+
+TEST_F(GuardsTest, RES_3_a_block_names_policy_rule_and_version) {
+  load("[guard.\"a.*\".rate]\nlimit = 1\n");
+  Protector& protector = guards.find("a.b");
+  EXPECT_TRUE(run(protector));
+  const auto refused = protector.try_enter(call());
+  ASSERT_FALSE(refused);
+  const Block& block = refused.error();
+  EXPECT_EQ(block.policy, Policy::rate);
+  EXPECT_EQ(block.rule, "a.*");
+  EXPECT_EQ(block.version, 1u);
+  EXPECT_EQ(block.observed, 1);
+  EXPECT_EQ(block.retry_after, seconds(1));
+  EXPECT_FALSE(block.shadow);
+  EXPECT_EQ(to_failure(block).traits().grpc_code, 8);
+}
+
+TEST_F(GuardsTest, RES_4_what_was_taken_before_a_refusal_goes_back) {
+  load(std::string(kBreaker) +
+       "[guard.a.rate]\nlimit = 5\n[guard.a.bulkhead]\nlimit = 1\n[guard.a.hot_keys]\nlimit = 2\n");
+  Protector& protector = guards.find("a");
+  for (int i = 0; i < 4; ++i) run(protector, Outcome::failure);
+  clock.advance(seconds(2));  // half-open: two trials
+  CallInfo hot = call();
+  hot.hot_key = "k";
+  auto inside = protector.try_enter(hot);
+  ASSERT_TRUE(inside);
+  for (int i = 0; i < 10; ++i) {
+    const auto refused = protector.try_enter(hot);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().policy, Policy::bulkhead);
+  }
+  const ProtectorSnapshot shown = protector.snapshot(clock.now());
+  EXPECT_EQ(shown.breaker->trials_running, 1u) << "refused calls gave their trials back";
+  EXPECT_EQ(shown.tokens, 4u) << "and took no tokens";
+  EXPECT_EQ(shown.bulkhead->in_flight, 1u);
+  inside->complete(Outcome::success, clock.now());
+  EXPECT_EQ(protector.snapshot(clock.now()).bulkhead->in_flight, 0u);
+}
+
+TEST_F(GuardsTest, RES_4_nobody_waits_for_a_pacer_before_an_open_breaker) {
+  load(std::string(kBreaker) + "[guard.a.pacing]\nlimit = 10\nmax_wait = \"10s\"\n");
+  Protector& protector = guards.find("a");
+  Duration longest{};
+  for (int i = 0; i < 8; ++i) {
+    auto permit = protector.try_enter(call());
+    if (!permit) {
+      EXPECT_EQ(permit.error().policy, Policy::breaker);
+      continue;
+    }
+    longest = std::max(longest, permit->wait());
+    permit->complete(Outcome::failure, clock.now());
+  }
+  EXPECT_EQ(longest, milliseconds(300)) << "four calls passed; the refused took no turns";
+}
+
+TEST_F(GuardsTest, RES_7_observe_counts_and_passes_and_off_is_not_asked) {
+  load(
+      "[guard.a.rate]\nmode = \"observe\"\nlimit = 2\n[guard.a.bulkhead]\nmode = \"off\"\nlimit = "
+      "0\n");
+  Protector& protector = guards.find("a");
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(run(protector));
+  const auto shown = protector.snapshot(clock.now());
+  EXPECT_EQ(counts(shown, Policy::rate).would_block, 3u);
+  EXPECT_EQ(counts(shown, Policy::rate).blocked, 0u);
+  EXPECT_EQ(shown.passed, 5u);
+}
+
+TEST_F(GuardsTest, RES_7_an_observed_breaker_and_bulkhead_hold_nothing_they_did_not_give) {
+  load(std::string(kBreaker) +
+       "mode = \"observe\"\n[guard.a.bulkhead]\nmode = \"observe\"\nlimit = 1\n");
+  Protector& protector = guards.find("a");
+  std::vector<GuardPermit> inside;
+  for (int i = 0; i < 4; ++i) inside.push_back(std::move(*protector.try_enter(call())));
+  for (auto& permit : inside) permit.complete(Outcome::failure, clock.now());
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(run(protector));
+  const auto shown = protector.snapshot(clock.now());
+  EXPECT_EQ(shown.bulkhead->in_flight, 0u);
+  EXPECT_EQ(counts(shown, Policy::bulkhead).would_block, 3u);
+  EXPECT_EQ(shown.breaker->state, BreakerState::open);
+  EXPECT_EQ(counts(shown, Policy::breaker).would_block, 3u);
+}
+
+TEST_F(GuardsTest, RES_6_shadow_traffic_has_state_of_its_own) {
+  load(kBreaker);
+  Protector& live = guards.find("a");
+  Protector& shadow = guards.find("a", true);
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(run(shadow, Outcome::failure));
+  const auto refused = shadow.try_enter(call());
+  ASSERT_FALSE(refused) << "inherits the live rule";
+  EXPECT_TRUE(refused.error().shadow);
+  EXPECT_TRUE(run(live));
+  EXPECT_EQ(live.snapshot(clock.now()).breaker->window.failures, 0u);
+  load(std::string(kBreaker) + "[shadow.a.rate]\nlimit = 1\n");
+  EXPECT_EQ(shadow.breaker(), nullptr) << "its own rule replaces the inherited one";
+}
+
+TEST_F(GuardsTest, RES_6_missing_shadow_rules_pass_or_deny_by_configuration) {
+  GuardsOptions passing, denying;
+  passing.missing_shadow = MissingShadow::pass;
+  denying.missing_shadow = MissingShadow::deny;
+  Guards pass(clock, random, passing), deny(clock, random, denying);
+  for (Guards* one : {&pass, &deny}) ASSERT_TRUE(one->reload(rules("[guard.a.rate]\nlimit = 0\n")));
+  EXPECT_TRUE(run(pass.find("a", true)));
+  const auto refused = deny.find("a", true).try_enter(call());
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().policy, Policy::missing_rule);
+  EXPECT_FALSE(run(deny.find("a"))) << "live: by its rate";
+  ASSERT_TRUE(deny.reload(rules("[shadow.a.rate]\nlimit = 9\n")));
+  EXPECT_TRUE(run(deny.find("a", true)));
+}
+
+TEST_F(GuardsTest, RES_2_instances_are_bounded_by_the_stated_policy) {
+  GuardsOptions few;
+  few.max_protectors = 2;
+  Guards shared(clock, random, few);
+  ASSERT_TRUE(shared.reload(rules("[guard.\"*\".rate]\nlimit = 1\n")));
+  shared.find("a");
+  shared.find("b");
+  EXPECT_EQ(&shared.find("c"), &shared.find("d"));
+  EXPECT_TRUE(run(shared.find("c")));
+  EXPECT_FALSE(run(shared.find("d")));
+  few.overflow = GuardOverflow::deny;
+  Guards denied(clock, random, few);
+  denied.find("a");
+  denied.find("b");
+  EXPECT_EQ(denied.find("c").try_enter(call()).error().policy, Policy::overflow);
+  EXPECT_EQ(denied.list().size(), 3u);
+}
+
+TEST_F(GuardsTest, RES_40_an_identical_reload_is_a_no_op) {
+  load(kBreaker);
+  const auto again = guards.reload(rules(kBreaker));
+  ASSERT_TRUE(again);
+  EXPECT_TRUE(again->empty());
+  EXPECT_EQ(again->version, 1u);
+  EXPECT_EQ(guards.audits().size(), 1u);
+}
+
+TEST_F(GuardsTest, RES_40_editing_one_field_keeps_counters_and_state) {
+  load(kBreaker);
+  Protector& protector = guards.find("a");
+  for (int i = 0; i < 4; ++i) run(protector, Outcome::failure);
+  ASSERT_EQ(protector.breaker()->state(), BreakerState::open);
+  auto edited = rules(kBreaker);
+  edited.rules[0].breaker->options.failure_ratio = 0.75;
+  const auto plan = guards.plan(edited);
+  ASSERT_TRUE(plan);
+  EXPECT_NE(plan->text.find("~ guard 'a' breaker.failure_ratio: 0.5 -> 0.75\n"), std::string::npos)
+      << plan->text;
+  EXPECT_NE(plan->text.find("closes 0, resets 0"), std::string::npos);
+  ASSERT_TRUE(guards.reload(edited));
+  EXPECT_EQ(protector.breaker()->state(), BreakerState::open);
+  EXPECT_FALSE(run(protector));
+  EXPECT_EQ(protector.snapshot(clock.now()).version, 2u);
+}
+
+TEST_F(GuardsTest, RES_40_a_dry_run_tells_what_closes_and_what_resets) {
+  load(std::string(kBreaker) + "[guard.\"b.*\".breaker]\nwindow = \"count\"\n");
+  Protector& a = guards.find("a");
+  guards.find("b.1");
+  guards.find("b.2");
+  for (int i = 0; i < 4; ++i) run(a, Outcome::failure);
+  const auto next = rules("[guard.\"b.*\".breaker]\nwindow = \"time\"\n");
+  const auto plan = guards.plan(next);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->closes, 1u);
+  EXPECT_EQ(plan->resets, 2u);
+  EXPECT_NE(plan->text.find("- guard 'a': breaker\n"), std::string::npos) << plan->text;
+  EXPECT_NE(plan->text.find("! 'a' closes\n"), std::string::npos) << plan->text;
+  EXPECT_FALSE(run(a)) << "a dry run changes nothing";
+  ASSERT_TRUE(guards.reload(next));
+  EXPECT_TRUE(run(a));
+  EXPECT_EQ(transitions.back(), std::pair(std::string("a"), BreakerState::closed));
+  load(kBreaker);
+  EXPECT_TRUE(run(a)) << "it does not come back open";
+}
+
+TEST_F(GuardsTest, RES_40_invalid_rules_are_refused_whole) {
+  load(kBreaker);
+  auto bad = rules(kBreaker);
+  bad.rules.push_back(bad.rules[0]);
+  EXPECT_FALSE(guards.reload(bad));
+  bad.rules[1].pattern = "b";
+  bad.rules[1].breaker->options.failure_ratio = 0;
+  EXPECT_FALSE(guards.plan(bad));
+  EXPECT_FALSE(guards.reload(bad));
+  EXPECT_EQ(guards.find("b").breaker(), nullptr);
+  EXPECT_NE(guards.find("a").breaker(), nullptr);
+}
+
+TEST_F(GuardsTest, RES_40_a_permit_survives_the_removal_of_its_rule) {
+  load(std::string(kBreaker) + "[guard.a.bulkhead]\nlimit = 1\n");
+  Protector& protector = guards.find("a");
+  auto permit = protector.try_enter(call());
+  load("");
+  permit->complete(Outcome::failure, clock.now());
+  load("[guard.a.bulkhead]\nlimit = 1\n");
+  EXPECT_EQ(protector.snapshot(clock.now()).bulkhead->in_flight, 0u);
+}
+
+TEST_F(GuardsTest, RES_41_forced_by_name_and_audited) {
+  load(kBreaker);
+  EXPECT_FALSE(guards.force("a", false, BreakerState::forced_open, "ann", "drill"))
+      << "nobody asked for it yet";
+  Protector& protector = guards.find("a");
+  ASSERT_TRUE(guards.force("a", false, BreakerState::forced_open, "ann", "drill"));
+  EXPECT_FALSE(run(protector));
+  const auto shown = guards.show("a");
+  ASSERT_TRUE(shown);
+  EXPECT_EQ(shown->breaker->state, BreakerState::forced_open);
+  EXPECT_EQ(shown->breaker->transitions.back().reason, BreakerReason::operator_order);
+  EXPECT_FALSE(guards.force("a", false, BreakerState::forced_open, "ann", "again"));
+  ASSERT_EQ(guards.audits().size(), 3u);
+  EXPECT_EQ(guards.audits()[1].by, "ann");
+  EXPECT_EQ(guards.audits()[1].what, "breaker of 'a': closed -> forced_open: drill");
+  EXPECT_FALSE(guards.show("b"));
+}
+
+// Random calls on a protector with everything on: no policy keeps anything at the end, whatever
+// refused in between, and whatever the rules were.
+TEST_F(GuardsTest, RES_42_all_policies_together_leak_nothing) {
+  const std::array<std::string, 3> files{
+      std::string(kBreaker) +
+          "[guard.a.rate]\nlimit = 20000\nburst=50\n[guard.a.bulkhead]\nlimit = 4\n"
+          "[guard.a.hot_keys]\nlimit = 3000\nburst = 5\n[guard.a.throttle]\nwindow = \"1s\"\n",
+      std::string(kBreaker) + "[guard.a.adaptive]\nceiling = 6\n[guard.a.pacing]\nlimit = 20000\n",
+      "[guard.a.bulkhead]\nlimit = 3\n[guard.a.warm_up]\nlimit = 10000\nmax_wait = \"1s\"\n"};
+  Protector& protector = guards.find("a");
+  std::vector<GuardPermit> inside(8);
+  std::uint64_t passed = 0, refused = 0;
+  for (int i = 0; i < 400'000; ++i) {
+    clock.advance(microseconds(random.below(200)));
+    if (i % 20'000 == 0) load(files[random.below(files.size())] + "# " + std::to_string(i));
+    GuardPermit& permit = inside[random.below(inside.size())];
+    switch (random.below(8)) {
+      case 0:
+        permit.complete(Outcome::failure, clock.now());
+        break;
+      case 1:
+        permit.cancel();
+        break;
+      case 2:
+      case 3:
+        permit.complete(Outcome::success, clock.now());
+        break;
+      default: {
+        CallInfo info = call();
+        if (random.one_in(3)) info.hot_key = "k";
+        auto entered = protector.try_enter(info);
+        ++(entered ? passed : refused);
+        if (entered) permit = std::move(*entered);
+      }
+    }
+  }
+  EXPECT_GT(passed, 10'000u);
+  EXPECT_GT(refused, 10'000u);
+  inside.clear();
+  for (const auto& file : files) {
+    load(file);
+    const auto shown = protector.snapshot(clock.now());
+    if (shown.bulkhead) EXPECT_EQ(shown.bulkhead->in_flight, 0u);
+    if (shown.adaptive) EXPECT_EQ(shown.adaptive->places.in_flight, 0u);
+    if (shown.breaker) EXPECT_EQ(shown.breaker->trials_running, 0u);
+  }
+}
+
+}  // namespace
+}  // namespace sluice::resilience
