@@ -21,6 +21,16 @@ std::string Exchange::token() const {
   return token;
 }
 
+Status Exchange::expect_wake(std::string token) {
+  if (token.empty() || token.size() > 255)
+    return fail(FailureKind::invalid_argument, "bad_wake_token",
+                "expected a wake token of 1 to 255 bytes, got " + std::to_string(token.size()));
+  if (desk_ == nullptr)
+    return fail(FailureKind::invalid_argument, "pause_not_here",
+                "a stage can pause only as a step of its flow, not inside parallel()");
+  return desk_->expect_wake(std::move(token));
+}
+
 std::string Exchange::parallel_key() const { return "sluice.parallel." + std::to_string(step_); }
 
 void Exchange::become_branch(const Exchange& parent, std::uint32_t branch) {

@@ -45,7 +45,10 @@ Flow::Flow(std::string name, FlowOptions options)
   SLUICE_ASSERT(options_.max_stages > 0, "FlowOptions::max_stages must be at least 1");
 }
 
-Flow::~Flow() = default;
+// What sleeps stays on disk; the next process wakes it.
+Flow::~Flow() {
+  for (Runner* runner : live_->sleepers()) Runner::drop_sleeping(runner);
+}
 
 Flow& Flow::group(std::string_view name, std::vector<StagePtr> stages) {
   SLUICE_ASSERT(!sealed_.load(), "a flow's groups cannot change after its first run");

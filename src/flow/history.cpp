@@ -9,6 +9,9 @@ struct Fold {
   void operator()(Intent& r) const {
     history.bag = r.bag;
     history.intents.push_back(std::move(r));
+    // Something outside may have been changed since: there is no going on from the pause.
+    history.paused.reset();
+    history.woken.reset();
   }
   void operator()(Decided& r) const {
     if (!r.bag.empty()) history.bag = r.bag;
@@ -18,6 +21,12 @@ struct Fold {
   void operator()(Ended& r) const {
     if (r.kind != EndKind::in_doubt) history.ended = r.kind;
   }
+  void operator()(Paused& r) const {
+    history.bag = r.bag;
+    history.paused = std::move(r);
+    history.woken.reset();
+  }
+  void operator()(Woken& r) const { history.woken = std::move(r); }
   void operator()(Settled& r) const {
     history.ended = r.kind;
     history.settled = std::move(r);

@@ -12,6 +12,8 @@ struct History {
   std::vector<std::uint32_t> finished;
   std::optional<EndKind> ended;  ///< in_doubt is not an end
   std::optional<Settled> settled;
+  std::optional<Paused> paused;  ///< the first phase goes on from here; unset by a later intent
+  std::optional<Woken> woken;    ///< of that pause
   DurableBag bag;                ///< the newest
   std::uint32_t next_record = 0;
 };

@@ -50,6 +50,7 @@ Action Machine::want_abort(std::string cause) {
 }
 
 Action Machine::prepared(const Vote& vote, bool aborting) {
+  if (vote.kind() == Vote::Kind::pause && !aborting) return {Action::Kind::pause, current()};
   Step& step = steps_.back();
   step.prepared = true;
   step.joined = vote.kind() == Vote::Kind::continue_ || vote.kind() == Vote::Kind::route;
@@ -128,6 +129,15 @@ void Machine::restore_decision(Decision decision, std::string cause, Steps steps
 
 void Machine::restore_finished(std::uint32_t step) {
   if (step < steps_.size()) steps_[step].finished = true;
+}
+
+void Machine::restore_position(Position at) {
+  group_ = at.group;
+  position_ = at.position;
+  pending_groups_ = std::move(at.pending);
+  routed_ = std::move(at.routed);
+  steps_ = std::move(at.steps);
+  any_external_ = std::ranges::any_of(steps_, &Step::external);
 }
 
 Action Machine::resume() {

@@ -36,6 +36,7 @@ struct Action {
     abort,         ///< run the abort of `step`, likewise
     end,           ///< nothing is left: record the end, tell the caller
     in_doubt,      ///< some stage gave up: list it, tell the caller
+    pause,         ///< make the pause of `step` durable, sleep, then woken()
   };
   Kind kind;
   std::uint32_t step = 0;
@@ -50,6 +51,8 @@ class Machine {
   Action intent_written() { return {Action::Kind::prepare, current()}; }
   /// The current prepare returned; `aborting` when the exchange voted abort.
   Action prepared(const Vote& vote, bool aborting);
+  /// The pause is over: its prepare is called again.
+  Action woken() { return {Action::Kind::prepare, current()}; }
   /// The current prepare failed, was cut off, or threw.
   Action prepare_failed(std::string cause);
   /// Stops before the next prepare: deadline, cancellation, a failed intent.
@@ -76,6 +79,14 @@ class Machine {
   void restore_intent(std::uint32_t step, std::uint16_t stage);
   void restore_decision(Decision decision, std::string cause, Steps steps);
   void restore_finished(std::uint32_t step);
+  /// Where a first phase stands, for the record of a pause.
+  struct Position {
+    std::uint16_t group = 0, position = 0;
+    std::vector<std::uint16_t> pending, routed;
+    Steps steps;
+  };
+  Position position() const { return {group_, position_, pending_groups_, routed_, steps_}; }
+  void restore_position(Position at);
   /// What follows once every record is folded in.
   Action resume();
 

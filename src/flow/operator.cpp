@@ -10,6 +10,7 @@ namespace {
 std::string outcome_word(const History& history, const std::optional<store::OpenState>& open) {
   if (history.ended) return *history.ended == EndKind::committed ? "committed" : "aborted";
   if (open == store::OpenState::in_doubt) return "in_doubt";
+  if (open == store::OpenState::paused) return "paused";
   if (!history.decided) return "running";
   if (open) return "pending";
   return history.decided->decision == Decision::commit ? "committed" : "aborted";

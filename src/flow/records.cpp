@@ -68,22 +68,16 @@ void read(ByteReader& in, Intent& r) {
   r.bag = read_bag(in);
 }
 
-void write(ByteWriter& out, const Decided& r) {
-  out.u8(static_cast<std::uint8_t>(r.decision));
-  out.bytes(r.cause);
-  out.bytes(r.reply);
-  out.varint(r.steps.size());
-  for (const auto& step : r.steps) {
+void write_steps(ByteWriter& out, const Steps& steps) {
+  out.varint(steps.size());
+  for (const auto& step : steps) {
     out.varint(step.stage);
     out.u8(static_cast<std::uint8_t>((step.external ? 1 : 0) | (step.prepared ? 2 : 0) |
                                      (step.joined ? 4 : 0) | (step.finished ? 8 : 0)));
   }
-  write_bag(out, r.bag);
 }
-void read(ByteReader& in, Decided& r) {
-  r.decision = static_cast<Decision>(in.u8());
-  r.cause = in.bytes();
-  r.reply = in.bytes();
+Steps read_steps(ByteReader& in) {
+  Steps steps;
   const auto count = in.varint();
   for (std::uint64_t i = 0; i < count && in.ok(); ++i) {
     Step step;
@@ -93,8 +87,23 @@ void read(ByteReader& in, Decided& r) {
     step.prepared = (bits & 2) != 0;
     step.joined = (bits & 4) != 0;
     step.finished = (bits & 8) != 0;
-    r.steps.push_back(step);
+    steps.push_back(step);
   }
+  return steps;
+}
+
+void write(ByteWriter& out, const Decided& r) {
+  out.u8(static_cast<std::uint8_t>(r.decision));
+  out.bytes(r.cause);
+  out.bytes(r.reply);
+  write_steps(out, r.steps);
+  write_bag(out, r.bag);
+}
+void read(ByteReader& in, Decided& r) {
+  r.decision = static_cast<Decision>(in.u8());
+  r.cause = in.bytes();
+  r.reply = in.bytes();
+  r.steps = read_steps(in);
   r.bag = read_bag(in);
 }
 
@@ -112,6 +121,45 @@ void read(ByteReader& in, Settled& r) {
   r.by = in.bytes();
   r.reason = in.bytes();
 }
+
+void write_numbers(ByteWriter& out, const std::vector<std::uint16_t>& numbers) {
+  out.varint(numbers.size());
+  for (const auto number : numbers) out.varint(number);
+}
+std::vector<std::uint16_t> read_numbers(ByteReader& in) {
+  std::vector<std::uint16_t> numbers;
+  const auto count = in.varint();
+  for (std::uint64_t i = 0; i < count && in.ok(); ++i)
+    numbers.push_back(static_cast<std::uint16_t>(in.varint()));
+  return numbers;
+}
+
+void write(ByteWriter& out, const Paused& r) {
+  out.bytes(r.token);
+  out.signed_varint(r.until_ms);
+  out.varint(r.at.group);
+  out.varint(r.at.position);
+  write_numbers(out, r.at.pending);
+  write_numbers(out, r.at.routed);
+  write_steps(out, r.at.steps);
+  write_bag(out, r.bag);
+  out.bytes(r.response);
+  out.bytes(r.draft);
+}
+void read(ByteReader& in, Paused& r) {
+  r.token = in.bytes();
+  r.until_ms = in.signed_varint();
+  r.at.group = static_cast<std::uint16_t>(in.varint());
+  r.at.position = static_cast<std::uint16_t>(in.varint());
+  r.at.pending = read_numbers(in);
+  r.at.routed = read_numbers(in);
+  r.at.steps = read_steps(in);
+  r.bag = read_bag(in);
+  r.response = in.bytes();
+  r.draft = in.bytes();
+}
+void write(ByteWriter& out, const Woken& r) { out.bytes(r.payload); }
+void read(ByteReader& in, Woken& r) { r.payload = in.bytes(); }
 
 template <class R>
 Record read_as(ByteReader& in) {
@@ -159,6 +207,8 @@ Result<std::vector<Record>> decode_row(ByteView row) {
       case 4: records.push_back(read_as<Finished>(in)); break;
       case 5: records.push_back(read_as<Ended>(in)); break;
       case 6: records.push_back(read_as<Settled>(in)); break;
+      case 7: records.push_back(read_as<Paused>(in)); break;
+      case 8: records.push_back(read_as<Woken>(in)); break;
       default: return corrupt("unknown record tag " + std::to_string(tag));
     }
   }

@@ -52,7 +52,19 @@ struct Settled {
   std::string by;
   std::string reason;
 };
-using Record = std::variant<Begun, Intent, Decided, Finished, Ended, Settled>;
+/// Everything the first phase has gathered: after a restart it goes on from here.
+struct Paused {
+  std::string token;
+  std::int64_t until_ms = 0;  ///< by the store's clock
+  Machine::Position at;
+  DurableBag bag;
+  Bytes response;  ///< Reply::encode(); empty: none
+  Bytes draft;     ///< encode_draft()
+};
+struct Woken {
+  Bytes payload;
+};
+using Record = std::variant<Begun, Intent, Decided, Finished, Ended, Settled, Paused, Woken>;
 
 /// One journal row holds one or more records.
 Bytes encode_row(std::initializer_list<const Record*> records);

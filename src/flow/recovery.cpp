@@ -16,17 +16,37 @@ std::vector<Flow*> Flows::all() const {
   return all;
 }
 
+Flow* Flows::expecting(const std::string& token) const {
+  for (const auto& [key, flow] : flows_)
+    if (flow->expects(token)) return flow;
+  return nullptr;
+}
+
 Recovery::Recovery(store::Store& store, const Flows& flows, Lane& lane, RecoveryOptions options)
     : store_(store), flows_(flows), lane_(lane), options_(options) {}
 Recovery::~Recovery() = default;
 
-void Recovery::start(ExchangeId alive, std::function<void(const Result<RecoveryProgress>&)> done) {
+void Recovery::start(std::function<void(const Result<RecoveryProgress>&)> done) {
   progress_ = {};
-  (void)alive;
   last_ = {};
   all_read_ = false;
   done_ = std::move(done);
   read_batch();
+}
+
+void Recovery::keep_sweeping(Duration every,
+                             std::function<void(const Result<RecoveryProgress>&)> done) {
+  every_ = std::max<Duration>(every, seconds(1));
+  each_ = std::move(done);
+  sweep();
+}
+
+void Recovery::sweep() {
+  start([this](const Result<RecoveryProgress>& progress) {
+    if (each_) each_(progress);
+    again_.arm(lane_, lane_.clock().now() + every_,
+               [](void* self) noexcept { static_cast<Recovery*>(self)->sweep(); }, this);
+  });
 }
 
 // Reads the next rows; the answer may come at once or later.
@@ -108,6 +128,7 @@ struct Recovery::One : store::PendingQuery {
     exchange->audited = begun.audited;
     for (auto& [name, stored] : history->bag) exchange->restore_entry(name, stored);
     flow->seal();
+    if (history->paused && !history->decided) return sleep_on(*flow, *std::move(history), std::move(exchange));
     Machine machine(flow->graph(), flow->options().max_stages);
     for (const auto& intent : history->intents) machine.restore_intent(intent.step, intent.stage);
     Bytes reply;
@@ -125,6 +146,18 @@ struct Recovery::One : store::PendingQuery {
                               },
                               self);
     runner->resume(std::move(machine), begun, history->next_record, std::move(reply));
+  }
+  // Its pause is armed again, or it goes on from its wake-up; nobody waits for its end here.
+  void sleep_on(Flow& flow, History history, ExchangePtr exchange) {
+    RunOptions options;
+    options.lane = &self->lane_;
+    Machine machine(flow.graph(), flow.options().max_stages);
+    machine.restore_position(history.paused->at);
+    auto* runner = new Runner(flow, std::move(exchange), std::move(options), nullptr, nullptr);
+    runner->resume_paused(std::move(machine), std::move(history.begun), history.next_record,
+                          *std::move(history.paused), std::move(history.woken));
+    ++self->progress_.paused;
+    self->skip();
   }
 };
 

@@ -16,8 +16,10 @@ Runner::Runner(Flow& flow, ExchangePtr exchange, RunOptions options, Flow::Done 
       done_(done),
       owner_(owner),
       machine_(*flow.graph_, flow.options_.max_stages),
+      on_pause_(options.on_pause),
       caller_deadline_(options.deadline) {
   exchange_->store_ = flow.options_.store;
+  exchange_->desk_ = this;
   exchange_->context_.lane = &lane_;
   exchange_->context_.scope = &stage_scope_;
   exchange_->context_.deadline =
@@ -28,6 +30,8 @@ Runner::Runner(Flow& flow, ExchangePtr exchange, RunOptions options, Flow::Done 
 }
 
 Runner::~Runner() {
+  exchange_->desk_ = nullptr;
+  if (sleeping_ != Sleeping::no) forget_token();
   if (live_) flow_.live_->remove(exchange_->id());
 }
 
@@ -44,7 +48,11 @@ void Runner::begin() {
   caller_gone_.link(exchange_->scope(),
                     [](void* self) noexcept {
                       auto* runner = static_cast<Runner*>(self);
-                      if (!runner->decided_) runner->stage_scope_.cancel(runner->exchange_->scope().reason());
+                      if (runner->detached_) {
+                        if (!runner->answered_) runner->answer(OutcomeKind::pending);
+                      } else if (!runner->decided_) {
+                        runner->stage_scope_.cancel(runner->exchange_->scope().reason());
+                      }
                     },
                     this);
   if (exchange_->scope().cancelled()) stage_scope_.cancel(exchange_->scope().reason());
@@ -74,6 +82,7 @@ Runner::Next Runner::take(Action action) {
     case Action::Kind::abort: return second_phase(action);
     case Action::Kind::end: return end();
     case Action::Kind::in_doubt: return list_in_doubt();
+    case Action::Kind::pause: return pause(action.step);
   }
   return std::nullopt;
 }
@@ -138,6 +147,11 @@ Runner::Next Runner::prepared(Result<Vote> vote) {
   const std::uint32_t step = static_cast<std::uint32_t>(machine_.steps().size() - 1);
   time_end(step, Phase::prepare, vote.has_value());
   vote_task_.reset();
+  exchange_->wake_.reset();
+  if (vote && vote->kind() == Vote::Kind::pause)
+    pause_for_ = vote->timeout();
+  else if (sleeping_ != Sleeping::no)
+    forget_token();
   if (!vote) {
     // What cut a stage short is the cause, not what the stage made of it.
     cause_ = stage_scope_.cancelled() && vote.error().kind() == FailureKind::cancelled
@@ -166,7 +180,7 @@ void Runner::start_limits(const Stage& stage) {
 
 // Before the decision the run is cut short; after it the caller is told that it goes on.
 void Runner::deadline_passed() noexcept {
-  if (!decided_ && !writing_) {
+  if (!decided_ && !writing_ && !detached_) {
     stage_scope_.cancel(FailureKind::timeout);
     return;
   }
@@ -188,6 +202,7 @@ void Runner::answer(OutcomeKind kind) {
   }
   if (answered_) return;
   answered_ = true;
+  on_pause_ = nullptr;
   if (flow_.metrics_)
     flow_.metrics_->outcome(static_cast<std::size_t>(kind), lane_.clock().now() - run_began_);
   deadline_timer_.cancel();

@@ -8,6 +8,9 @@
 
 namespace sluice::flow {
 
+/// The precondition that nobody else appended to the journal of the exchange.
+inline constexpr std::string_view kJournalGuard = "journal";
+
 class Runner;
 
 struct RunnerWrite : store::PendingCommit {
@@ -18,17 +21,24 @@ struct RunnerTurn : Job {
   Runner* runner = nullptr;
 };
 
-class Runner {
+class Runner final : private WakeDesk {
  public:
   static void* operator new(std::size_t size) { return allocate_frame(size); }
   static void operator delete(void* at, std::size_t size) noexcept { free_frame(at, size); }
 
   Runner(Flow& flow, ExchangePtr exchange, RunOptions options, Flow::Done done, void* owner);
-  ~Runner();
+  ~Runner() override;
   /// A new exchange, from the entry.
   void begin();
   /// After a crash: the machine and journal position are restored already.
   void resume(Machine machine, Begun begun, std::uint32_t next_record, Bytes reply);
+  /// The same for one that paused: sleeps on, or goes on with the wake-up that was recorded.
+  void resume_paused(Machine machine, Begun begun, std::uint32_t next_record, Paused paused,
+                     std::optional<Woken> woken);
+  /// By Flow::wake, on the lane.
+  void woken(PendingWake& pending);
+  /// At the end of the Flow: one that sleeps ends with it, unanswered.
+  static void drop_sleeping(Runner* runner);
 
  private:
   // What to do at once; nothing: suspended, or ended. One register wide.
@@ -72,6 +82,7 @@ class Runner {
   store::AuditAppend audit(store::AuditOutcome outcome, std::string detail) const;
   bool remembered() const;
   void submit(Next (Runner::*then)());
+  bool durable_now();
   Next intent_written();
   Next decision_written();
   Next refused(const store::CommitOutcome& outcome);
@@ -81,6 +92,21 @@ class Runner {
   Next fenced();
   Next decided_after_all(Result<store::Answer> answer);
   void append_lazily(const Record& record, std::vector<store::Mutation> more = {});
+
+  void begin_durably(store::Commit& commit, const Record& first, store::OpenState state);
+
+  // Pauses (runner_pause.cpp).
+  enum class Sleeping : std::uint8_t { no, announced, writing, asleep, waking };
+  Status expect_wake(std::string token) override;
+  Next pause(std::uint32_t step);
+  Next pause_written();
+  Next fall_asleep();
+  void arm_wake(Duration after);
+  Next take_wake();
+  Next wake_written();
+  Next wake_up(Wake wake);
+  void answer_waker(Status status);
+  void forget_token();
 
   // Second phase (runner_settle.cpp).
   Next second_phase(Action action);
@@ -137,6 +163,12 @@ class Runner {
   Task<Result<Vote>> vote_task_;
   Task<Status> status_task_;
   Next (Runner::*then_)() = nullptr;
+  Sleeping sleeping_ = Sleeping::no;
+  bool detached_ = false;   // it has paused: its caller's patience does not end it any more
+  void (*on_pause_)(void*) noexcept = nullptr;
+  Duration pause_for_{0};
+  std::string token_;       // announced
+  PendingWake* waker_ = nullptr;
   std::optional<Write> write_;  // in-memory flows never make one
   Turn turn_;
 

@@ -30,7 +30,6 @@ Reply refusal_reply(const Draft::Guard& guard) {
   return reply;
 }
 
-constexpr std::string_view kJournalGuard = "journal";
 
 }  // namespace
 
@@ -89,45 +88,49 @@ void Runner::append_lazily(const Record& record, std::vector<store::Mutation> mo
   flow_.options_.store->submit(*detached);
 }
 
-// The first intent carries begun, the claim of the key, and the row recovery looks for.
+// The first durable record carries begun, the claim of the key, and the row recovery looks for.
+void Runner::begin_durably(store::Commit& commit, const Record& first, store::OpenState state) {
+  enlist();
+  begun_ = make_begun(true);
+  if (claim_) {
+    claim_.claim_in(commit);
+    for (const auto& mutation : commit.then)
+      if (const auto* put = std::get_if<store::KeyPut>(&mutation)) {
+        begun_->scope = put->row.scope;
+        begun_->fingerprint = put->row.fingerprint;
+        begun_->key_ttl_ms = put->ttl.count();
+      }
+  }
+  const Record begun = *begun_;
+  commit.then.push_back(
+      store::JournalAppend{{exchange_->id(), next_record_, encode_row({&begun, &first})}});
+  commit.then.push_back(store::OpenPut{{.exchange = exchange_->id(),
+                                        .ns = exchange_->ns().text(),
+                                        .flow = flow_.name(),
+                                        .state = state}});
+}
+
 Runner::Next Runner::write_intent(std::uint32_t step) {
   if (auto stopped = stop_if_cancelled()) return stopped;
   if (flow_.options_.store == nullptr) return machine_.intent_written();
   const Record intent = Intent{step, machine_.steps()[step].stage, exchange_->durable_entries()};
   store::Commit& commit = new_commit();
-  if (begun_durable_) {
+  if (begun_durable_)
     commit.then.push_back(store::JournalAppend{{exchange_->id(), next_record_, encode_row(intent)}});
-  } else {
-    enlist();
-    begun_ = make_begun(true);
-    if (claim_) {
-      claim_.claim_in(commit);
-      for (const auto& mutation : commit.then)
-        if (const auto* put = std::get_if<store::KeyPut>(&mutation)) {
-          begun_->scope = put->row.scope;
-          begun_->fingerprint = put->row.fingerprint;
-          begun_->key_ttl_ms = put->ttl.count();
-        }
-    }
-    const Record begun = *begun_;
-    commit.then.push_back(
-        store::JournalAppend{{exchange_->id(), next_record_, encode_row({&begun, &intent})}});
-    commit.then.push_back(store::OpenPut{{.exchange = exchange_->id(),
-                                          .ns = exchange_->ns().text(),
-                                          .flow = flow_.name(),
-                                          .state = store::OpenState::running}});
-  }
+  else
+    begin_durably(commit, intent, store::OpenState::running);
   commit.requires_.push_back(
       {store::JournalAt{exchange_->id(), next_record_}, std::string(kJournalGuard)});
   submit(&Runner::intent_written);
   return std::nullopt;
 }
 
-Runner::Next Runner::intent_written() {
+// After the write of an intent or a pause. False: cause_ says why it did not happen.
+bool Runner::durable_now() {
   if (!write_->outcome) {
-    // The stage has not begun. If the intent is on disk after all, recovery aborts it.
+    // The stage has not begun. If the record is on disk after all, recovery aborts it.
     cause_ = write_->outcome.error();
-    return machine_.stop(std::string(cause_->code()));
+    return false;
   }
   if (!write_->outcome->applied) {
     if (write_->outcome->key && claim_) {
@@ -137,7 +140,7 @@ Runner::Next Runner::intent_written() {
       cause_ = Failure(FailureKind::in_progress, "taken_over",
                        "another owner continued this exchange");
     }
-    return machine_.stop(std::string(cause_->code()));
+    return false;
   }
   for (const auto& mutation : write_->commit.then)
     if (const auto* put = std::get_if<store::KeyPut>(&mutation)) {
@@ -146,6 +149,11 @@ Runner::Next Runner::intent_written() {
     }
   begun_durable_ = true;
   ++next_record_;
+  return true;
+}
+
+Runner::Next Runner::intent_written() {
+  if (!durable_now()) return machine_.stop(std::string(cause_->code()));
   return machine_.intent_written();
 }
 
@@ -307,7 +315,15 @@ Runner::Next Runner::refused(const store::CommitOutcome& outcome) {
   const auto guard = std::ranges::find_if(guards, [&](const Draft::Guard& g) {
     return g.requirement.name == requirement.name;
   });
-  if (guard != guards.end() && guard->conflict && !machine_.any_external()) return rerun();
+  if (guard != guards.end() && guard->conflict) {
+    if (!machine_.any_external() && !detached_) return rerun();
+    if (begun_durable_) {  // it cannot be run again: what it asked outside was asked
+      cause_ = Failure(FailureKind::version_conflict, "read_changed", requirement.name + " changed meanwhile");
+      (void)machine_.prepare_failed("version_conflict");
+      exchange_->response_.reset();
+      return decide();
+    }
+  }
   Reply reply = guard != guards.end() ? refusal_reply(*guard) : Reply::from(Failure(FailureKind::precondition_failed, requirement.name, ""));
   cause_ = reply.to_failure();
   (void)machine_.prepare_failed(requirement.name);

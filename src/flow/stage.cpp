@@ -52,6 +52,45 @@ Task<Status> Stage::abort_task(Exchange& exchange, bool prepared) {
   co_return abort(exchange, prepared);
 }
 
+namespace {
+
+class AwaitStage final : public Stage {
+ public:
+  AwaitStage(std::string name, Effect effect, Awaited awaited)
+      : name_(std::move(name)), effect_(effect), awaited_(std::move(awaited)) {}
+  std::string_view name() const noexcept override { return name_; }
+  Effect effect() const noexcept override { return effect_; }
+  bool has_commit() const noexcept override { return static_cast<bool>(awaited_.commit); }
+  bool has_abort() const noexcept override { return static_cast<bool>(awaited_.abort); }
+  Result<Vote> prepare(Exchange& exchange) override {
+    if (const Wake* wake = exchange.wake()) {
+      if (!wake->timed_out) return awaited_.answer(exchange, wake->payload);
+      return fail(FailureKind::timeout, "no_answer",
+                  "stage '" + name_ + "' heard nothing within " +
+                      std::to_string(awaited_.timeout / milliseconds(1)) + " ms");
+    }
+    // Before it is sent: the answer may be faster than the pause.
+    SLUICE_TRY(exchange.expect_wake(exchange.token()));
+    SLUICE_TRY(awaited_.ask(exchange));
+    return Vote::pause(awaited_.timeout);
+  }
+  Status commit(Exchange& exchange) override { return awaited_.commit(exchange); }
+  Status abort(Exchange& exchange, bool prepared) override {
+    return awaited_.abort(exchange, prepared);
+  }
+
+ private:
+  std::string name_;
+  Effect effect_;
+  Awaited awaited_;
+};
+
+}  // namespace
+
+StagePtr await_answer(std::string name, Effect effect, Awaited awaited) {
+  SLUICE_ASSERT(awaited.ask && awaited.answer, "await_answer needs ask and answer");
+  return std::make_shared<AwaitStage>(std::move(name), effect, std::move(awaited));
+}
 StagePtr phases(std::string name, Effect effect, Phases phases) {
   return std::make_shared<FunctionStage>(std::move(name), effect, std::move(phases));
 }

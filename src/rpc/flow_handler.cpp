@@ -43,6 +43,7 @@ Handler flow_handler(flow::Flow& flow,
     options.lane = invocation.lane;
     options.deadline = command.deadline;
     options.claim = std::move(invocation.claim());
+    options.on_pause = [](void* owner) noexcept { static_cast<Invocation*>(owner)->pause(); };
     flow.run(
         std::move(exchange), std::move(options),
         [](void* owner, flow::Outcome outcome) noexcept {

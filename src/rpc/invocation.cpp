@@ -146,6 +146,10 @@ void Invocation::task_done() {
   finish(std::move(answer));
 }
 
+void Invocation::pause() noexcept {
+  if (admitted_) registry_->gatekeeper_->pause(*this);
+}
+
 void Invocation::leave_gate() noexcept {
   if (!admitted_) return;
   admitted_ = false;

@@ -12,4 +12,7 @@ Status add_basic_commands(rpc::Registry& registry);
 Status add_operator_commands(rpc::Registry& registry, Backroom& backroom,
                              const flow::Flows& flows);
 
+/// sluice.tx.wake.
+Status add_wake_command(rpc::Registry& registry, const flow::Flows& flows);
+
 }  // namespace sluice::server

@@ -135,6 +135,8 @@ std::vector<ConfigKey> make_keys() {
       time_ms("server.grace_ms", "for what runs to end at the stop", SLUICE_MEMBER(grace)),
       boolean("server.allow_remote", "listen beyond the loopback, without TLS",
               SLUICE_MEMBER(allow_remote)),
+      time_ms("recovery.sweep_ms", "between two sweeps over what is open, paused or in doubt",
+              SLUICE_MEMBER(sweep_every)),
   };
 }
 

@@ -27,6 +27,10 @@ class RegistryGate final : public rpc::Gatekeeper {
     ticket->run = [](Job* job) noexcept { answered(*static_cast<Ticket*>(job)); };
     if (gate_.admit(*ticket)) answered(*ticket);
   }
+  void pause(rpc::Invocation& invocation) noexcept override {
+    if (auto* ticket = static_cast<Ticket*>(invocation.gate_ticket))
+      ticket->admission.release_permit();
+  }
   void leave(rpc::Invocation& invocation) noexcept override {
     delete static_cast<Ticket*>(std::exchange(invocation.gate_ticket, nullptr));
   }

@@ -147,6 +147,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   self.backroom = std::make_unique<Backroom>(self.executor);
   SLUICE_TRY(add_basic_commands(*self.registry));
   SLUICE_TRY(add_operator_commands(*self.registry, *self.backroom, self.flows));
+  SLUICE_TRY(add_wake_command(*self.registry, self.flows));
   self.door = std::make_unique<transport::HttpDoor>(*self.registry, self.clock, self.config.http,
                                                     self.hooks(), self.logger, &self.metrics);
   self.context.reset(new AppContext{*self.registry,
@@ -188,20 +189,20 @@ Status Server::start() {
   self.lifecycle->add(*self.door);
   self.background.start();
   self.reader.start();
-  // What is older than this id was begun by an earlier run.
-  const ExchangeId now = self.ids.exchange();
   SLUICE_TRY(self.lifecycle->start());
   self.started = true;
   self.recovery = std::make_unique<flow::Recovery>(*self.store, self.flows, self.background.lane());
-  self.background.lane().post([&self, now] {
-    self.recovery->start(now, [&self](const Result<flow::RecoveryProgress>& progress) {
-      if (progress)
+  self.background.lane().post([&self] {
+    self.recovery->keep_sweeping(self.config.sweep_every, [&self, first = true](const auto& progress) mutable {
+      if (!progress)
+        self.logger.error("recovery failed", {{"failure", progress.error().to_string()}});
+      else if (first || progress->found != progress->in_doubt)
         self.logger.info("recovery is done", {{"found", progress->found},
                                               {"committed", progress->committed},
                                               {"aborted", progress->aborted},
+                                              {"paused", progress->paused},
                                               {"in_doubt", progress->in_doubt}});
-      else
-        self.logger.error("recovery failed", {{"failure", progress.error().to_string()}});
+      first = false;
       self.recovered.store(true, std::memory_order_release);
     });
   });

@@ -59,7 +59,7 @@ class DurableFlow : public FlowTest {
     flows.add(flow);
     Recovery recovery(*store, flows, lane);
     std::optional<Result<RecoveryProgress>> result;
-    lane.post([&] { recovery.start({}, [&](const Result<RecoveryProgress>& r) { result = r; }); });
+    lane.post([&] { recovery.start([&](const Result<RecoveryProgress>& r) { result = r; }); });
     drive([&] { return result.has_value(); });
     lane.run_ready();
     return result && *result ? **result : RecoveryProgress{};

@@ -123,7 +123,7 @@ class Sweeps : public Unknown {
     flows.add(flow);
     Recovery recovery(*store, flows, lane, options);
     std::optional<Result<RecoveryProgress>> result;
-    lane.post([&] { recovery.start({}, [&](const Result<RecoveryProgress>& r) { result = r; }); });
+    lane.post([&] { recovery.start([&](const Result<RecoveryProgress>& r) { result = r; }); });
     drive([&] { return result.has_value(); });
     lane.run_ready();
     return **result;

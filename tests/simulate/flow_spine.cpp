@@ -178,15 +178,14 @@ class FlowSpine final : public Spine {
             .max_entries = 8, .max_bytes = 4096, .max_claims = 1000, .shards = 2});
     plain_ = make_flow("transfer", false);
     external_ = make_flow("transfer_external", true);
-    flows_.add(*plain_);
-    flows_.add(*external_);
+    paused_ = make_flow("transfer_paused", true, true);
+    for (auto* flow : {plain_.get(), external_.get(), paused_.get()}) flows_.add(*flow);
     recovery_ = std::make_unique<flow::Recovery>(*store_, flows_, lane_);
   }
 
   store::Store& store() override { return *store_; }
 
   Task<Status> recover() override {
-    alive_ = ids_.exchange();
     Status opened = co_await open_accounts(*store_);
     if (!opened) co_return opened;
     sweep();
@@ -205,6 +204,7 @@ class FlowSpine final : public Spine {
     static_cast<void>(keys_.release());
     static_cast<void>(plain_.release());
     static_cast<void>(external_.release());
+    static_cast<void>(paused_.release());
   }
 
   Task<Answer> handle(Operation operation) override {
@@ -233,14 +233,16 @@ class FlowSpine final : public Spine {
       gone.link(
           *context.scope, [](void* e) noexcept { static_cast<Exchange*>(e)->scope().cancel(); },
           exchange.get());
-    flow::Flow& flow = operation.external ? *external_ : *plain_;
+    flow::Flow& flow = !operation.external           ? *plain_
+                       : operation.number % 2 == 0 ? *paused_
+                                                   : *external_;
     Task<flow::Outcome> running = flow.run(exchange, std::move(run->claim));
     flow::Outcome outcome = co_await running;
     co_return answer_of(outcome);
   }
 
  private:
-  std::unique_ptr<flow::Flow> make_flow(std::string name, bool external) {
+  std::unique_ptr<flow::Flow> make_flow(std::string name, bool external, bool pauses = false) {
     flow::FlowOptions options;
     options.store = store_.get();
     options.keys = keys_.get();
@@ -249,6 +251,19 @@ class FlowSpine final : public Spine {
     auto made = std::make_unique<flow::Flow>(std::move(name), std::move(options));
     std::vector<flow::StagePtr> stages{flow::func("check", check, Effect::none),
                                        flow::func("debit", debit)};
+    if (pauses) {
+      flow::Awaited awaited;
+      awaited.timeout = seconds(20);
+      awaited.ask = [this](Exchange& exchange) -> Status {
+        world_.asked.insert(exchange.token());
+        return {};
+      };
+      awaited.answer = [this](Exchange& exchange, ByteView) -> Result<Vote> {
+        world_.asked.erase(exchange.token());
+        return Vote::continue_();
+      };
+      stages.push_back(flow::await_answer("host", Effect::store, std::move(awaited)));
+    }
     if (external) stages.push_back(std::make_shared<PartnerStage>(world_.partner));
     stages.push_back(flow::func("credit", credit));
     made->group("main", std::move(stages));
@@ -288,12 +303,28 @@ class FlowSpine final : public Spine {
   // What the node does in the background: sweep, pause, sweep again.
   void sweep() {
     sweeping_ = true;
-    recovery_->start(alive_, [this](const Result<flow::RecoveryProgress>&) {
+    wake_some();
+    recovery_->start([this](const Result<flow::RecoveryProgress>&) {
       sweeping_ = false;
       again_.arm(
           lane_, world_.clock.now() + kRecoveryPause,
           [](void* self) noexcept { static_cast<FlowSpine*>(self)->sweep(); }, this);
     });
+  }
+
+  // The host answers about half of those that wait, each time.
+  void wake_some() {
+    struct Waking : flow::PendingWake {};
+    for (const auto& token : world_.asked) {
+      flow::Flow* const flow = flows_.expecting(token);
+      if (flow == nullptr || !world_.random.one_in(2)) continue;
+      auto* waking = new Waking;
+      waking->token = token;
+      waking->payload = "yes";
+      waking->lane = &lane_;
+      waking->run = [](Job* job) noexcept { delete static_cast<Waking*>(static_cast<flow::PendingWake*>(job)); };
+      flow->wake(*waking);
+    }
   }
 
   std::size_t open_exchanges() {
@@ -313,9 +344,9 @@ class FlowSpine final : public Spine {
   std::unique_ptr<idempotency::Keys> keys_;
   std::unique_ptr<flow::Flow> plain_;
   std::unique_ptr<flow::Flow> external_;
+  std::unique_ptr<flow::Flow> paused_;
   flow::Flows flows_;
   std::unique_ptr<flow::Recovery> recovery_;
-  ExchangeId alive_;
   Timer again_;
   bool sweeping_ = false;
 };

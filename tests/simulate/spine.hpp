@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "sim/files.hpp"
@@ -53,6 +54,9 @@ struct World {
   sim::SimFiles files;
   sim::SimScheduler scheduler;
   Partner partner;
+  /// Wake tokens of exchanges that asked a host and sleep; it answers when it is ready, and again
+  /// until it is heard.
+  std::set<std::string> asked;
 };
 
 /// One incarnation of the process under test. Destroyed at any moment by a crash.

@@ -33,6 +33,19 @@ struct BagKey {
 /// A durable key for text.
 BagKey<std::string> durable_text(std::string_view name);
 
+/// What ended a pause.
+struct Wake {
+  bool timed_out = false;
+  Bytes payload;  ///< what wake() was given; empty after a timeout
+};
+
+/// Kept by whoever runs an exchange: where its wake tokens are announced.
+class WakeDesk {
+ public:
+  virtual ~WakeDesk() = default;
+  virtual Status expect_wake(std::string token) = 0;
+};
+
 class Exchange {
  public:
   Exchange(ExchangeId id, Namespace ns, Bytes request)
@@ -93,6 +106,14 @@ class Exchange {
   /// stage calls outside.
   std::string token() const;
 
+  /// Announces the token under which an answer from outside may wake this exchange: call it before
+  /// asking, because the answer may be faster than the pause. Unique among the exchanges of a flow;
+  /// token() is. One at a time, until the stage's prepare is over. Fails already_exists when the
+  /// token is taken, invalid_argument when empty, over 255 bytes, or inside parallel().
+  Status expect_wake(std::string token);
+  /// Set while prepare is called again after a pause; else null.
+  const Wake* wake() const noexcept { return wake_ ? &*wake_ : nullptr; }
+
   CancelScope& scope() noexcept { return scope_; }
   TaskContext& context() noexcept { return context_; }
   /// Prepare must be done by then; the runner sets it from the caller's deadline.
@@ -137,6 +158,8 @@ class Exchange {
   Draft draft_;
   std::array<std::size_t, 3> drafted_before_{};  // of a branch: what it got from its parent
   store::Store* store_ = nullptr;
+  WakeDesk* desk_ = nullptr;
+  std::optional<Wake> wake_;
   CancelScope scope_;
   TaskContext context_;
 };

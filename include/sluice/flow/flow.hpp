@@ -54,6 +54,7 @@ struct FlowOptions {
   idempotency::KeyPolicy key_policy;
   SecondPhase second_phase;
   ReplyWhen reply_when = ReplyWhen::ended;
+  Duration resumed_budget = seconds(30);     ///< for the rest of prepare after a pause
   Duration commit_margin = milliseconds(5);  ///< prepare ends this long before the caller's deadline
   std::vector<std::shared_ptr<Observer>> observers;
   std::function<void(const Exchange&, const Profile&)> profiler;  ///< null: no clock per stage
@@ -68,6 +69,17 @@ struct RunOptions {
   Lane* lane = nullptr;       ///< required
   Instant deadline = kNever;  ///< the caller's
   idempotency::Claim claim;   ///< of the exchange's key, when the caller took it
+  /// Told, with run()'s owner and before its `done`, that the exchange sleeps: its permit can be
+  /// given back. It goes on under the permit of whoever wakes it. May be null.
+  void (*on_pause)(void* owner) noexcept = nullptr;
+};
+
+/// One wake-up. The caller sets the first four and keeps it alive until `run`.
+struct PendingWake : Job {
+  std::string token;
+  Bytes payload;
+  Lane* lane = nullptr;  ///< `run` is called on it
+  Status answer;         ///< see Flow::wake
 };
 
 struct Graph;
@@ -96,6 +108,14 @@ class Flow {
   void run(ExchangePtr exchange, RunOptions options, Done done, void* owner);
   /// `Outcome outcome = co_await flow.run(exchange);` with the awaiting task's lane and deadline.
   Task<Outcome> run(ExchangePtr exchange, idempotency::Claim claim = {});
+
+  /// Wakes the exchange that announced this token. Answers once the wake-up is durable: the exchange
+  /// goes on with the payload then, also after a crash. Fails not_found (nothing waits under this
+  /// token, or no more), already_exists (woken already), or as the store does. Thread-safe.
+  void wake(PendingWake& pending);
+  Task<Status> wake(std::string token, Bytes payload);
+  /// Whether an exchange announced this token here. Thread-safe.
+  bool expects(const std::string& token) const;
 
   /// Over names, order and effects: recovery agrees on it or leaves the exchange in doubt.
   std::uint64_t graph_hash() const;

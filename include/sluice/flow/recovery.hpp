@@ -15,6 +15,8 @@ class Flows {
   void add(Flow& flow) { flows_[{flow.name(), flow.options().version}] = &flow; }
   Flow* find(std::string_view name, std::uint32_t version) const;
   std::vector<Flow*> all() const;
+  /// The flow in which an exchange waits under this wake token; null when none does.
+  Flow* expecting(const std::string& token) const;
 
  private:
   std::map<std::pair<std::string, std::uint32_t>, Flow*> flows_;
@@ -29,6 +31,7 @@ struct RecoveryProgress {
   std::uint64_t found = 0;
   std::uint64_t committed = 0;
   std::uint64_t aborted = 0;
+  std::uint64_t paused = 0;    ///< sleep on, or went on from a recorded wake-up
   std::uint64_t in_doubt = 0;  ///< their stages still fail, or no flow has their version
 };
 
@@ -40,14 +43,17 @@ class Recovery {
   Recovery(store::Store& store, const Flows& flows, Lane& lane, RecoveryOptions options = {});
   ~Recovery();
   /// Sweeps once over what is open now; `done` is called on the lane. Exchanges that the given flows
-  /// are running are skipped, so `alive` (the first id of this process) is not needed any more.
-  /// Sweep at start, and again every now and then: that retries what is in doubt.
-  void start(ExchangeId alive, std::function<void(const Result<RecoveryProgress>&)> done);
+  /// are running are skipped.
+  void start(std::function<void(const Result<RecoveryProgress>&)> done);
+  /// Sweeps now and then again `every` (at least a second) after each sweep, until this is destroyed:
+  /// what is in doubt is tried again each time. `done` is told of each sweep, on the lane.
+  void keep_sweeping(Duration every, std::function<void(const Result<RecoveryProgress>&)> done);
   const RecoveryProgress& progress() const noexcept { return progress_; }
 
  private:
   struct One;
   bool runs_here(const store::OpenRow& row) const;
+  void sweep();
   void read_batch();
   void pump();
   void begin_one(store::OpenRow row);
@@ -67,6 +73,9 @@ class Recovery {
   std::size_t running_ = 0;
   std::vector<store::OpenRow> waiting_;
   std::function<void(const Result<RecoveryProgress>&)> done_;
+  std::function<void(const Result<RecoveryProgress>&)> each_;
+  Duration every_{0};
+  Timer again_;
 };
 
 // --- The operator's view -----------------------------------------------------------------------

@@ -21,7 +21,7 @@ enum class Effect : std::uint8_t {
 /// How a prepare ended, when it did not fail.
 class Vote {
  public:
-  enum class Kind : std::uint8_t { continue_, skip, route, done };
+  enum class Kind : std::uint8_t { continue_, skip, route, done, pause };
   /// Join and go on. The default.
   static Vote continue_() noexcept { return Vote(Kind::continue_); }
   /// Go on without joining.
@@ -35,14 +35,25 @@ class Vote {
   }
   /// Do not join; stop preparing, routed groups too; commit those that joined.
   static Vote done() noexcept { return Vote(Kind::done); }
+  /// Sleep until the token given to Exchange::expect_wake() is woken, or `timeout` has passed (more
+  /// than zero); then prepare of this same stage is called again, with exchange.wake() set. What
+  /// was drafted stays; transient bag keys are gone then, in memory too. Holds no thread and no
+  /// permit; on a durable store it survives restarts. Not inside parallel().
+  static Vote pause(Duration timeout) noexcept {
+    Vote vote(Kind::pause);
+    vote.timeout_ = timeout;
+    return vote;
+  }
 
   Vote() noexcept = default;
   Kind kind() const noexcept { return kind_; }
   const std::vector<std::string>& groups() const noexcept { return groups_; }
+  Duration timeout() const noexcept { return timeout_; }
 
  private:
   explicit Vote(Kind kind) noexcept : kind_(kind) {}
   Kind kind_ = Kind::continue_;
+  Duration timeout_{0};
   std::vector<std::string> groups_;
 };
 
@@ -93,5 +104,17 @@ struct Phases {
   std::vector<std::string> routes;  ///< declared, see Stage::routes
 };
 StagePtr phases(std::string name, Effect effect, Phases phases);
+
+/// A stage that asks something outside and sleeps until the answer is woken: `ask` sends, with
+/// exchange.token() as the wake token and the key of the request; `answer` gets what came. No answer
+/// within `timeout` fails the stage `timeout`, code no_answer.
+struct Awaited {
+  std::function<Status(Exchange&)> ask;
+  std::function<Result<Vote>(Exchange&, ByteView answer)> answer;
+  std::function<Status(Exchange&)> commit;
+  std::function<Status(Exchange&, bool prepared)> abort;
+  Duration timeout = seconds(30);
+};
+StagePtr await_answer(std::string name, Effect effect, Awaited awaited);
 
 }  // namespace sluice::flow

@@ -76,6 +76,8 @@ class Gatekeeper {
   virtual ~Gatekeeper() = default;
   virtual void enter(Invocation& invocation) = 0;
   virtual void leave(Invocation& invocation) noexcept = 0;
+  /// The invocation sleeps: its permit goes back, its turn stays. leave() still follows.
+  virtual void pause(Invocation&) noexcept {}
   /// Takes back an enter() that has not ended. True: entered() will not be called.
   virtual bool forget(Invocation& invocation) noexcept = 0;
 };
@@ -115,6 +117,8 @@ class Invocation {
   /// Ends it with one deciding Commit: these mutations, the reply, the key and an audit row. A
   /// refused precondition ends as precondition_failed with its name as the code.
   void finish_with(store::Commit commit, Reply reply);
+  /// Gives the permit back and keeps the turn: nothing runs until an event from outside.
+  void pause() noexcept;
   /// Runs a Task as the rest of the handler; it must end by giving the Answer.
   void run_task(Task<Answer> task);
   /// The audit row of this invocation, for handlers that write their own Commit.

@@ -23,6 +23,7 @@ struct Config {
   bool log_json = false;
   std::uint16_t node = 1;  ///< 0–1023, unique among nodes of one store
   milliseconds grace{10'000};
+  milliseconds sweep_every{30'000};  ///< between two sweeps over what is open or in doubt
   bool allow_remote = false;
   Config() { sqlite.path = "sluice.db"; }
 };
