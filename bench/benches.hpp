@@ -22,5 +22,6 @@ void bench_flow(const Options& options, Report& report);
 void bench_durable(const Options& options, Report& report);
 void bench_idempotency(const Options& options, Report& report);
 void bench_http(const Options& options, Report& report);
+void bench_guard(const Options& options, Report& report);
 
 }  // namespace sluice::bench

@@ -42,7 +42,7 @@ bool Breaker::enter(Instant now, BreakerTicket& ticket, Block& block) noexcept {
   bool entered = false;
   Duration retry_after = kNoRetryAfter;
   {
-    const std::lock_guard lock(impl.mutex);
+    const Impl::Locked lock(impl);
     const Instant until(Duration(impl.open_until.load(std::memory_order_relaxed)));
     BreakerState state = Impl::state_of(impl.word.load(std::memory_order_relaxed));
     if (state == BreakerState::open && now >= until) {
@@ -72,9 +72,12 @@ void Breaker::leave(const BreakerTicket& ticket, Outcome outcome, Duration laten
   if (outcome == Outcome::cancelled) return give_back(ticket);
   if (Impl::state_of(word) == BreakerState::disabled) return;
   const bool failed = outcome != Outcome::success;
+  if (!failed && ticket.trial == BreakerTicket::kNoTrial &&
+      impl.count_quickly(ticket.generation, latency, now))
+    return;
   Impl::Told told;
   {
-    const std::lock_guard lock(impl.mutex);
+    const Impl::Locked lock(impl);
     if (impl.word.load(std::memory_order_relaxed) != word) {
       impl.stale.fetch_add(1, std::memory_order_relaxed);
       return;
@@ -100,7 +103,7 @@ void Breaker::leave(const BreakerTicket& ticket, Outcome outcome, Duration laten
 
 void Breaker::give_back(const BreakerTicket& ticket) noexcept {
   if (ticket.trial == BreakerTicket::kNoTrial) return;
-  const std::lock_guard lock(impl_->mutex);
+  const Impl::Locked lock(*impl_);
   if (Impl::generation_of(impl_->word.load(std::memory_order_relaxed)) == ticket.generation)
     impl_->end_trial(ticket);
 }
@@ -137,7 +140,7 @@ BreakerState Breaker::state() const noexcept {
 
 BreakerSnapshot Breaker::snapshot(Instant now) const {
   Impl& impl = *impl_;
-  const std::lock_guard lock(impl.mutex);
+  const Impl::Locked lock(impl);
   impl.window.age(now);
   const std::uint64_t word = impl.word.load(std::memory_order_relaxed);
   return {.state = Impl::state_of(word),
@@ -157,7 +160,7 @@ Status Breaker::force(BreakerState to, Instant now, BreakerReason reason) {
   Impl& impl = *impl_;
   Impl::Told told;
   {
-    const std::lock_guard lock(impl.mutex);
+    const Impl::Locked lock(impl);
     const BreakerState from = Impl::state_of(impl.word.load(std::memory_order_relaxed));
     const bool was_open = from == BreakerState::open || from == BreakerState::forced_open;
     if (to == from || to == BreakerState::open || (to == BreakerState::half_open && !was_open))
@@ -176,7 +179,7 @@ bool Breaker::reconfigure(const BreakerOptions& options, Instant now) {
   Impl::Told told;
   bool kept = false;
   {
-    const std::lock_guard lock(impl.mutex);
+    const Impl::Locked lock(impl);
     impl.options = options;
     kept = impl.window.reconfigure(options);
     // With fewer trials than before the verdict may be there already, and nobody could enter to

@@ -19,6 +19,26 @@ struct Breaker::Impl {
 
   bool refuse(Duration retry_after, Block& block) noexcept;
 
+  // Healthy calls are counted without the lock. While the breaker is closed and its time window
+  // has neither failures nor slow calls, `quick` is armed: a success in the newest slot adds one to
+  // it, and whoever takes the lock folds it into the window first. It carries the generation, and
+  // is disarmed before anything changes, so no result is counted where it does not belong.
+  static constexpr std::uint64_t kQuickArmed = std::uint64_t{1} << 63;
+  static constexpr std::uint64_t kQuickCountMax = (1u << 24) - 1;
+  static std::uint64_t quick_of(std::uint64_t generation) noexcept {
+    return kQuickArmed | (generation & 0x7f'ffff'ffffull) << 24;
+  }
+  bool count_quickly(std::uint64_t generation, Duration latency, Instant now) noexcept;
+  void disarm() noexcept;
+  void arm() noexcept;
+  /// Holds the lock, with what was counted quickly in the window.
+  struct Locked {
+    explicit Locked(Impl& owner) : impl(owner), lock(owner.mutex) { impl.disarm(); }
+    ~Locked() { impl.arm(); }
+    Impl& impl;
+    std::lock_guard<std::mutex> lock;
+  };
+
   // Under the lock. A transition is returned to be told once the lock is released.
   using Told = std::optional<BreakerTransition>;
   bool take_trial(Instant now, BreakerTicket& ticket) noexcept;
@@ -36,6 +56,10 @@ struct Breaker::Impl {
   }
 
   alignas(64) std::atomic<std::uint64_t> word{0};
+  std::atomic<std::uint64_t> quick{0};
+  std::atomic<std::int64_t> slot_begin{0};  // of the newest slot, while armed
+  std::atomic<std::int64_t> slot_end{0};
+  std::atomic<Duration> slow_after{Duration::max()};
   std::atomic<std::int64_t> open_until{0};
   std::atomic<double> observed{0};
   std::atomic<double> threshold{0};

@@ -35,6 +35,38 @@ Breaker::Impl::Impl(BreakerOptions o, Random& r, Listener l)
   history.reserve(kBreakerHistory);
 }
 
+bool Breaker::Impl::count_quickly(std::uint64_t generation, Duration latency,
+                                  Instant now) noexcept {
+  std::uint64_t seen = quick.load(std::memory_order_acquire);
+  const std::int64_t at = now.time_since_epoch().count();
+  while ((seen & ~kQuickCountMax) == quick_of(generation) &&
+         (seen & kQuickCountMax) < kQuickCountMax) {
+    if (at < slot_begin.load(std::memory_order_relaxed) ||
+        at >= slot_end.load(std::memory_order_relaxed) ||
+        latency >= slow_after.load(std::memory_order_relaxed))
+      return false;
+    if (quick.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel)) return true;
+  }
+  return false;
+}
+
+void Breaker::Impl::disarm() noexcept {
+  const std::uint64_t seen = quick.exchange(0, std::memory_order_acq_rel);
+  if ((seen & kQuickArmed) != 0) window.add_healthy(seen & kQuickCountMax);
+}
+
+void Breaker::Impl::arm() noexcept {
+  const std::uint64_t now = word.load(std::memory_order_relaxed);
+  const BreakerTally& tally = window.tally();
+  if (state_of(now) != BreakerState::closed || options.window != BreakerWindow::time ||
+      tally.failures != 0 || tally.slow != 0 || consecutive != 0)
+    return;
+  slot_begin.store(window.slot_begin(), std::memory_order_relaxed);
+  slot_end.store(window.slot_end(), std::memory_order_relaxed);
+  slow_after.store(options.slow_after, std::memory_order_relaxed);
+  quick.store(quick_of(generation_of(now)), std::memory_order_release);
+}
+
 std::uint32_t Breaker::Impl::trials() const noexcept {
   return std::clamp(options.trials, 1u, kMaxTrials);
 }
@@ -74,7 +106,8 @@ bool Breaker::Impl::end_trial(const BreakerTicket& ticket) noexcept {
 
 Breaker::Impl::Told Breaker::Impl::judge_window(Instant now) {
   const BreakerTally& tally = window.tally();
-  if (tally.calls < options.minimum_calls || tally.calls == 0) return std::nullopt;
+  if (tally.calls < options.minimum_calls || (tally.failures == 0 && tally.slow == 0))
+    return std::nullopt;
   const auto calls = static_cast<double>(tally.calls);
   const auto trips = [&](BreakerReason reason, double value, double bound) -> Told {
     if (bound <= 0 || value < bound - kRounding) return std::nullopt;

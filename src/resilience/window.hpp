@@ -17,6 +17,10 @@ class Window {
   bool reconfigure(const BreakerOptions& options);
   void clear() noexcept;
   void record(Instant now, bool failed, bool slow) noexcept;
+  /// So many calls in the newest slot that neither failed nor were slow; time windows only.
+  void add_healthy(std::uint64_t calls) noexcept;
+  std::int64_t slot_begin() const noexcept { return head_ * slot_ns_; }
+  std::int64_t slot_end() const noexcept { return slot_begin() + slot_ns_; }
   /// Forgets what is too old by `now`.
   void age(Instant now) noexcept;
   const BreakerTally& tally() const noexcept { return tally_; }

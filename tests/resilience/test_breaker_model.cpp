@@ -124,6 +124,59 @@ TEST(BreakerModel, RES_42_agrees_with_the_model_in_millions_of_interleaved_steps
   for (std::uint64_t seed = 1; seed <= 10; ++seed) explore(seed, 200'000);
 }
 
+// Healthy calls are counted without the lock; failures, looks and orders come in between.
+TEST(BreakerModel, RES_10_no_call_is_lost_or_counted_twice_by_threads) {
+  RealRandom random;
+  BreakerOptions options;
+  options.failure_ratio = 0.9;
+  Breaker breaker(options, random);
+  const Instant now{seconds(5)};
+  constexpr std::uint64_t kCalls = 20'000;
+  for (const bool failing : {false, true}) {
+    std::vector<Thread> threads;
+    for (int t = 0; t < 3; ++t)
+      threads.emplace_back("caller", [&, t] {
+        for (std::uint64_t i = 0; i < kCalls; ++i) {
+          auto permit = breaker.try_enter(now);
+          const bool fails = failing && t == 0 && i % 1000 == 0;
+          permit->complete(fails ? Outcome::failure : Outcome::success, {}, now);
+          if (i % 500 == 0) (void)breaker.snapshot(now);
+        }
+      });
+  }
+  EXPECT_EQ(breaker.snapshot(now).window.calls, 6 * kCalls);
+  EXPECT_EQ(breaker.snapshot(now).window.failures, kCalls / 1000);
+}
+
+// The same with time windows as a model: all of it in one slot's length is counted, nothing older
+// than the window is.
+TEST(BreakerModel, RES_17_time_windows_agree_with_a_list_of_calls) {
+  for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+    sim::SimRandom random(seed);
+    BreakerOptions options;
+    options.window_time = seconds(1);
+    options.minimum_calls = 1'000'000;  // counts only
+    Breaker breaker(options, random);
+    std::deque<std::pair<std::int64_t, bool>> calls;  // number of the slot, failed
+    Instant now{seconds(100)};
+    std::uint64_t share = 0;
+    for (int i = 0; i < 200'000; ++i) {
+      if (random.one_in(1000)) share = random.one_in(2) ? 0 : random.below(100);
+      now += microseconds(random.one_in(5000) ? random.below(2'000'000) : random.below(3000));
+      const bool failed = random.below(100) < share;
+      breaker.try_enter(now)->complete(failed ? Outcome::failure : Outcome::success, {}, now);
+      const std::int64_t slot = now.time_since_epoch() / milliseconds(100);
+      calls.emplace_back(slot, failed);
+      while (calls.front().first <= slot - 10) calls.pop_front();
+      if (!random.one_in(50)) continue;
+      const BreakerTally tally = breaker.snapshot(now).window;
+      ASSERT_EQ(tally.calls, calls.size()) << "seed " << seed << " step " << i;
+      ASSERT_EQ(tally.failures,
+                std::ranges::count_if(calls, [](const auto& call) { return call.second; }));
+    }
+  }
+}
+
 TEST(BreakerModel, RES_11_threads_never_run_more_trials_than_allowed) {
   RealRandom random;
   BreakerOptions options;
