@@ -190,5 +190,59 @@ TEST(KeyIndexTest, agrees_with_a_naive_model_under_random_inserts_and_erases) {
   EXPECT_EQ(index.size(), model.size());
 }
 
+// Found by the crash campaign, as a SIGSEGV of a server that was asked to stop.
+TEST_F(Sqlite, what_is_submitted_or_asked_while_it_closes_is_answered_exactly_once) {
+  for (int round = 0; round < 40; ++round) {
+    auto store = open({.path = rig.folder.file("race" + std::to_string(round % 4) + ".db")});
+    ASSERT_TRUE(store) << store.error().to_string();
+    struct Counted : PendingCommit {
+      std::atomic<int> answers{0};
+    };
+    constexpr int kThreads = 3, kEach = 300;
+    std::vector<Counted> commits(kThreads * kEach);
+    std::atomic<int> answered{0}, asked{0};
+    static std::atomic<int>* count;
+    count = &answered;
+    {
+      std::vector<Thread> threads;
+      for (int t = 0; t < kThreads; ++t)
+        threads.emplace_back("poster", [&, t] {
+          for (int i = 0; i < kEach; ++i) {
+            auto& one = commits[static_cast<std::size_t>(t * kEach + i)];
+            one.commit.then = {KvAdd{{"app", "c", "row"}, 1}};
+            one.run = [](Job* job) noexcept {
+              ++static_cast<Counted*>(static_cast<PendingCommit*>(job))->answers;
+              ++*count;
+            };
+            (*store)->submit(one);
+            PendingQuery query;
+            query.query = GetRows{{{"app", "c", "row"}}};
+            query.run = [](Job*) noexcept {};
+            if ((*store)->ask(query)) ++asked;
+          }
+        });
+      while (answered < round * 10) {
+      }
+      (*store)->close();
+    }  // the threads have ended
+    EXPECT_EQ(answered, kThreads * kEach);
+    EXPECT_EQ(asked, kThreads * kEach);
+    int applied = 0;
+    for (const auto& one : commits) {
+      ASSERT_EQ(one.answers, 1);
+      if (one.outcome && one.outcome->applied)
+        ++applied;
+      else
+        EXPECT_EQ(one.outcome.error().code(), "store_closed");
+    }
+    (*store).reset();
+    auto again = open({.path = rig.folder.file("race" + std::to_string(round % 4) + ".db")});
+    const auto rows = ask_now(**again, GetRows{{{"app", "c", "row"}}});
+    static std::array<int, 4> total;
+    total[static_cast<std::size_t>(round % 4)] += applied;
+    EXPECT_EQ(rows->at(0) ? rows->at(0)->number : 0, total[static_cast<std::size_t>(round % 4)]);
+  }
+}
+
 }  // namespace
 }  // namespace sluice::store

@@ -40,11 +40,13 @@ class GroupCommit {
     return work();
   }
 
+  /// Runs it on its lane, or at once when it has none.
+  static void answer_one(PendingCommit& pending) noexcept;
+
  private:
   void run_group(std::size_t count) noexcept;
   Result<bool> write_group(std::size_t count);
   void answer(std::size_t count) noexcept;
-  static void answer_one(PendingCommit& pending) noexcept;
 
   SqliteWriter& writer_;
   Clock& clock_;

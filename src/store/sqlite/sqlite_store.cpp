@@ -2,6 +2,9 @@
 
 #include <condition_variable>
 
+#include <atomic>
+#include <thread>
+
 #include "store/sqlite/files_vfs.hpp"
 #include "store/sqlite/group_commit.hpp"
 #include "store/sqlite/reader.hpp"
@@ -95,10 +98,18 @@ class SqliteStoreImpl final : public SqliteStore {
   }
 
   void submit(PendingCommit& pending) override {
-    if (commits_->submit(pending)) worker_->wake();
+    if (const Inside inside(*this); inside) {
+      if (commits_->submit(pending)) worker_->wake();
+      return;
+    }
+    pending.outcome = fail(closed());
+    GroupCommit::answer_one(pending);
   }
   bool ask(PendingQuery& pending) override {
-    pending.answer = readers_->answer(pending.query, clock_.wall());
+    if (const Inside inside(*this); inside)
+      pending.answer = readers_->answer(pending.query, clock_.wall());
+    else
+      pending.answer = fail(closed());
     return true;
   }
   WallTime now() override { return clock_.wall(); }
@@ -148,6 +159,9 @@ class SqliteStoreImpl final : public SqliteStore {
 
   void close() override {
     if (!commits_) return;
+    closing_.store(true);
+    // Those who came in before have their Commits queued, or their answers read, in a moment.
+    while (users_.load() != 0) std::this_thread::yield();
     const bool first = commits_->health().has_value();
     worker_.reset();  // runs no step any more
     if (first) {
@@ -161,6 +175,23 @@ class SqliteStoreImpl final : public SqliteStore {
   }
 
  private:
+  // Whoever uses writer and readers is counted, so that close() can wait for them and nobody meets
+  // half a store. Both orders of the two steps are sequentially consistent.
+  class Inside {
+   public:
+    explicit Inside(SqliteStoreImpl& store) noexcept : store_(store) {
+      store_.users_.fetch_add(1);
+      in_ = !store_.closing_.load();
+    }
+    ~Inside() { store_.users_.fetch_sub(1); }  // the last touch: the store may go at once
+    explicit operator bool() const noexcept { return in_; }
+
+   private:
+    SqliteStoreImpl& store_;
+    bool in_;
+  };
+  static Failure closed() { return {FailureKind::unavailable, "store_closed", "the store is closed"}; }
+
   const char* vfs() const noexcept { return vfs_ ? vfs_->name() : nullptr; }
 
   Status configure(sqlite3* handle) {
@@ -208,6 +239,8 @@ class SqliteStoreImpl final : public SqliteStore {
   std::unique_ptr<GroupCommit> commits_;
   std::unique_ptr<ReaderPool> readers_;
   std::unique_ptr<Worker> worker_;
+  std::atomic<std::uint32_t> users_{0};
+  std::atomic<bool> closing_{false};
 };
 
 }  // namespace
