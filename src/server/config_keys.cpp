@@ -47,6 +47,23 @@ ConfigKey time_ms(std::string_view name, std::string_view meaning, Member member
           }};
 }
 template <class Member>
+ConfigKey time_s(std::string_view name, std::string_view meaning, Member member) {
+  using T = std::remove_reference_t<decltype(member(std::declval<Config&>()))>;
+  return {name,
+          KeyType::integer,
+          meaning,
+          1,
+          3'155'760'000,  // a hundred years
+          [member](const Config& c) {
+            return std::to_string(
+                std::chrono::duration_cast<seconds>(member(const_cast<Config&>(c))).count());
+          },
+          [member](Config& c, const std::string& text) {
+            member(c) = std::chrono::duration_cast<T>(seconds(to_integer(text)));
+            return std::string();
+          }};
+}
+template <class Member>
 ConfigKey boolean(std::string_view name, std::string_view meaning, Member member) {
   return {name,
           KeyType::boolean,
@@ -99,6 +116,12 @@ std::vector<ConfigKey> make_keys() {
               1'000'000'000, SLUICE_MEMBER(sqlite.max_live_keys)),
       integer("store.max_readers", "read connections", 1, 64, SLUICE_MEMBER(sqlite.max_readers)),
       boolean("store.verify", "full integrity check on opening", SLUICE_MEMBER(sqlite.verify)),
+      time_ms("store.purge_interval_ms", "between sweeps that delete what is old",
+              SLUICE_MEMBER(purge.interval)),
+      time_s("store.retention_s", "age at which journals, audit rows and events are deleted",
+             SLUICE_MEMBER(purge.retention)),
+      integer("store.purge_batch", "rows of each table deleted in one commit", 1, 1'000'000,
+              SLUICE_MEMBER(purge.batch)),
       text("http.address", "IPv4 or IPv6 address to listen on", SLUICE_MEMBER(http.address)),
       integer("http.port", "0: any free port", 0, 65535, SLUICE_MEMBER(http.port)),
       integer("http.loops", "event loops, a thread each", 1, 256, SLUICE_MEMBER(http.loops)),

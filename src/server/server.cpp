@@ -2,6 +2,7 @@
 
 #include "server/commands.hpp"
 #include "server/gatekeeper.hpp"
+#include "server/purger.hpp"
 
 #include "sluice/base/runtime.hpp"
 #include "sluice/store/memory.hpp"
@@ -50,6 +51,7 @@ struct Server::Impl {
   std::unique_ptr<idempotency::Keys> keys;
   RegistryGate gate;
   std::unique_ptr<Backroom> backroom;
+  std::unique_ptr<Purger> purger;
   std::unique_ptr<rpc::Registry> registry;
   flow::Flows flows;
   std::unique_ptr<Tokens> tokens;
@@ -145,6 +147,8 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   SLUICE_TRY(self.tokens->add_commands(*self.registry));
   self.registry->set_gatekeeper(&self.gate);
   self.backroom = std::make_unique<Backroom>(self.executor);
+  self.purger = std::make_unique<Purger>(*self.store, *self.backroom, self.background.lane(),
+                                         self.config.purge, self.metrics, self.logger);
   SLUICE_TRY(add_basic_commands(*self.registry));
   SLUICE_TRY(add_operator_commands(*self.registry, *self.backroom, self.flows));
   SLUICE_TRY(add_wake_command(*self.registry, self.flows));
@@ -185,6 +189,7 @@ Status Server::start() {
   LifecycleOptions options;
   options.grace = self.config.grace;
   self.lifecycle = std::make_unique<Lifecycle>(options, self.logger);
+  self.lifecycle->add(*self.purger);
   self.lifecycle->add(self.gate.component());
   self.lifecycle->add(*self.door);
   self.background.start();

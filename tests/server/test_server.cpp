@@ -112,6 +112,18 @@ TEST(Server, CONSOLE_1_transactions_and_health_are_served) {
   EXPECT_TRUE(running.ask(test::get("/metrics")).has("sluice_http_responses_total"));
 }
 
+TEST(Server, CORE_11_a_running_server_purges_its_store) {
+  Config config;
+  config.purge.interval = milliseconds(1);
+  Running running(config);
+  ASSERT_FALSE(running.failure);
+  bool purged = false;
+  for (int i = 0; i < 10'000 && !purged; ++i)
+    purged = !running.ask(test::get("/metrics")).has("sluice_purge_batches_total 0");
+  EXPECT_TRUE(purged);
+  EXPECT_TRUE(running.server->stop());
+}
+
 TEST(Server, CONSOLE_4_beyond_the_loopback_needs_an_explicit_word) {
   Config config;
   config.http.address = "0.0.0.0";

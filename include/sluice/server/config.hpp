@@ -14,11 +14,19 @@
 
 namespace sluice::server {
 
+/// What the server deletes from its store because of its age.
+struct PurgeOptions {
+  milliseconds interval{60'000};               ///< between sweeps
+  milliseconds retention = std::chrono::days(30);  ///< of journals, audit rows and events
+  std::size_t batch = 1000;                        ///< rows of each table in one commit
+};
+
 struct Config {
   std::string store_kind = "sqlite";  ///< sqlite or memory
   store::SqliteOptions sqlite;
   transport::HttpOptions http;
   idempotency::KeysOptions keys;
+  PurgeOptions purge;
   std::string log_level = "info";
   bool log_json = false;
   std::uint16_t node = 1;  ///< 0–1023, unique among nodes of one store

@@ -111,6 +111,7 @@ struct PurgeResult {
   std::uint64_t journal = 0;
   std::uint64_t audit = 0;
   std::uint64_t events = 0;
+  bool more = false;  ///< the limit ended it: another call may find more to delete now
 };
 
 class Store {

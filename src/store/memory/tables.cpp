@@ -157,6 +157,8 @@ PurgeResult MemoryTables::purge(WallTime now, WallTime oldest, std::size_t limit
   };
   trim(audit_, result.audit);
   for (auto& [ns, rows] : events_) trim(rows, result.events);
+  result.more = result.keys >= limit || result.journal >= limit || result.audit >= limit ||
+                result.events >= limit;
   return result;
 }
 

@@ -178,6 +178,8 @@ Result<PurgeResult> SqliteWriter::purge(WallTime now, WallTime oldest, std::size
   SLUICE_TRY(sweep("DELETE FROM events WHERE (ns, sequence) IN (SELECT ns, sequence FROM events AS e "
                    "WHERE at < ?1 AND sequence < (SELECT max(sequence) FROM events WHERE ns=e.ns) LIMIT ?2)",
                    stored(oldest), result.events));
+  result.more = looked == limit || result.journal == limit || result.audit == limit ||
+                result.events == limit;
   return result;
 }
 
