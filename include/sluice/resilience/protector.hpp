@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "sluice/resilience/latency_quantile.hpp"
 #include "sluice/resilience/rule.hpp"
 
 namespace sluice::resilience {
@@ -112,6 +113,7 @@ class alignas(64) Protector {
   RetryOptions retry_options() const;
   HedgeOptions hedge_options() const;
   RetryBudget& budget() noexcept { return budget_; }
+  LatencyQuantile& latencies() noexcept { return latencies_; }
   /// Counts a refusal by retry, hedge or timeout, which are asked outside of enter().
   void count_block(Policy policy, bool enforced) noexcept;
 
@@ -177,6 +179,7 @@ class alignas(64) Protector {
   std::array<std::atomic<std::uint64_t>, kPolicies> blocked_{};
   std::array<std::atomic<std::uint64_t>, kPolicies> would_block_{};
   RetryBudget budget_;
+  LatencyQuantile latencies_;
 
   const std::string name_;
   Random& random_;
