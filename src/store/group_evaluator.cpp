@@ -154,9 +154,20 @@ Status GroupEvaluator::touch(const std::vector<Mutation>& mutations) {
   for (const auto& mutation : mutations) {
     SLUICE_TRY(std::visit(
         Overloaded{
-            [&](const KvPut& m) -> Status { SLUICE_TRY(kv(m.key)); return {}; },
-            [&](const KvDelete& m) -> Status { SLUICE_TRY(kv(m.key)); return {}; },
-            [&](const KvAdd& m) -> Status { SLUICE_TRY(kv(m.key)); return {}; },
+            [&](const KvPut& m) -> Status {
+              SLUICE_ASSIGN(KvSlot * slot, kv(m.key));
+              if (!m.number) return {};
+              return plan(*slot, *m.number, 0);
+            },
+            [&](const KvDelete& m) -> Status {
+              SLUICE_ASSIGN(KvSlot * slot, kv(m.key));
+              return plan(*slot, 0, 0);
+            },
+            [&](const KvAdd& m) -> Status {
+              SLUICE_ASSIGN(KvSlot * slot, kv(m.key));
+              const std::int64_t now = slot->current ? slot->current->number : 0;
+              return plan(*slot, slot->touched_by == commit_ ? slot->planned : now, m.delta);
+            },
             [&](const KeyPut& m) -> Status { SLUICE_TRY(key(m.row.scope)); return {}; },
             [&](const KeyDelete& m) -> Status { SLUICE_TRY(key(m.scope)); return {}; },
             [&](const JournalAppend& m) -> Status { SLUICE_TRY(next_record(m.row.exchange)); return {}; },
@@ -170,6 +181,17 @@ Status GroupEvaluator::touch(const std::vector<Mutation>& mutations) {
         mutation));
   }
   return validate(mutations);
+}
+
+// Foresees the number of a row, so that an overflow is found before anything is written.
+Status GroupEvaluator::plan(KvSlot& slot, std::int64_t start, std::int64_t delta) {
+  slot.touched_by = commit_;
+  if (!__builtin_add_overflow(start, delta, &slot.planned)) return {};
+  slot.planned = start;
+  return fail(FailureKind::invalid_argument, "number_overflow",
+              "row " + slot.key->ns + "/" + slot.key->collection + "/" + slot.key->key +
+                  ": its number is " + std::to_string(start) + ", adding " + std::to_string(delta) +
+                  " leaves 64 bits; nothing of this commit was applied");
 }
 
 // A journal record out of place is the submitter's defect, found before anything is written.
@@ -190,6 +212,7 @@ Status GroupEvaluator::validate(const std::vector<Mutation>& mutations) {
 }
 
 Result<CommitOutcome> GroupEvaluator::evaluate(Commit& commit) {
+  ++commit_;
   CommitOutcome outcome;
   std::vector<Mutation>* chosen = &commit.then;
   for (std::size_t i = 0; i < commit.requires_.size(); ++i) {
@@ -215,9 +238,11 @@ Result<CommitOutcome> GroupEvaluator::evaluate(Commit& commit) {
     std::vector<Mutation> more;
     SLUICE_TRY(expander_->expand(*chosen, more));
     if (!more.empty()) {
-      SLUICE_TRY(touch(more));
+      // Kept first: what is looked up for them refers to them until the group ends.
+      auto& kept = expanded_.emplace_back(std::move(more));
+      SLUICE_TRY(touch(kept));
       apply(*chosen, outcome);
-      apply(expanded_.emplace_back(std::move(more)), outcome);
+      apply(kept, outcome);
       return outcome;
     }
   }
@@ -258,9 +283,14 @@ void GroupEvaluator::apply(std::vector<Mutation>& mutations, CommitOutcome& outc
     slot.dirty = true;
     return slot;
   };
-  const auto make = [](KvSlot& slot) -> KvRow& {
-    if (!slot.current) slot.current.emplace();
-    ++slot.current->version;
+  const auto make = [this](KvSlot& slot) -> KvRow& {
+    if (!slot.current) {
+      slot.current.emplace();
+      slot.current->version = 1;
+    } else if (slot.versioned_by != commit_) {
+      ++slot.current->version;
+    }
+    slot.versioned_by = commit_;
     return *slot.current;
   };
   for (auto& mutation : mutations)

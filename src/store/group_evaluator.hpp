@@ -28,6 +28,9 @@ class GroupEvaluator {
   struct KvSlot : Slot<KvRow> {
     const KvKey* key = nullptr;
     KvKey own_key;
+    std::uint64_t touched_by = 0;   // the Commit whose changes `planned` foresees
+    std::int64_t planned = 0;       // the number after them
+    std::uint64_t versioned_by = 0; // the Commit that has raised the version
   };
   struct KeySlot : Slot<KeyRow> {
     std::optional<ExchangeId> stored;
@@ -48,6 +51,7 @@ class GroupEvaluator {
 
   Result<Check> check(const Precondition& what);
   Status touch(const std::vector<Mutation>& mutations);
+  Status plan(KvSlot& slot, std::int64_t start, std::int64_t delta);
   Status validate(const std::vector<Mutation>& mutations);
   void apply(std::vector<Mutation>& mutations, CommitOutcome& outcome);
   void put_key(KeyPut& put);
@@ -60,6 +64,7 @@ class GroupEvaluator {
   const std::uint64_t incarnation_;
   Expander* expander_ = nullptr;
   WallTime now_{};
+  std::uint64_t commit_ = 0;  // counts evaluate() calls
   Bytes name_;  // reused buffer for overlay names
   Overlay<KvSlot> kv_;
   Overlay<KeySlot> keys_;

@@ -47,7 +47,9 @@ class Run {
       }
       bury();
       // A store that closed itself is restarted by whoever watches over it.
-      if (calm_ && !spine_->store().health()) restart_ = true;
+      if (calm_)
+        if (const Status health = spine_->store().health(); !health && health.error().code() == "store_failed")
+          restart_ = true;
       if (!world_.files.powered() || crash_at_step_ <= world_.scheduler.steps() || restart_)
         crash();
       if (world_.scheduler.steps() > kStepsMax) {

@@ -37,6 +37,54 @@ TEST_P(StoreConformance, FLOW_25_a_refused_commit_changes_nothing_and_names_the_
   EXPECT_FALSE(row("other"));
 }
 
+TEST_P(StoreConformance, FLOW_25_a_number_that_would_leave_64_bits_refuses_the_whole_commit) {
+  must({.then = {KvPut{at("big"), "", INT64_MAX - 5}, KvPut{at("small"), "", INT64_MIN + 5}}});
+  for (const auto& [key, delta] : {std::pair<std::string, std::int64_t>{"big", 6}, {"small", -6}}) {
+    auto outcome = commit_and_wait(*store, {.then = {KvAdd{at("other"), 1}, KvAdd{at(key), delta}}});
+    ASSERT_FALSE(outcome);
+    EXPECT_EQ(outcome.error().code(), "number_overflow");
+    EXPECT_NE(outcome.error().detail().find(key), std::string_view::npos);
+    EXPECT_FALSE(row("other"));
+  }
+  auto sum = commit_and_wait(*store, {.then = {KvAdd{at("big"), 3}, KvAdd{at("big"), 3}}});
+  EXPECT_FALSE(sum) << "the changes of one commit add up";
+  must({.then = {KvDelete{at("big")}, KvAdd{at("big"), INT64_MAX}}});
+  EXPECT_EQ(row("big")->number, INT64_MAX);
+  must({.then = {KvAdd{at("small"), -5}}});
+  EXPECT_EQ(row("small")->number, INT64_MIN);
+}
+
+TEST_P(StoreConformance, a_rows_version_grows_by_one_per_commit_however_often_it_is_touched) {
+  must({.then = {KvPut{at("a"), "1", {}}, KvAdd{at("a"), 1}, KvAdd{at("a"), 1}}});
+  EXPECT_EQ(row("a")->version, 1u);
+  must({.then = {KvAdd{at("a"), 1}, KvPut{at("a"), "2", {}}}});
+  EXPECT_EQ(row("a")->version, 2u);
+  must({.then = {KvAdd{at("a"), 1}}});
+  EXPECT_EQ(row("a")->version, 3u);
+}
+
+TEST_P(StoreConformance, no_id_that_stands_anywhere_is_given_out_again_after_a_restart) {
+  if (GetParam() == Backend::memory) GTEST_SKIP() << "nothing is left of it";
+  std::uint64_t id = 1000;
+  const auto reopened = [&] {
+    store->close();
+    store.reset();
+    store = rig.open(GetParam());
+    return store->largest_id();
+  };
+  must({.then = {OpenPut{{.exchange = {++id}, .ns = "app", .flow = "f"}}}});
+  EXPECT_GE(reopened(), id);
+  must({.then = {AuditAppend{{.ns = "app", .command = "c", .exchange = {++id}}}}});
+  EXPECT_GE(reopened(), id);
+  must({.then = {EventAppend{{.id = {++id}, .ns = "a", .topic = "t"}}, EventAppend{{.id = {++id}, .ns = "b", .topic = "t"}},
+                 EventAppend{{.id = {id - 1}, .ns = "c", .topic = "t"}}}});
+  EXPECT_GE(reopened(), id);
+  must({.then = {JournalAppend{{{++id}, 0, "r"}}}});
+  EXPECT_GE(reopened(), id);
+  must({.then = {completed("k", ++id, "reply")}});
+  EXPECT_GE(reopened(), id);
+}
+
 TEST_P(StoreConformance, the_branch_of_the_first_failed_precondition_is_applied) {
   const auto outcome = must({.requires_ = {needs(KvExists{at("a")}, "first", 1),
                                            needs(KvExists{at("b")}, "second", 0)},

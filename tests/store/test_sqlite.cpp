@@ -149,6 +149,10 @@ TEST_F(Sqlite, a_backup_taken_while_working_opens_and_holds_what_was_committed) 
   auto restored = open({.path = copy});
   ASSERT_TRUE(restored) << restored.error().to_string();
   EXPECT_EQ((*ask_now(**restored, FindKey{"scope49"}))->reply, "reply49");
+  EXPECT_NE((*restored)->incarnation(), (*store)->incarnation()) << "leases of the original mean nothing here";
+  const auto drawn = (*restored)->incarnation();
+  restored->reset();
+  EXPECT_EQ((*open({.path = copy}))->incarnation(), drawn) << "and it keeps its own";
 }
 
 TEST_F(Sqlite, the_bound_on_live_keys_refuses_as_overloaded) {

@@ -24,10 +24,10 @@ Advice advice_for(int code) {
     case SQLITE_READONLY:
     case SQLITE_PERM:
     case SQLITE_AUTH:
-      return {FailureKind::forbidden, "store_read_only",
+      return {FailureKind::unavailable, "store_read_only",
               "make the file and its folder writable for this user (the log is written beside it)"};
     case SQLITE_CANTOPEN:
-      return {FailureKind::forbidden, "store_cannot_open",
+      return {FailureKind::unavailable, "store_cannot_open",
               "check that the folder exists and that this user may write in it"};
     case SQLITE_BUSY:
     case SQLITE_LOCKED:

@@ -11,7 +11,7 @@ void GroupCommit::answer_one(PendingCommit& pending) noexcept {
 
 bool GroupCommit::submit(PendingCommit& pending) {
   if (!open_.load(std::memory_order_acquire)) {
-    pending.outcome = fail(health().error());
+    pending.outcome = fail(closed().error());
     answer_one(pending);
     return false;
   }
@@ -52,6 +52,7 @@ void GroupCommit::run_group(std::size_t count) noexcept {
   {
     const std::scoped_lock lock(writing_);
     const auto written = write_group(count);
+    note_trouble(written ? nullptr : &written.error());
     if (!written) {
       writer_.rollback();
       evaluator_.forget_sequences();
@@ -79,18 +80,34 @@ Result<bool> GroupCommit::write_group(std::size_t count) {
     return false;
   }
   SLUICE_TRY(writer_.write(writes));
-  if (const Status committed = writer_.commit(); !committed) {
-    const Failure& why = committed.error();
-    if (why.code() == "disk_full" || why.code() == "store_locked") return fail(why);
-    // The log may or may not hold the group: only reopening and recovering it can tell.
-    Failure unknown(FailureKind::unknown_outcome, "commit_unknown", std::string(why.detail()));
-    close(Failure(FailureKind::unavailable, "store_failed",
-                  "the store closed itself because a sync failed (" + std::string(why.detail()) +
-                      "); restart the server: recovery decides what was written"));
-    return fail(std::move(unknown));
-  }
+  SLUICE_TRY(finish_transaction());
   groups_.fetch_add(1, std::memory_order_relaxed);
   return true;
+}
+
+Status GroupCommit::finish_transaction() {
+  const Status committed = writer_.commit();
+  if (committed) return {};
+  const Failure& why = committed.error();
+  if (why.code() == "disk_full" || why.code() == "store_locked" || why.code() == "store_read_only")
+    return fail(why);
+  // The log may or may not hold it: only reopening and recovering it can tell.
+  Failure unknown(FailureKind::unknown_outcome, "commit_unknown", std::string(why.detail()));
+  close(Failure(FailureKind::unavailable, "store_failed",
+                "the store closed itself because a sync failed (" + std::string(why.detail()) +
+                    "); restart the server: recovery decides what was written"));
+  return fail(std::move(unknown));
+}
+
+void GroupCommit::note_trouble(const Failure* why) {
+  if (why == nullptr && !troubled_.load(std::memory_order_relaxed)) return;
+  const std::scoped_lock lock(state_);
+  trouble_.reset();
+  if (why != nullptr && (why->code() == "disk_full" || why->code() == "store_read_only")) {
+    trouble_ = *why;
+    trouble_at_ = clock_.now();
+  }
+  troubled_.store(trouble_.has_value(), std::memory_order_relaxed);
 }
 
 void GroupCommit::answer(std::size_t count) noexcept {
@@ -102,7 +119,7 @@ void GroupCommit::answer(std::size_t count) noexcept {
 
 void GroupCommit::drain() noexcept {
   queue_.take(taken_);
-  const Status why = health();
+  const Status why = closed();
   for (auto* pending : taken_)
     pending->outcome = fail(why ? Failure(FailureKind::unavailable, "store_closed", "the store is closed")
                                 : why.error());
@@ -115,9 +132,16 @@ void GroupCommit::close(Failure reason) {
   open_.store(false, std::memory_order_release);
 }
 
+Status GroupCommit::closed() const {
+  const std::scoped_lock lock(state_);
+  if (closed_) return fail(*closed_);
+  return {};
+}
+
 Status GroupCommit::health() const {
   const std::scoped_lock lock(state_);
   if (closed_) return fail(*closed_);
+  if (trouble_ && clock_.now() < trouble_at_ + kTroubleKept) return fail(*trouble_);
   return {};
 }
 

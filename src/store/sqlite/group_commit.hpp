@@ -30,7 +30,15 @@ class GroupCommit {
   void close(Failure reason);
   /// Lazy Commits wait no longer: the store is about to close.
   void hurry() noexcept { hurry_ = true; }
+  /// Why it is closed, if it is.
+  Status closed() const;
+  /// closed(), or what kept the last groups from being written (a full or read-only disk); that is
+  /// forgotten when one is written, and after kTroubleKept.
   Status health() const;
+  static constexpr Duration kTroubleKept = seconds(5);
+  /// Ends the writer's transaction. Fails unknown_outcome, and closes the store, when the log may or
+  /// may not hold it.
+  Status finish_transaction();
   StoreStats stats() const noexcept;
   void set_expander(Expander* expander) { evaluator_.set_expander(expander); }
   /// Runs `work` inside a transaction of its own, apart from groups.
@@ -44,6 +52,7 @@ class GroupCommit {
   static void answer_one(PendingCommit& pending) noexcept;
 
  private:
+  void note_trouble(const Failure* why);
   void run_group(std::size_t count) noexcept;
   Result<bool> write_group(std::size_t count);
   void answer(std::size_t count) noexcept;
@@ -58,8 +67,11 @@ class GroupCommit {
   Instant lazy_since_ = kNever;
   mutable std::mutex state_;
   std::optional<Failure> closed_;
+  std::optional<Failure> trouble_;
+  Instant trouble_at_{};
   std::atomic<bool> open_{true};
   std::atomic<bool> hurry_{false};
+  std::atomic<bool> troubled_{false};
   std::atomic<std::uint64_t> commits_{0}, refused_{0}, groups_{0};
 };
 

@@ -124,12 +124,12 @@ class SqliteStoreImpl final : public SqliteStore {
   Status health() override { return commits_->health(); }
 
   Result<PurgeResult> purge(milliseconds keep, std::size_t limit) override {
-    SLUICE_TRY(health());
+    SLUICE_TRY(commits_->closed());
     return commits_->exclusively([&]() -> Result<PurgeResult> {
       SLUICE_TRY(writer_->begin());
       const WallTime now = clock_.wall();
       auto result = writer_->purge(now, now - keep, limit);
-      const Status committed = result ? writer_->commit() : Status{};
+      const Status committed = result ? commits_->finish_transaction() : Status{};
       if (!result || !committed) {
         writer_->rollback();
         return fail(result ? committed.error() : result.error());
@@ -149,7 +149,10 @@ class SqliteStoreImpl final : public SqliteStore {
     const int code = sqlite3_backup_step(copy, -1);
     sqlite3_backup_finish(copy);
     if (code != SQLITE_DONE) return fail(database_failure(target.get(), "backing up to"));
-    return execute(target.get(), "PRAGMA synchronous=FULL; PRAGMA wal_checkpoint(TRUNCATE)");
+    // The copy is another life of this store: leases and fences of this one mean nothing there.
+    return execute(target.get(),
+                   "PRAGMA synchronous=FULL; DELETE FROM meta WHERE name='incarnation';"
+                   "PRAGMA wal_checkpoint(TRUNCATE)");
   }
 
   Status integrity_check() override {
@@ -162,7 +165,7 @@ class SqliteStoreImpl final : public SqliteStore {
     closing_.store(true);
     // Those who came in before have their Commits queued, or their answers read, in a moment.
     while (users_.load() != 0) std::this_thread::yield();
-    const bool first = commits_->health().has_value();
+    const bool first = commits_->closed().has_value();
     worker_.reset();  // runs no step any more
     if (first) {
       // What was queued before the close is still written; afterwards nothing is taken.

@@ -46,11 +46,30 @@ Status SqliteWriter::prepare() {
   SLUICE_TRY(last_record_.step());
   saw(static_cast<std::uint64_t>(last_record_.integer(0)));
   last_record_.reset();
+  SLUICE_TRY(see_other_ids());
   SLUICE_ASSIGN(Statement audit,
                 Statement::prepare(handle_.get(), "SELECT coalesce(max(sequence), 0) FROM audit"));
   SLUICE_TRY(audit.step());
   audit_sequence_ = static_cast<std::uint64_t>(audit.integer(0));
   return load_index();
+}
+
+// Ids stand in other tables too: none may be given out twice. Read at the ends of the tables, where
+// the newest are, so that opening costs the same at any size.
+Status SqliteWriter::see_other_ids() {
+  for (const char* sql :
+       {"SELECT coalesce(max(exchange), 0) FROM open_exchanges",
+        "SELECT coalesce(max(exchange), 0) FROM (SELECT exchange FROM audit ORDER BY sequence DESC LIMIT 5000)",
+        // One step per namespace, not per event.
+        "WITH RECURSIVE spaces(ns) AS (SELECT min(ns) FROM events UNION ALL SELECT "
+        "(SELECT min(ns) FROM events WHERE ns > spaces.ns) FROM spaces WHERE ns IS NOT NULL) "
+        "SELECT coalesce(max((SELECT max(max(id), max(exchange)) FROM (SELECT id, exchange FROM events e "
+        "WHERE e.ns = spaces.ns ORDER BY sequence DESC LIMIT 1000))), 0) FROM spaces WHERE ns IS NOT NULL"}) {
+    SLUICE_ASSIGN(Statement newest, Statement::prepare(handle_.get(), sql));
+    SLUICE_TRY(newest.step());
+    saw(static_cast<std::uint64_t>(newest.integer(0)));
+  }
+  return {};
 }
 
 Status SqliteWriter::load_index() {
@@ -65,7 +84,7 @@ Status SqliteWriter::load_index() {
   SLUICE_TRY(first.step());
   const auto oldest = static_cast<std::uint64_t>(first.integer(0));
   first.reset();
-  if (key_seq_ != 0) index_.reserve(key_seq_ - oldest + 1);
+  if (key_seq_ != 0) index_.reserve(std::min(key_seq_ - oldest + 1, max_live_keys_));
 
   std::uint64_t sealed = 0;
   SLUICE_ASSIGN(Statement segments,

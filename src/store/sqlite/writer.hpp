@@ -41,6 +41,7 @@ class SqliteWriter final : public RowSource {
   Status write_kv(const GroupWrites::Kv& w);
   Status write_key(const GroupWrites::Key& w);
   Status write_rest(const GroupWrites& writes);
+  Status see_other_ids();
   Status seal_segment();
   Result<std::uint64_t> delete_rows(Statement& statement, std::int64_t before, std::size_t limit);
   void saw(std::uint64_t id) noexcept { largest_id_ = std::max(largest_id_, id); }

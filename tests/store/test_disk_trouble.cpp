@@ -1,0 +1,174 @@
+// A disk that is full, read-only or broken: what callers are told, and that nothing is lost.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "sim/faults.hpp"
+#include "sim/files.hpp"
+#include "store/store_fixture.hpp"
+
+namespace sluice::store {
+namespace {
+
+/// Runs what is woken at once, on the waking thread: the simulated files have one thread.
+class InlineExecutor final : public Executor {
+ public:
+  std::unique_ptr<Worker> start(std::string, Step step) override {
+    struct Here final : Worker {
+      Step step;
+      bool running = false;
+      void wake() noexcept override {
+        if (std::exchange(running, true)) return;
+        while (step() == Instant::min()) {
+        }
+        running = false;
+      }
+    };
+    auto worker = std::make_unique<Here>();
+    worker->step = std::move(step);
+    return worker;
+  }
+};
+
+class DiskTrouble : public testing::Test {
+ protected:
+  sim::SimClock clock;
+  sim::SimRandom random{1};
+  sim::Faults faults{sim::SimRandom(2)};
+  sim::SimFiles files{3, &faults};
+  InlineExecutor executor;
+
+  Result<std::unique_ptr<SqliteStore>> open() {
+    SqliteOptions options;
+    options.path = "store.db";
+    options.files = &files;
+    options.lazy_delay = milliseconds(0);
+    return open_sqlite_store(std::move(options), clock, random, executor);
+  }
+  static Commit add(const std::string& key, std::size_t bytes = 0) {
+    return {.then = {KvPut{at(key), Bytes(bytes, 'x'), 1}}};
+  }
+  static std::size_t count(Store& store) { return ask_now(store, ListRows{.ns = "app", .collection = "things", .prefix = {}, .after = {}, .limit = 10'000})->size(); }
+};
+
+TEST_F(DiskTrouble, G6_a_full_disk_refuses_writes_tells_health_and_goes_on_when_there_is_room) {
+  auto store = open();
+  ASSERT_TRUE(store) << store.error().to_string();
+  std::size_t acknowledged = 0;
+  for (; acknowledged < 5; ++acknowledged) ASSERT_TRUE(commit_and_wait(**store, add("early" + std::to_string(acknowledged))));
+  EXPECT_TRUE((*store)->health());
+  files.set_budget(files.used() + 10'000);
+  std::size_t refused = 0;
+  for (int i = 0; i < 20; ++i) {
+    auto outcome = commit_and_wait(**store, add("big" + std::to_string(i), 4000));
+    if (outcome) {
+      ++acknowledged;
+      continue;
+    }
+    ++refused;
+    EXPECT_EQ(outcome.error().kind(), FailureKind::unavailable) << outcome.error().to_string();
+    EXPECT_EQ(outcome.error().code(), "disk_full");
+    EXPECT_NE(outcome.error().detail().find("free space"), std::string_view::npos);
+  }
+  EXPECT_GT(refused, 10u);
+  EXPECT_EQ(count(**store), acknowledged) << "reads go on, and show what was acknowledged";
+  ASSERT_FALSE((*store)->health());
+  EXPECT_EQ((*store)->health().error().code(), "disk_full");
+  files.set_budget(UINT64_MAX);
+  EXPECT_TRUE(commit_and_wait(**store, add("room again")));
+  EXPECT_TRUE((*store)->health()) << "a written group clears it";
+  (*store)->close();
+  (*store).reset();
+  files.power_off();
+  files.restart();
+  auto again = open();
+  ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_EQ(count(**again), acknowledged + 1);
+}
+
+TEST_F(DiskTrouble, G6_health_forgets_a_full_disk_after_a_while_so_that_traffic_may_try_again) {
+  auto store = open();
+  files.set_budget(files.used());
+  EXPECT_FALSE(commit_and_wait(**store, add("a", 4000)));
+  EXPECT_FALSE((*store)->health());
+  clock.advance_to(clock.now() + seconds(6));
+  EXPECT_TRUE((*store)->health());
+}
+
+TEST_F(DiskTrouble, G3_a_failed_sync_is_unknown_and_closes_the_store_until_it_is_opened_again) {
+  auto store = open();
+  ASSERT_TRUE(commit_and_wait(**store, add("before")));
+  faults.arm("files.sync", 1);
+  auto lost = commit_and_wait(**store, add("unknown"));
+  ASSERT_FALSE(lost);
+  EXPECT_EQ(lost.error().kind(), FailureKind::unknown_outcome);
+  faults.disarm_all();
+  auto later = commit_and_wait(**store, add("later"));
+  ASSERT_FALSE(later);
+  EXPECT_EQ(later.error().code(), "store_failed");
+  EXPECT_NE(later.error().detail().find("restart"), std::string_view::npos);
+  EXPECT_FALSE((*store)->health());
+  (*store).reset();
+  auto again = open();
+  ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_TRUE(commit_and_wait(**again, add("again")));
+  EXPECT_GE(count(**again), 2u);
+}
+
+TEST_F(DiskTrouble, G3_a_purge_whose_commit_fails_closes_the_store_as_any_commit_does) {
+  auto store = open();
+  ASSERT_TRUE(commit_and_wait(**store, {.then = {KeyPut{{.exchange = {7}, .scope = "s", .state = KeyState::completed}, seconds(1)}}}));
+  clock.advance_to(clock.now() + std::chrono::hours(48));
+  faults.arm("files.sync", 1);
+  auto purged = (*store)->purge(std::chrono::hours(1), 100);
+  ASSERT_FALSE(purged);
+  EXPECT_EQ(purged.error().kind(), FailureKind::unknown_outcome) << purged.error().to_string();
+  faults.disarm_all();
+  EXPECT_FALSE(commit_and_wait(**store, add("later")));
+  EXPECT_EQ((*store)->health().error().code(), "store_failed");
+}
+
+TEST_F(DiskTrouble, G6_the_queue_has_a_bound_and_refuses_past_it) {
+  struct Parked final : Executor {
+    std::unique_ptr<Worker> start(std::string, Step) override {
+      struct Never final : Worker {
+        void wake() noexcept override {}
+      };
+      return std::make_unique<Never>();
+    }
+  } parked;
+  SqliteOptions options;
+  options.path = "store.db";
+  options.files = &files;
+  options.max_queue = 3;
+  auto store = open_sqlite_store(std::move(options), clock, random, parked);
+  ASSERT_TRUE(store);
+  std::vector<PendingCommit> waiting(4);
+  static int answered;
+  answered = 0;
+  for (auto& one : waiting) {
+    one.commit = add("k");
+    one.run = [](Job*) noexcept { ++answered; };
+    (*store)->submit(one);
+  }
+  EXPECT_EQ(answered, 1);
+  EXPECT_EQ(waiting[3].outcome.error().code(), "store_queue_full");
+  EXPECT_TRUE(waiting[3].outcome.error().retry_after());
+  (*store)->close();
+  EXPECT_EQ(answered, 4) << "what was queued is written at the close";
+}
+
+TEST(ReadOnlyFolder, G6_opening_says_what_to_do) {
+  if (geteuid() == 0) GTEST_SKIP() << "root writes everywhere";
+  StoreRig rig;
+  chmod(rig.folder.path().c_str(), 0500);
+  SqliteOptions options;
+  options.path = rig.folder.file("store.db");
+  auto store = open_sqlite_store(std::move(options), rig.clock, rig.random, rig.executor);
+  chmod(rig.folder.path().c_str(), 0700);
+  ASSERT_FALSE(store);
+  EXPECT_EQ(store.error().kind(), FailureKind::unavailable);
+  EXPECT_NE(store.error().detail().find("may write"), std::string_view::npos);
+}
+
+}  // namespace
+}  // namespace sluice::store
