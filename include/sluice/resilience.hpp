@@ -5,6 +5,7 @@
 #include "sluice/resilience/block.hpp"
 #include "sluice/resilience/breaker.hpp"
 #include "sluice/resilience/bulkhead.hpp"
+#include "sluice/resilience/cache_aside.hpp"
 #include "sluice/resilience/guarded.hpp"
 #include "sluice/resilience/guards.hpp"
 #include "sluice/resilience/hedge.hpp"
