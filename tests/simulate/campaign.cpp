@@ -47,9 +47,7 @@ class Run {
       }
       bury();
       // A store that closed itself is restarted by whoever watches over it.
-      if (calm_)
-        if (const Status health = spine_->store().health(); !health && health.error().code() == "store_failed")
-          restart_ = true;
+      if (calm_ && store_closed()) restart_ = true;
       if (!world_.files.powered() || crash_at_step_ <= world_.scheduler.steps() || restart_)
         crash();
       if (world_.scheduler.steps() > kStepsMax) {
@@ -273,7 +271,7 @@ class Run {
     if (answer.replayed) ++verdict_.replayed;
     const bool store_ails = answer.failure == FailureKind::unavailable ||
                             answer.failure == FailureKind::unknown_outcome;
-    if (store_ails && !spine_->store().health()) restart_ = true;
+    if (store_ails && store_closed()) restart_ = true;
     const bool final =
         answer.kind == Answer::Kind::committed || answer.kind == Answer::Kind::declined;
     if (final && !client.asks_again) {
@@ -284,12 +282,19 @@ class Run {
     ask_after(client, any_pause());
   }
 
+  // A full disk heals by itself; a store that closed after a failed sync does not.
+  bool store_closed() const {
+    const Status health = spine_->store().health();
+    return !health && health.error().code() == "store_failed";
+  }
+
   void recovered(Attempt& attempt) noexcept {
     const Status status = attempt.recovery.take();
     world_.history.note("recovered", status ? 1 : 0);
     if (status) return;
     if (calm_ && ++opens_after_calm_ > 2) violate("recovery fails: " + status.error().to_string());
-    restart_ = true;
+    // Not at once: a disk that is full stays full for a while.
+    world_.scheduler.after(milliseconds(50), [this] { restart_ = true; });
   }
 
   void bury() {
