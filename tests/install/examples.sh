@@ -11,3 +11,6 @@ cmake --build "$work/build"
 cd "$work"
 "$work/build/first_flow" | tee out
 [ "$(grep -c ': committed' out)" = 2 ] && [ "$(grep -c ': aborted' out)" = 1 ]
+"$work/build/guarded_calls" | tee out
+grep -q 'closed -> open' out && grep -q 'half_open -> closed' out
+grep -q 'answered: most, refused by the open breaker: some, breaker: closed' out
