@@ -94,7 +94,8 @@ struct Case {
   bool one_failed = false;
 };
 
-void run_case(const Case& one, const Options& options, Report& report) {
+/// The least disturbed round, in nanoseconds.
+double run_case(const Case& one, const Options& options, Report& report) {
   RealClock clock;
   RealRandom random;
   std::vector<double> ns, allocated;
@@ -102,7 +103,10 @@ void run_case(const Case& one, const Options& options, Report& report) {
   for (int round = 0; round < options.rounds; ++round) {
     Guards guards(clock, random);
     auto rules = parse_rules(one.rules, "bench");
-    if (!rules || !guards.reload(std::move(*rules))) return report.note("WRONG: the rules are bad");
+    if (!rules || !guards.reload(std::move(*rules))) {
+      report.note("WRONG: the rules are bad");
+      return 0;
+    }
     std::vector<Sample> samples(static_cast<std::size_t>(one.threads));
     std::atomic<int> ready{0};
     std::vector<Thread> threads;
@@ -131,6 +135,7 @@ void run_case(const Case& one, const Options& options, Report& report) {
       static_cast<std::uint64_t>(options.rounds) * kCalls * static_cast<std::uint64_t>(one.threads);
   if (passed != (one.passes ? calls : 0))
     report.note(fmt::format("WRONG: {}: {} of {} calls passed", one.name, passed, calls));
+  return *std::ranges::min_element(ns);
 }
 
 // The least an exact guard could do: read the clock, or take and give one lock.
@@ -178,12 +183,15 @@ void bench_guard(const Options& options, Report& report) {
        .threads = 2,
        .one_protector = true},
   };
-  for (const Case& one : cases) run_case(one, options, report);
-  const double alone = report.median("pass", 1, "cpu per call");
-  const double beside = report.median("pass, distinct protectors", 2, "cpu per call");
+  double alone = 0, beside = 0;
+  for (const Case& one : cases) {
+    const double least = run_case(one, options, report);
+    if (one.name == "pass") alone = least;
+    if (one.name == "pass, distinct protectors") beside = least;
+  }
   report.note(
       fmt::format("usual policies: breaker, rate, bulkhead, timeout, retry; two threads on "
-                  "distinct protectors cost {:.2f} times one (aim: 1.3)",
+                  "distinct protectors cost {:.2f} times one, least disturbed rounds (aim: 1.3)",
                   alone > 0 ? beside / alone : 0));
 }
 

@@ -19,10 +19,12 @@ struct Breaker::Impl {
 
   bool refuse(Duration retry_after, Block& block) noexcept;
 
-  // Healthy calls are counted without the lock. While the breaker is closed and its time window
-  // has neither failures nor slow calls, `quick` is armed: a success in the newest slot adds one to
-  // it, and whoever takes the lock folds it into the window first. It carries the generation, and
-  // is disarmed before anything changes, so no result is counted where it does not belong.
+  // Healthy calls are counted without the lock. `quick` is armed while the breaker is closed, its
+  // window is of time, and a success cannot trip it: there are no failures, or enough calls and no
+  // threshold reached, so that a success only lowers the ratios. Then a success in the newest slot
+  // adds one to `quick`, and whoever takes the lock folds it into the window first. It carries the
+  // generation and is disarmed before anything changes: nothing is counted where it does not
+  // belong.
   static constexpr std::uint64_t kQuickArmed = std::uint64_t{1} << 63;
   static constexpr std::uint64_t kQuickCountMax = (1u << 24) - 1;
   static std::uint64_t quick_of(std::uint64_t generation) noexcept {
@@ -45,6 +47,12 @@ struct Breaker::Impl {
   /// The trial of this ticket, if it is still out.
   bool end_trial(const BreakerTicket& ticket) noexcept;
   void expire_trials(Instant now) noexcept;
+  struct Reached {
+    BreakerReason reason;
+    double value, bound;
+  };
+  /// The first threshold that the window has reached.
+  std::optional<Reached> reached() const noexcept;
   Told judge_window(Instant now);
   Told judge_trials(Instant now);
   Told change(BreakerState to, BreakerReason reason, Instant now, double observed = 0,

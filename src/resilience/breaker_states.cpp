@@ -52,15 +52,17 @@ bool Breaker::Impl::count_quickly(std::uint64_t generation, Duration latency,
 
 void Breaker::Impl::disarm() noexcept {
   const std::uint64_t seen = quick.exchange(0, std::memory_order_acq_rel);
-  if ((seen & kQuickArmed) != 0) window.add_healthy(seen & kQuickCountMax);
+  if ((seen & kQuickCountMax) == 0) return;
+  window.add_healthy(seen & kQuickCountMax);
+  consecutive = 0;
 }
 
 void Breaker::Impl::arm() noexcept {
   const std::uint64_t now = word.load(std::memory_order_relaxed);
+  if (state_of(now) != BreakerState::closed || options.window != BreakerWindow::time) return;
   const BreakerTally& tally = window.tally();
-  if (state_of(now) != BreakerState::closed || options.window != BreakerWindow::time ||
-      tally.failures != 0 || tally.slow != 0 || consecutive != 0)
-    return;
+  const bool clean = tally.failures == 0 && tally.slow == 0;
+  if (!clean && (tally.calls < options.minimum_calls || reached())) return;
   slot_begin.store(window.slot_begin(), std::memory_order_relaxed);
   slot_end.store(window.slot_end(), std::memory_order_relaxed);
   slow_after.store(options.slow_after, std::memory_order_relaxed);
@@ -104,25 +106,29 @@ bool Breaker::Impl::end_trial(const BreakerTicket& ticket) noexcept {
   return true;
 }
 
-Breaker::Impl::Told Breaker::Impl::judge_window(Instant now) {
+std::optional<Breaker::Impl::Reached> Breaker::Impl::reached() const noexcept {
   const BreakerTally& tally = window.tally();
   if (tally.calls < options.minimum_calls || (tally.failures == 0 && tally.slow == 0))
     return std::nullopt;
   const auto calls = static_cast<double>(tally.calls);
-  const auto trips = [&](BreakerReason reason, double value, double bound) -> Told {
-    if (bound <= 0 || value < bound - kRounding) return std::nullopt;
-    return change(BreakerState::open, reason, now, value, bound);
-  };
-  if (auto told = trips(BreakerReason::failure_ratio, static_cast<double>(tally.failures) / calls,
-                        options.failure_ratio))
-    return told;
-  if (auto told = trips(BreakerReason::slow_ratio, static_cast<double>(tally.slow) / calls,
-                        options.slow_ratio))
-    return told;
-  if (auto told =
-          trips(BreakerReason::failures, static_cast<double>(tally.failures), options.failures))
-    return told;
-  return trips(BreakerReason::consecutive, consecutive, options.consecutive);
+  const std::array<Reached, 4> values{{
+      {BreakerReason::failure_ratio, static_cast<double>(tally.failures) / calls,
+       options.failure_ratio},
+      {BreakerReason::slow_ratio, static_cast<double>(tally.slow) / calls, options.slow_ratio},
+      {BreakerReason::failures, static_cast<double>(tally.failures),
+       static_cast<double>(options.failures)},
+      {BreakerReason::consecutive, static_cast<double>(consecutive),
+       static_cast<double>(options.consecutive)},
+  }};
+  for (const Reached& one : values)
+    if (one.bound > 0 && one.value >= one.bound - kRounding) return one;
+  return std::nullopt;
+}
+
+Breaker::Impl::Told Breaker::Impl::judge_window(Instant now) {
+  const auto trips = reached();
+  if (!trips) return std::nullopt;
+  return change(BreakerState::open, trips->reason, now, trips->value, trips->bound);
 }
 
 Breaker::Impl::Told Breaker::Impl::judge_trials(Instant now) {

@@ -148,32 +148,50 @@ TEST(BreakerModel, RES_10_no_call_is_lost_or_counted_twice_by_threads) {
   EXPECT_EQ(breaker.snapshot(now).window.failures, kCalls / 1000);
 }
 
-// The same with time windows as a model: all of it in one slot's length is counted, nothing older
-// than the window is.
+// Time windows as a list of calls: nothing older than the window counts, and the breaker trips at
+// the call at which the list says so, failed or not.
 TEST(BreakerModel, RES_17_time_windows_agree_with_a_list_of_calls) {
   for (std::uint64_t seed = 1; seed <= 5; ++seed) {
     sim::SimRandom random(seed);
     BreakerOptions options;
     options.window_time = seconds(1);
-    options.minimum_calls = 1'000'000;  // counts only
+    options.minimum_calls = 20;
+    options.consecutive = 12;
     Breaker breaker(options, random);
     std::deque<std::pair<std::int64_t, bool>> calls;  // number of the slot, failed
     Instant now{seconds(100)};
     std::uint64_t share = 0;
-    for (int i = 0; i < 200'000; ++i) {
-      if (random.one_in(1000)) share = random.one_in(2) ? 0 : random.below(100);
+    int in_a_row = 0, by_ratio = 0, by_row = 0;
+    for (int i = 0; i < 50'000; ++i) {
+      if (random.one_in(500)) share = random.one_in(2) ? 0 : random.below(100);
       now += microseconds(random.one_in(5000) ? random.below(2'000'000) : random.below(3000));
       const bool failed = random.below(100) < share;
       breaker.try_enter(now)->complete(failed ? Outcome::failure : Outcome::success, {}, now);
       const std::int64_t slot = now.time_since_epoch() / milliseconds(100);
       calls.emplace_back(slot, failed);
       while (calls.front().first <= slot - 10) calls.pop_front();
+      in_a_row = failed ? in_a_row + 1 : 0;
+      const auto failures = static_cast<std::size_t>(
+          std::ranges::count_if(calls, [](const auto& call) { return call.second; }));
+      const bool ratio = failures * 2 >= calls.size();
+      const bool trips = calls.size() >= 20 && (ratio || in_a_row >= 12);
+      ASSERT_EQ(breaker.state(), trips ? BreakerState::open : BreakerState::closed)
+          << "seed " << seed << " step " << i << ": " << failures << " of " << calls.size();
+      if (trips) {
+        ++(ratio ? by_ratio : by_row);
+        ASSERT_TRUE(breaker.force(BreakerState::closed, now));
+        calls.clear();
+        in_a_row = 0;
+      }
       if (!random.one_in(50)) continue;
+      ASSERT_EQ(breaker.snapshot(now).consecutive, static_cast<std::uint32_t>(in_a_row));
       const BreakerTally tally = breaker.snapshot(now).window;
       ASSERT_EQ(tally.calls, calls.size()) << "seed " << seed << " step " << i;
       ASSERT_EQ(tally.failures,
                 std::ranges::count_if(calls, [](const auto& call) { return call.second; }));
     }
+    EXPECT_GT(by_ratio, 10);
+    EXPECT_GT(by_row, 0);
   }
 }
 
