@@ -6,6 +6,7 @@
 #include "sluice/resilience/breaker.hpp"
 #include "sluice/resilience/bulkhead.hpp"
 #include "sluice/resilience/cache_aside.hpp"
+#include "sluice/resilience/guard_metrics.hpp"
 #include "sluice/resilience/guarded.hpp"
 #include "sluice/resilience/guards.hpp"
 #include "sluice/resilience/hedge.hpp"

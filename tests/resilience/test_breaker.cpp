@@ -215,6 +215,23 @@ TEST_F(BreakerTest, RES_13_lost_trials_give_their_place_back) {
   EXPECT_EQ(breaker.snapshot(now).trials_running, 1u);
 }
 
+TEST_F(BreakerTest, RES_14_results_of_an_earlier_generation_count_for_nothing) {
+  Breaker breaker(small(), random);
+  auto early = breaker.try_enter(now), forgotten = breaker.try_enter(now);
+  trip(breaker);
+  now += seconds(1);
+  auto trial = breaker.try_enter(now);
+  early->complete(Outcome::failure, {}, now);
+  forgotten->cancel();
+  const BreakerSnapshot shown = breaker.snapshot(now);
+  EXPECT_EQ(shown.trials_failed, 0u);
+  EXPECT_EQ(shown.trials_running, 1u) << "and gives back no trial that is not its own";
+  EXPECT_EQ(shown.stale, 1u);
+  auto second = breaker.try_enter(now), third = breaker.try_enter(now);
+  EXPECT_TRUE(second && third);
+  EXPECT_FALSE(breaker.try_enter(now)) << "it minted none either";
+}
+
 TEST_F(BreakerTest, RES_15_cancelled_is_nothing_and_overloaded_is_not_consecutive) {
   BreakerOptions options = small();
   options.failure_ratio = 1.0;

@@ -200,6 +200,24 @@ TEST_F(GuardedTest, RES_30_a_retry_storm_is_bounded_by_the_budget) {
   EXPECT_GT(answered, kOffered * 4 / 10);
 }
 
+// Down for five seconds, then well: all calls pass within two isolations, whatever the streak was.
+TEST_F(GuardedTest, RES_12_full_service_within_two_isolations_of_a_return) {
+  load(
+      "[guard.a.breaker]\nminimum_calls = 5\nisolation = \"50ms\"\nisolation_max = \"200ms\"\n"
+      "trials = 2\n");
+  const auto call_for = [&](Duration time, bool well) {
+    Instant last_failure{};
+    for (const Instant end = clock.now() + time; clock.now() < end; clock.advance(milliseconds(5)))
+      if (!run(guard({}, well ? std::nullopt : std::optional(FailureKind::unavailable))))
+        last_failure = clock.now();
+    return last_failure;
+  };
+  call_for(seconds(5), false);
+  EXPECT_LT(calls, 100) << "of a thousand offered";
+  const Instant returned = clock.now();
+  EXPECT_LE(call_for(seconds(2), true) - returned, milliseconds(400));
+}
+
 TEST_F(GuardedTest, RES_31_hedges_by_quantile_only_after_warming_up) {
   load("[guard.a.hedge]\nquantile = 0.9\nwarm_up = 50\n[guard.a.retry]\nattempts = 1\n");
   for (int i = 0; i < 49; ++i) EXPECT_TRUE(run(guard(milliseconds(10), {}, with_key())));

@@ -2,6 +2,7 @@
 // reloads that keep state.
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
+#include "sluice/resilience/guard_metrics.hpp"
 #include "sluice/resilience/guards.hpp"
 
 namespace sluice::resilience {
@@ -75,6 +76,51 @@ TEST_F(GuardsTest, RES_3_a_block_names_policy_rule_and_version) {
   EXPECT_EQ(block.retry_after, seconds(1));
   EXPECT_FALSE(block.shadow);
   EXPECT_EQ(to_failure(block).traits().grpc_code, 8);
+}
+
+TEST_F(GuardsTest, RES_3_every_policy_has_its_code_on_every_wire) {
+  struct Wire {
+    Policy policy;
+    int grpc, http;
+  };
+  constexpr int kResourceExhausted = 8, kUnavailable = 14, kDeadlineExceeded = 4;
+  for (const Wire wire :
+       {Wire{Policy::rate, kResourceExhausted, 429}, Wire{Policy::pacing, kResourceExhausted, 429},
+        Wire{Policy::hot_keys, kResourceExhausted, 429},
+        Wire{Policy::bulkhead, kResourceExhausted, 503},
+        Wire{Policy::adaptive, kResourceExhausted, 503}, Wire{Policy::breaker, kUnavailable, 503},
+        Wire{Policy::timeout, kDeadlineExceeded, 504}}) {
+    const Block block{.policy = wire.policy,
+                      .version = 7,
+                      .rule = "a.*",
+                      .observed = 5,
+                      .threshold = 4,
+                      .retry_after = microseconds(1500)};
+    const Failure failure = to_failure(block);
+    EXPECT_EQ(failure.traits().grpc_code, wire.grpc) << to_string(wire.policy);
+    EXPECT_EQ(failure.traits().http_status, wire.http) << to_string(wire.policy);
+    EXPECT_EQ(failure.retry_after(), milliseconds(2)) << "never early";
+    EXPECT_EQ(failure.details()[2], (std::pair<std::string, std::string>("rule_version", "7")));
+  }
+}
+
+TEST_F(GuardsTest, RES_5_the_outermost_policy_that_refuses_is_the_one_told) {
+  load(std::string(kBreaker) +
+       "[guard.a.rate]\nlimit = 0\n[guard.a.hot_keys]\nlimit = 0\n[guard.a.bulkhead]\nlimit = 0\n");
+  Protector& protector = guards.find("a");
+  const auto told = [&] {
+    CallInfo hot = call();
+    hot.hot_key = "k";
+    return protector.try_enter(hot).error().policy;
+  };
+  EXPECT_TRUE(guards.force("a", false, BreakerState::forced_open, "ann", "order"));
+  EXPECT_EQ(told(), Policy::breaker);
+  EXPECT_TRUE(guards.force("a", false, BreakerState::closed, "ann", "order"));
+  EXPECT_EQ(told(), Policy::rate);
+  load("[guard.a.hot_keys]\nlimit = 0\n[guard.a.bulkhead]\nlimit = 0\n");
+  EXPECT_EQ(told(), Policy::hot_keys);
+  load("[guard.a.bulkhead]\nlimit = 0\n");
+  EXPECT_EQ(told(), Policy::bulkhead);
 }
 
 TEST_F(GuardsTest, RES_4_what_was_taken_before_a_refusal_goes_back) {
@@ -277,6 +323,27 @@ TEST_F(GuardsTest, RES_41_forced_by_name_and_audited) {
   EXPECT_EQ(guards.audits()[1].by, "ann");
   EXPECT_EQ(guards.audits()[1].what, "breaker of 'a': closed -> forced_open: drill");
   EXPECT_FALSE(guards.show("b"));
+}
+
+TEST_F(GuardsTest, RES_41_protectors_are_in_the_metrics) {
+  load(std::string(kBreaker) + "[guard.a.bulkhead]\nlimit = 3\n");
+  Metrics metrics;
+  const GuardMetrics shown(guards, metrics);
+  Protector& protector = guards.find("a");
+  const auto has = [&](const std::string& line) {
+    return metrics.prometheus_text().find(line + "\n") != std::string::npos;
+  };
+  for (int i = 0; i < 4; ++i) run(protector, Outcome::failure);
+  EXPECT_FALSE(run(protector));
+  EXPECT_TRUE(has("sluice_guard_passed_total{command=\"a\",traffic=\"live\"} 4"))
+      << metrics.prometheus_text();
+  EXPECT_TRUE(has("sluice_guard_breaker_state{command=\"a\",traffic=\"live\"} 1"));
+  EXPECT_FALSE(run(protector));
+  EXPECT_TRUE(
+      has("sluice_guard_blocked_total{command=\"a\",policy=\"breaker\",traffic=\"live\"} 2") ||
+      has("sluice_guard_blocked_total{command=\"a\",traffic=\"live\",policy=\"breaker\"} 2"))
+      << metrics.prometheus_text();
+  EXPECT_TRUE(has("sluice_guard_limit{command=\"a\",traffic=\"live\"} 3"));
 }
 
 // Random calls on a protector with everything on: no policy keeps anything at the end, whatever

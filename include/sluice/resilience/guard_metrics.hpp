@@ -1,0 +1,36 @@
+// Shows the protectors in the metrics, refreshed at each exposition; calls pay nothing for it.
+//   sluice_guard_passed_total, sluice_guard_blocked_total, sluice_guard_would_block_total
+//   sluice_guard_breaker_state (the number of BreakerState), sluice_guard_breaker_transitions_total
+//   sluice_guard_in_flight, sluice_guard_limit, sluice_guard_waiting
+// Labels: command, traffic (live or shadow), and policy where it applies.
+#pragma once
+#include <map>
+#include <memory>
+#include <string>
+
+#include "sluice/base/metrics.hpp"
+#include "sluice/resilience/guards.hpp"
+
+namespace sluice::resilience {
+
+/// `guards` and `metrics` outlive it. Series are bounded by the metrics' own bound.
+class GuardMetrics {
+ public:
+  GuardMetrics(Guards& guards, Metrics& metrics);
+  GuardMetrics(const GuardMetrics&) = delete;
+  GuardMetrics& operator=(const GuardMetrics&) = delete;
+
+ private:
+  void refresh();
+  void show(const ProtectorSnapshot& one);
+  /// Counters only grow: adds what is new since the last time.
+  void count(std::string_view name, std::string_view help, const Labels& labels,
+             std::uint64_t total);
+
+  Guards& guards_;
+  Metrics& metrics_;
+  std::map<std::pair<std::string, Labels>, std::uint64_t> counted_;  // under the hooks' lock
+  std::unique_ptr<Metrics::Hook> hook_;                              // last: it uses the above
+};
+
+}  // namespace sluice::resilience
