@@ -1,10 +1,11 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
-#include "cli/commands.hpp"
 #include "apps/voucher/app.hpp"
+#include "cli/commands.hpp"
 
 namespace sluice::cli {
 
@@ -13,7 +14,11 @@ namespace {
 constexpr void (*kCommands[])(CLI::App&) = {
     add_serve,
     add_config,
+    add_send,
+    add_tx,
+    add_idempotency,
     add_token,
+    add_voucher,
     add_demo,
     add_bench,
 };
@@ -24,7 +29,80 @@ void list(const CLI::App& app, const std::string& prefix) {
     list(*sub, prefix + sub->get_name() + " ");
   }
 }
+
+// How many letters must be changed, added or taken away.
+std::size_t distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t above = row[j];
+      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+/// The subcommand that the arguments name, as deep as they do.
+CLI::App* named(CLI::App& app, const std::vector<std::string>& arguments, std::string& path, std::string& unknown) {
+  CLI::App* at = &app;
+  for (const auto& argument : arguments) {
+    if (argument.starts_with('-') || at->get_subcommands([](const CLI::App*) { return true; }).empty()) break;
+    const auto found = at->get_subcommands([&](const CLI::App* sub) { return sub->get_name() == argument; });
+    CLI::App* const next = found.empty() ? nullptr : found.front();
+    if (next == nullptr) {
+      unknown = argument;
+      break;
+    }
+    at = next;
+    path += " " + argument;
+  }
+  return at;
+}
+
+// Says what is wrong, what is near, and where help is. Status 2.
+int usage(CLI::App& app, const std::vector<std::string>& arguments, const CLI::ParseError& error) {
+  std::string path = "sluice", unknown;
+  const CLI::App* at = named(app, arguments, path, unknown);
+  const auto subcommands = at->get_subcommands([](const CLI::App*) { return true; });
+  if (!unknown.empty()) {
+    fmt::print(stderr, "{}: there is no '{}'.", path, unknown);
+    std::string nearest;
+    std::size_t best = 4;
+    for (const auto* sub : subcommands)
+      if (const auto far = distance(unknown, sub->get_name()); far < best) best = far, nearest = sub->get_name();
+    if (!nearest.empty()) fmt::print(stderr, " Did you mean '{}'?", nearest);
+    fmt::print(stderr, "\n");
+  } else if (!subcommands.empty() && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
+    fmt::print(stderr, "{}: say what to do:", path);
+    for (const auto* sub : subcommands) fmt::print(stderr, " {}", sub->get_name());
+    fmt::print(stderr, "\n");
+  } else {
+    fmt::print(stderr, "{}: {}\n", path, error.what());
+  }
+  fmt::print(stderr, "See `{} --help`.\n", path);
+  return 2;
+}
+
 }  // namespace
+
+int run(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+    return 0;
+  } catch (const CLI::RuntimeError& ended) {
+    return ended.get_exit_code();
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // help
+    return usage(app, std::vector<std::string>(argv + 1, argv + argc), error);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "sluice: {}\n  This is a defect; report it with this text.\n", error.what());
+    return 1;
+  }
+}
 
 void die(const Failure& failure) {
   fmt::print(stderr, "sluice: {}\n", failure.to_string());
@@ -42,7 +120,11 @@ std::vector<std::unique_ptr<server::App>> linked_apps() {
 int main(int argc, char** argv) {
   CLI::App app("Sluice: a transaction runtime for services", "sluice");
   app.require_subcommand(1);
-  app.footer("Example: sluice serve --config sluice.toml");
+  app.footer(
+      "Exit status: 0 done, 1 failed or refused, 2 usage, 3 accepted and not settled yet.\n"
+      "Examples:\n"
+      "  sluice serve --config sluice.toml\n"
+      "  sluice send sluice.echo '{\"hello\":1}' --key first --token $SLUICE_TOKEN");
   app.add_subcommand("version", "Prints the version")->callback([] {
     fmt::print("sluice {}\n", SLUICE_VERSION);
   });
@@ -50,6 +132,5 @@ int main(int argc, char** argv) {
   completion->footer("Example: complete -W \"$(sluice completion)\" sluice");
   completion->callback([&app] { sluice::cli::list(app, ""); });
   for (auto* add : sluice::cli::kCommands) add(app);
-  CLI11_PARSE(app, argc, argv);
-  return 0;
+  return sluice::cli::run(app, argc, argv);
 }

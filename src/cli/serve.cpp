@@ -10,7 +10,11 @@ namespace sluice::cli {
 
 namespace {
 
-void serve(const std::string& path) {
+struct ServeOptions {
+  std::string config, listen, store, log_level;
+};
+
+void serve(const ServeOptions& options) {
   // Blocked before any thread starts, so that only the wait below sees them.
   sigset_t stop;
   sigemptyset(&stop);
@@ -19,7 +23,16 @@ void serve(const std::string& path) {
   pthread_sigmask(SIG_BLOCK, &stop, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
 
-  auto config = server::load_config(path, server::process_environment());
+  auto environment = server::process_environment();
+  if (!options.listen.empty()) {
+    const auto colon = options.listen.rfind(':');
+    const std::string host = options.listen.substr(0, colon == std::string::npos ? 0 : colon);
+    if (!host.empty()) environment["SLUICE_HTTP_ADDRESS"] = host;
+    environment["SLUICE_HTTP_PORT"] = colon == std::string::npos ? options.listen : options.listen.substr(colon + 1);
+  }
+  if (!options.store.empty()) environment["SLUICE_STORE_PATH"] = options.store;
+  if (!options.log_level.empty()) environment["SLUICE_LOG_LEVEL"] = options.log_level;
+  auto config = server::load_config(options.config, environment);
   if (!config) die(config.error());
   server::ServerParts parts;
   parts.apps = linked_apps();
@@ -44,12 +57,16 @@ void serve(const std::string& path) {
 
 void add_serve(CLI::App& app) {
   auto* serve_command = app.add_subcommand("serve", "Runs the server until SIGTERM or Ctrl-C");
-  auto path = std::make_shared<std::string>();
-  serve_command->add_option("--config", *path, "TOML file; without one: defaults")
+  auto options = std::make_shared<ServeOptions>();
+  serve_command->add_option("--config", options->config, "TOML file; without one: defaults")
       ->envname("SLUICE_CONFIG");
+  serve_command->add_option("--listen", options->listen, "ADDRESS:PORT or PORT; 0: any free port");
+  serve_command->add_option("--store", options->store, "Path of the database");
+  serve_command->add_option("--log-level", options->log_level, "trace, debug, info, warn, error or off");
   serve_command->footer(
-      "Examples:\n  sluice serve --config sluice.toml\n  SLUICE_HTTP_PORT=9000 sluice serve");
-  serve_command->callback([path] { serve(*path); });
+      "Options win over SLUICE_* variables, and those over the file.\n"
+      "Examples:\n  sluice serve --config sluice.toml\n  sluice serve --listen 127.0.0.1:9000 --store orders.db");
+  serve_command->callback([options] { serve(*options); });
 }
 
 void add_config(CLI::App& app) {

@@ -9,7 +9,7 @@ namespace sluice::cli {
 
 namespace {
 
-// The store of a stopped server; a running one is asked with the command token.create.
+// The store of a stopped server; a running one is asked with the command sluice.token.create.
 template <class Work>
 void with_tokens(const std::string& path, Work work) {
   const auto config = server::load_config(path, server::process_environment());

@@ -95,8 +95,12 @@ Result<std::vector<TransactionView>> list_transactions(store::Store& store, Exch
 }
 
 Result<std::vector<TransactionView>> list_in_doubt(store::Store& store, std::size_t limit) {
-  SLUICE_ASSIGN(const auto rows,
-                store::ask_now(store, store::ListOpen{{}, store::OpenState::in_doubt, limit}));
+  return list_open(store, store::OpenState::in_doubt, limit);
+}
+
+Result<std::vector<TransactionView>> list_open(store::Store& store, std::optional<store::OpenState> state,
+                                               std::size_t limit) {
+  SLUICE_ASSIGN(const auto rows, store::ask_now(store, store::ListOpen{{}, state, limit}));
   std::vector<TransactionView> views;
   for (const auto& row : rows) {
     SLUICE_ASSIGN(auto view, describe(store, row.exchange));

@@ -103,9 +103,12 @@ void Server::Impl::answer_query(const transport::TransactionQuery& query,
     const auto view = flow::describe(*store, query.exchange, &flows);
     json = view ? Result<std::string>(transaction_json(*view)) : fail(view.error());
   } else {
+    std::optional<store::OpenState> state;
+    if (query.state == "in_doubt") state = store::OpenState::in_doubt;
+    if (query.state == "paused") state = store::OpenState::paused;
     const auto list = query.state.empty()
                           ? flow::list_transactions(*store, query.before, query.limit)
-                          : flow::list_in_doubt(*store, query.limit);
+                          : flow::list_open(*store, state, query.limit);
     if (!list) {
       json = fail(list.error());
     } else {

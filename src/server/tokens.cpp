@@ -205,7 +205,7 @@ Status Tokens::add_commands(rpc::Registry& registry) {
     };
     return registry.add(std::move(spec));
   };
-  SLUICE_TRY(add("token.create", "Makes a token: {name, permissions, shadow?, ttl_seconds?}",
+  SLUICE_TRY(add("sluice.token.create", "Makes a token: {name, permissions, shadow?, ttl_seconds?}",
                  [this](const Json& json) {
                    TokenRequest request;
                    request.name = json.at("name");
@@ -214,11 +214,11 @@ Status Tokens::add_commands(rpc::Registry& registry) {
                    request.ttl = seconds(json.value("ttl_seconds", std::int64_t{0}));
                    return draft(request);
                  }));
-  SLUICE_TRY(add("token.revoke", "Revokes a token: {id}", [this](const Json& json) {
+  SLUICE_TRY(add("sluice.token.revoke", "Revokes a token: {id}", [this](const Json& json) {
     return draft_revocation(json.at("id").get<std::string>());
   }));
   rpc::CommandSpec list_spec;
-  list_spec.name = "token.list";
+  list_spec.name = "sluice.token.list";
   list_spec.summary = "All tokens, without their secrets";
   list_spec.app = "sluice";
   list_spec.idempotency = rpc::KeyUse::none;

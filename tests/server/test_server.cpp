@@ -85,21 +85,21 @@ TEST(Server, CONSOLE_4_tokens_are_made_and_revoked_while_it_runs) {
   Running running;
   ASSERT_FALSE(running.failure);
   const auto made = running.ask(test::post(
-      "token.create", R"({"name":"shop","permissions":["shop:echo.*"]})", running.bearer()));
+      "sluice.token.create", R"({"name":"shop","permissions":["shop:echo.*"]})", running.bearer()));
   ASSERT_EQ(made.status, 200) << made.body;
   const auto at = made.body.find("slc_");
   ASSERT_NE(at, std::string::npos);
   const std::string shop = "Authorization: Bearer " + made.body.substr(at, 68) + "\r\n";
   EXPECT_EQ(running.ask(test::post("echo.run", "{}", shop + "Idempotency-Key: a\r\n")).status, 200);
-  EXPECT_EQ(running.ask(test::post("token.list", "{}", shop)).status, 403);
+  EXPECT_EQ(running.ask(test::post("sluice.token.list", "{}", shop)).status, 403);
   const std::string id = made.body.substr(made.body.find("\"id\":\"") + 6, 16);
   EXPECT_EQ(
-      running.ask(test::post("token.revoke", "{\"id\":\"" + id + "\"}", running.bearer())).status,
+      running.ask(test::post("sluice.token.revoke", "{\"id\":\"" + id + "\"}", running.bearer())).status,
       200);
   const auto refused = running.ask(test::post("echo.run", "{}", shop + "Idempotency-Key: a\r\n"));
   EXPECT_EQ(refused.status, 401);
   EXPECT_TRUE(refused.has("revoked_token"));
-  EXPECT_EQ(running.ask(test::post("token.create", "{}", running.bearer())).status, 400);
+  EXPECT_EQ(running.ask(test::post("sluice.token.create", "{}", running.bearer())).status, 400);
 }
 
 TEST(Server, CONSOLE_1_transactions_and_health_are_served) {

@@ -106,6 +106,9 @@ Result<TransactionView> describe(store::Store& store, ExchangeId exchange, const
 /// The newest exchanges before `before` (0: from the newest).
 Result<std::vector<TransactionView>> list_transactions(store::Store& store, ExchangeId before,
                                                        std::size_t limit);
+/// Those that are not over: all, or in one state (in_doubt: they wait for an operator).
+Result<std::vector<TransactionView>> list_open(store::Store& store, std::optional<store::OpenState> state,
+                                               std::size_t limit);
 /// Those that wait for an operator.
 Result<std::vector<TransactionView>> list_in_doubt(store::Store& store, std::size_t limit);
 

@@ -52,7 +52,7 @@ class Tokens {
   /// By id. Fails not_found.
   Status revoke(std::string_view id);
 
-  /// token.create, token.list and token.revoke, for app "sluice".
+  /// sluice.token.create, list and revoke, for app "sluice".
   Status add_commands(rpc::Registry& registry);
 
  private:

@@ -208,8 +208,8 @@ Result<TransactionQuery> decode_query(const Route& route) {
     query.before = {*id};
   }
   query.state = query_value(route.query, "state");
-  if (!query.state.empty() && query.state != "in_doubt" && query.state != "open")
-    return fail(bad("bad_state", "state: expected in_doubt or open, got " + quoted(query.state)));
+  if (!query.state.empty() && query.state != "in_doubt" && query.state != "open" && query.state != "paused")
+    return fail(bad("bad_state", "state: expected open, in_doubt or paused, got " + quoted(query.state)));
   return query;
 }
 

@@ -1,0 +1,142 @@
+#include "cli/client.hpp"
+
+#include <fmt/format.h>
+
+#include <boost/asio/connect.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
+
+#include "cli/commands.hpp"
+
+namespace sluice::cli {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+
+namespace {
+
+struct Address {
+  std::string host, port;
+};
+
+Address parse_address(const std::string& server) {
+  std::string rest = server;
+  if (rest.starts_with("https://"))
+    die(Failure(FailureKind::invalid_argument, "no_tls",
+                "--server " + server + ": this client speaks plain HTTP; use http:// on the loopback"));
+  if (rest.starts_with("http://")) rest = rest.substr(7);
+  while (rest.ends_with('/')) rest.pop_back();
+  const auto colon = rest.rfind(':');
+  Address address{rest.substr(0, colon), colon == std::string::npos ? "80" : rest.substr(colon + 1)};
+  if (address.host.starts_with('[') && address.host.ends_with(']'))
+    address.host = address.host.substr(1, address.host.size() - 2);
+  if (address.host.empty() || address.port.empty() ||
+      address.port.find_first_not_of("0123456789") != std::string::npos)
+    die(Failure(FailureKind::invalid_argument, "bad_server",
+                "--server: expected http://host:port, got '" + server + "'"));
+  return address;
+}
+
+[[noreturn]] void unreachable(const std::string& server, const std::string& why) {
+  fmt::print(stderr,
+             "sluice: no answer from {}: {}\n"
+             "  Start a server with `sluice serve`, or say where it is: --server http://host:port "
+             "(or SLUICE_SERVER).\n",
+             server, why);
+  throw CLI::RuntimeError(1);
+}
+
+HttpAnswer exchange(const ServerOptions& options, http::request<http::string_body> request) {
+  const Address address = parse_address(options.server);
+  beast::error_code error;
+  asio::io_context io;
+  asio::ip::tcp::resolver resolver(io);
+  const auto found = resolver.resolve(address.host, address.port, error);
+  if (error) unreachable(options.server, error.message());
+  beast::tcp_stream stream(io);
+  stream.connect(found, error);
+  if (error) unreachable(options.server, error.message());
+  request.set(http::field::host, address.host);
+  if (!options.token.empty()) request.set(http::field::authorization, "Bearer " + options.token);
+  request.prepare_payload();
+  http::write(stream, request, error);
+  if (error) unreachable(options.server, error.message());
+  beast::flat_buffer buffer;
+  http::response_parser<http::string_body> parser;
+  parser.body_limit(64 << 20);
+  http::read(stream, buffer, parser, error);
+  if (error) unreachable(options.server, error.message());
+  const auto& response = parser.get();
+  HttpAnswer answer;
+  answer.status = static_cast<int>(response.result_int());
+  answer.body = response.body();
+  answer.replayed = response["Idempotency-Replayed"] == "true";
+  answer.transaction = std::string(response["X-Sluice-Transaction"]);
+  answer.json = nlohmann::ordered_json::parse(answer.body, nullptr, false);
+  return answer;
+}
+
+}  // namespace
+
+void add_server_options(CLI::App& command, ServerOptions& options) {
+  command.add_option("--server", options.server, "Address of the server")
+      ->envname("SLUICE_SERVER")
+      ->capture_default_str();
+  command.add_option("--token", options.token, "Who asks; better in the environment than in a command line")
+      ->envname("SLUICE_TOKEN");
+  command.add_flag("--json", options.json, "The server's JSON as it is, for programs");
+}
+
+HttpAnswer http_get(const ServerOptions& options, const std::string& target) {
+  http::request<http::string_body> request(http::verb::get, target, 11);
+  return exchange(options, std::move(request));
+}
+
+HttpAnswer http_post(const ServerOptions& options, const std::string& target, std::string body,
+                     const HttpHeaders& headers) {
+  http::request<http::string_body> request(http::verb::post, target, 11);
+  request.set(http::field::content_type, "application/json");
+  for (const auto& [name, value] : headers) request.set(name, value);
+  request.body() = std::move(body);
+  return exchange(options, std::move(request));
+}
+
+HttpAnswer run_command(const ServerOptions& options, const std::string& name,
+                       const nlohmann::ordered_json& payload) {
+  return http_post(options, "/v1/commands/" + name, payload.dump());
+}
+
+void refuse(const ServerOptions& options, const HttpAnswer& answer) {
+  const int status = answer.unsettled() ? 3 : 1;
+  if (options.json) {
+    fmt::print("{}\n", answer.body);
+    throw CLI::RuntimeError(status);
+  }
+  const auto text = [&](const char* name) {
+    return answer.json.is_object() && answer.json.contains(name) && answer.json[name].is_string()
+               ? answer.json[name].get<std::string>()
+               : std::string();
+  };
+  if (answer.unsettled()) {
+    fmt::print(stderr, "{}: transaction {} is not settled yet. Look at it with `sluice tx show {}`, or repeat the "
+               "request with the same key.\n",
+               text("outcome"), text("transaction"), text("transaction"));
+    throw CLI::RuntimeError(status);
+  }
+  if (text("kind").empty())
+    fmt::print(stderr, "sluice: HTTP {} from {}: {}\n", answer.status, options.server, answer.body.substr(0, 400));
+  else
+    fmt::print(stderr, "sluice: {}{}: {}\n", text("kind"), text("code") == text("kind") ? "" : "/" + text("code"),
+               text("detail"));
+  if (answer.status == 401)
+    fmt::print(stderr, "  {} Tokens are made by `sluice token create` (server stopped) or the command "
+               "sluice.token.create; the first start of a server prints the administrator's.\n",
+               options.token.empty() ? "No token was given: --token or SLUICE_TOKEN." : "The token was not accepted.");
+  if (answer.json.is_object() && answer.json.value("retryable", false))
+    fmt::print(stderr, "  It may be tried again{}.\n", answer.status == 409 ? ", with the same key" : "");
+  throw CLI::RuntimeError(status);
+}
+
+}  // namespace sluice::cli

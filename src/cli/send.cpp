@@ -1,0 +1,68 @@
+// sluice send: one command to a running server.
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iostream>
+#include <iterator>
+
+#include "cli/client.hpp"
+#include "cli/commands.hpp"
+
+namespace sluice::cli {
+namespace {
+
+struct SendOptions : ServerOptions {
+  std::string name, body, key, app;
+  std::int64_t deadline_ms = 0;
+  bool shadow = false;
+};
+
+std::string read_body(const std::string& said) {
+  if (said == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
+  if (!said.starts_with('@')) return said;
+  std::ifstream file(said.substr(1), std::ios::binary);
+  if (!file)
+    die(Failure(FailureKind::invalid_argument, "no_file",
+                "cannot read " + said.substr(1) + "; give JSON, @file, or - for standard input"));
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void send(const SendOptions& options) {
+  HttpHeaders headers;
+  if (!options.key.empty()) headers.emplace_back("Idempotency-Key", options.key);
+  if (!options.app.empty()) headers.emplace_back("X-Sluice-App", options.app);
+  if (options.shadow) headers.emplace_back("X-Sluice-Shadow", "true");
+  if (options.deadline_ms > 0)
+    headers.emplace_back("X-Sluice-Deadline-Ms", std::to_string(options.deadline_ms));
+  const HttpAnswer answer =
+      http_post(options, "/v1/commands/" + options.name, read_body(options.body), headers);
+  if (!answer.ok()) refuse(options, answer);
+  if (!options.json) {
+    std::string head = answer.replayed ? "replayed: this key was answered before, nothing ran again" : "done";
+    if (!answer.transaction.empty()) head += "; transaction " + answer.transaction;
+    fmt::print(stderr, "{}\n", head);
+  }
+  fmt::print("{}\n", answer.body);
+}
+
+}  // namespace
+
+void add_send(CLI::App& app) {
+  auto* command = app.add_subcommand("send", "Sends one command to a running server and prints its reply");
+  auto options = std::make_shared<SendOptions>();
+  command->add_option("name", options->name, "Of the command; GET /v1/commands lists them")->required();
+  command->add_option("body", options->body, "JSON, @file, or - for standard input; default {}");
+  command->add_option("--key", options->key, "Idempotency key: with the same one it takes effect once");
+  command->add_option("--app", options->app, "Namespace; default: the command's own");
+  command->add_option("--deadline-ms", options->deadline_ms, "How long to wait")->check(CLI::Range(1, 86'400'000));
+  command->add_flag("--shadow", options->shadow, "As stress-test traffic: touches nothing live");
+  add_server_options(*command, *options);
+  command->footer(
+      "Exit status: 0 done, 1 refused or failed, 2 usage, 3 accepted and not settled yet.\n"
+      "Examples:\n"
+      "  sluice send kv.add '{\"collection\":\"c\",\"key\":\"k\",\"delta\":1}' --key order-17\n"
+      "  sluice send voucher.ss.distribution.batch_distribute_voucher @batch.json --key batch-9");
+  command->callback([options] { send(*options); });
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,177 @@
+// sluice tx and sluice idempotency: what became of transactions and keys, on a running server.
+#include <fmt/format.h>
+
+#include "cli/client.hpp"
+#include "cli/commands.hpp"
+
+namespace sluice::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string text(const Json& json, const char* name) {
+  const auto found = json.find(name);
+  return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
+std::string when(const Json& json) {
+  const auto ms = json.value("began_ms", std::int64_t{0});
+  const std::chrono::sys_time<std::chrono::milliseconds> at{std::chrono::milliseconds(ms)};
+  const auto day = std::chrono::floor<std::chrono::days>(at);
+  const std::chrono::year_month_day date(day);
+  const std::chrono::hh_mm_ss time(std::chrono::floor<std::chrono::seconds>(at) - day);
+  return fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02}", static_cast<int>(date.year()),
+                     static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
+                     time.hours().count(), time.minutes().count(), time.seconds().count());
+}
+
+struct TxOptions : ServerOptions {
+  std::string state, before, id, outcome, reason, flow;
+  int limit = 20;
+  bool dot = false, mermaid = false;
+};
+
+void list(const TxOptions& options) {
+  std::string target = "/v1/transactions?limit=" + std::to_string(options.limit);
+  if (!options.state.empty()) target += "&state=" + options.state;
+  if (!options.before.empty()) target += "&before=" + options.before;
+  const HttpAnswer answer = http_get(options, target);
+  if (!answer.ok()) refuse(options, answer);
+  if (options.json) return fmt::print("{}\n", answer.body);
+  const Json rows = answer.json.value("transactions", Json::array());
+  if (rows.empty()) {
+    fmt::print("No {}transactions.\n", options.state.empty() ? "" : options.state + " ");
+    return;
+  }
+  fmt::print("{:<14} {:<19} {:<10} {:<40} {}\n", "TRANSACTION", "BEGAN (UTC)", "OUTCOME", "COMMAND", "CAUSE");
+  for (const auto& row : rows)
+    fmt::print("{:<14} {:<19} {:<10} {:<40} {}\n", text(row, "id"), when(row), text(row, "outcome"),
+               text(row, "command").empty() ? text(row, "flow") : text(row, "command"), text(row, "cause"));
+  if (rows.size() == static_cast<std::size_t>(options.limit) && options.state.empty())
+    fmt::print("More: --before {}\n", text(rows.back(), "id"));
+}
+
+std::string what_follows(const Json& tx) {
+  const std::string outcome = text(tx, "outcome"), id = text(tx, "id");
+  if (outcome == "committed") return "It is over: everything took effect.";
+  if (outcome == "aborted") return "It is over: nothing took effect.";
+  if (outcome == "in_doubt")
+    return "It is decided, but a stage outside does not answer as it should. Each sweep tries again. When you know "
+           "what happened there:\n  sluice tx settle " + id + " committed --reason \"...\"\n  sluice tx settle " + id +
+           " aborted --reason \"...\"";
+  if (outcome == "paused")
+    return "It waits for an event from outside, or its timeout. Whoever has the wake token may send sluice.tx.wake.";
+  if (outcome == "pending") return "It is decided; its stages outside are being finished, also after a restart.";
+  return "It is not decided. If its process is gone, the next sweep undoes what it began.";
+}
+
+void show(const TxOptions& options) {
+  const HttpAnswer answer = http_get(options, "/v1/transactions/" + options.id);
+  if (!answer.ok()) refuse(options, answer);
+  if (options.json) return fmt::print("{}\n", answer.body);
+  const Json& tx = answer.json;
+  fmt::print("transaction  {}\noutcome      {}{}\nbegan        {} UTC\nflow         {} version {}\n", text(tx, "id"),
+             text(tx, "outcome"), text(tx, "cause").empty() ? "" : " (" + text(tx, "cause") + ")", when(tx),
+             text(tx, "flow"), tx.value("version", 0));
+  for (const char* name : {"command", "namespace", "principal", "reference", "correlation_id"})
+    if (!text(tx, name).empty()) fmt::print("{:<12} {}\n", name, text(tx, name));
+  for (const auto& stage : tx.value("stages", Json::array()))
+    fmt::print("stage        {}. {} ({}): {}\n", stage.value("step", 0), text(stage, "stage"),
+               stage.value("external", false) ? "outside" : "in the store", text(stage, "state"));
+  if (tx.contains("reply"))
+    fmt::print("reply        {}{}{}\n", text(tx["reply"], "kind"),
+               text(tx["reply"], "code").empty() ? "" : "/" + text(tx["reply"], "code"),
+               tx["reply"].contains("body") && !tx["reply"]["body"].is_null() ? " " + tx["reply"]["body"].dump() : "");
+  if (tx.contains("settled"))
+    fmt::print("settled      by {}: {}\n", text(tx["settled"], "by"), text(tx["settled"], "reason"));
+  fmt::print("\n{}\n", what_follows(tx));
+}
+
+void settle(const TxOptions& options) {
+  const HttpAnswer answer = run_command(
+      options, "sluice.tx.settle", {{"id", options.id}, {"outcome", options.outcome}, {"reason", options.reason}});
+  if (!answer.ok()) refuse(options, answer);
+  if (options.json) return fmt::print("{}\n", answer.body);
+  fmt::print("Transaction {} is settled as {}; the reason is kept with it.\n", options.id, options.outcome);
+}
+
+void graph(const TxOptions& options) {
+  Json payload = Json::object();
+  if (!options.flow.empty()) payload["flow"] = options.flow;
+  const HttpAnswer answer = run_command(options, "sluice.tx.graph", payload);
+  if (!answer.ok()) refuse(options, answer);
+  if (options.json) return fmt::print("{}\n", answer.body);
+  for (const auto& flow : answer.json.value("flows", Json::array())) {
+    fmt::print("{}\n", text(flow, options.dot ? "dot" : "mermaid"));
+    for (const auto& finding : flow.value("lint", Json::array()))
+      fmt::print(stderr, "warning: {}\n", finding.get<std::string>());
+  }
+}
+
+struct KeyOptions : ServerOptions {
+  std::string key, command, app = "default", principal;
+  int version = 1;
+};
+
+void show_key(const KeyOptions& options) {
+  const HttpAnswer answer = run_command(options, "sluice.idempotency.show",
+                                        {{"app", options.app},
+                                         {"principal", options.principal},
+                                         {"command", options.command},
+                                         {"version", options.version},
+                                         {"key", options.key}});
+  if (!answer.ok()) refuse(options, answer);
+  fmt::print("{}\n", options.json ? answer.body : answer.json.dump(2));
+}
+
+}  // namespace
+
+void add_tx(CLI::App& app) {
+  auto* tx = app.add_subcommand("tx", "Transactions of a running server: list, show, settle, graph");
+  tx->require_subcommand(1);
+  auto options = std::make_shared<TxOptions>();
+  const auto add = [&](const char* name, const char* what, void (*run)(const TxOptions&)) {
+    auto* command = tx->add_subcommand(name, what);
+    add_server_options(*command, *options);
+    command->callback([options, run] { run(*options); });
+    return command;
+  };
+  auto* listing = add("list", "The newest, or those that are open", list);
+  listing->add_option("--state", options->state, "open (all that are not over), in_doubt, or paused")
+      ->check(CLI::IsMember({"open", "in_doubt", "paused"}));
+  listing->add_option("--limit", options->limit, "How many")->check(CLI::Range(1, 1000))->capture_default_str();
+  listing->add_option("--before", options->before, "Older than this transaction");
+  listing->footer("Examples:\n  sluice tx list\n  sluice tx list --state in_doubt --json");
+  auto* showing = add("show", "One transaction: what is known, stage by stage, and what follows", show);
+  showing->add_option("id", options->id, "As the reply's X-Sluice-Transaction says")->required();
+  showing->footer("Example: sluice tx show 0aknkev7g0401");
+  auto* settling = add("settle", "Says how one in doubt ended, for good", settle);
+  settling->add_option("id", options->id, "As `sluice tx list --state in_doubt` shows it")->required();
+  settling->add_option("outcome", options->outcome, "committed or aborted")
+      ->required()
+      ->check(CLI::IsMember({"committed", "aborted"}));
+  settling->add_option("--reason", options->reason, "Kept with the transaction, with who settled it")->required();
+  settling->footer("Example: sluice tx settle 0aknkev7g0401 committed --reason \"partner's statement of 3 May\"");
+  auto* drawing = add("graph", "Draws the flows as Mermaid (default) or DOT", graph);
+  drawing->add_option("flow", options->flow, "One flow; default: all");
+  auto* dot = drawing->add_flag("--dot", options->dot, "For Graphviz");
+  drawing->add_flag("--mermaid", options->mermaid, "For Markdown")->excludes(dot);
+  drawing->footer("Example: sluice tx graph voucher.distribution --dot | dot -Tsvg > flow.svg");
+}
+
+void add_idempotency(CLI::App& app) {
+  auto* idempotency = app.add_subcommand("idempotency", "Idempotency keys of a running server");
+  idempotency->require_subcommand(1);
+  auto options = std::make_shared<KeyOptions>();
+  auto* showing = idempotency->add_subcommand("show", "What is stored under a key");
+  showing->add_option("key", options->key, "As the client sent it")->required();
+  showing->add_option("--command", options->command, "The key belongs to this command")->required();
+  showing->add_option("--principal", options->principal, "Id of the token that sent it")->required();
+  showing->add_option("--app", options->app, "Namespace")->capture_default_str();
+  showing->add_option("--command-version", options->version, "Of the command")->capture_default_str();
+  add_server_options(*showing, *options);
+  showing->footer("Example: sluice idempotency show order-17 --command kv.add --principal 3fd2c1a09be47a60");
+  showing->callback([options] { show_key(*options); });
+}
+
+}  // namespace sluice::cli

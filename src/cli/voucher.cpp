@@ -1,0 +1,109 @@
+// sluice voucher: the catalogue of the voucher application, into the store of a stopped server.
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "apps/voucher/generator.hpp"
+#include "apps/voucher/importer.hpp"
+#include "cli/commands.hpp"
+#include "sluice/base/runtime.hpp"
+
+namespace sluice::cli {
+namespace {
+
+struct ImportArguments {
+  std::string what, file, config, store;
+  bool json = false;
+};
+
+void import(const ImportArguments& arguments) {
+  auto environment = server::process_environment();
+  if (!arguments.store.empty()) environment["SLUICE_STORE_PATH"] = arguments.store;
+  const auto config = server::load_config(arguments.config, environment);
+  if (!config) die(config.error());
+  RealClock clock;
+  RealRandom random;
+  RealExecutor executor(clock);
+  RealFiles files;
+  auto file = files.open(arguments.file, OpenMode::read);
+  if (!file) die(file.error());
+  auto store = server::open_store(*config, clock, random, executor);
+  if (!store) die(store.error());
+  voucher::ImportOptions options;
+  options.batch = 2000;
+  if (!arguments.json) options.progress = voucher::terminal_progress(clock);
+  const auto run = arguments.what == "vouchers" ? voucher::import_vouchers
+                   : arguments.what == "codes"  ? voucher::import_codes
+                                                : voucher::import_users;
+  const auto done = run(**store, voucher::read_from(**file), arguments.file, options);
+  (*store)->close();
+  if (!arguments.json) fmt::print(stderr, "\n");
+  if (!done) {
+    fmt::print(stderr, "sluice: {}\n  What was imported before stays; mend the file and run the same command again.\n",
+               done.error().to_string());
+    throw CLI::RuntimeError(1);
+  }
+  if (arguments.json)
+    fmt::print(R"({{"file":{},"rows":{},"imported":{},"recognised":{}}})" "\n", nlohmann::json(arguments.file).dump(),
+               done->rows, done->imported, done->recognised);
+  else
+    fmt::print("{} rows of {}: {} new, {} there already.\n", done->rows, arguments.file, done->imported, done->recognised);
+}
+
+struct GenerateArguments : voucher::GeneratorOptions {
+  std::string folder;
+};
+
+void generate(const GenerateArguments& arguments) {
+  std::error_code error;
+  std::filesystem::create_directories(arguments.folder, error);
+  const struct {
+    const char* file;
+    Status (*write)(const voucher::GeneratorOptions&, const voucher::TextSink&);
+  } parts[] = {{"vouchers.csv", voucher::generate_vouchers},
+               {"codes.csv", voucher::generate_codes},
+               {"users.csv", voucher::generate_users}};
+  for (const auto& part : parts) {
+    const std::string path = arguments.folder + "/" + part.file;
+    std::ofstream out(path, std::ios::binary);
+    const Status written = part.write(arguments, [&](std::string_view piece) -> Status {
+      out.write(piece.data(), static_cast<std::streamsize>(piece.size()));
+      if (!out) return fail(FailureKind::unavailable, "cannot_write", "writing " + path + ": the disk refused");
+      return {};
+    });
+    if (!written) die(written.error());
+    fmt::print("{}\n", path);
+  }
+}
+
+}  // namespace
+
+void add_voucher(CLI::App& app) {
+  auto* voucher = app.add_subcommand("voucher", "The catalogue of the voucher application");
+  voucher->require_subcommand(1);
+  auto arguments = std::make_shared<ImportArguments>();
+  auto* importing = voucher->add_subcommand("import", "Imports a CSV file into the store of a stopped server");
+  importing->add_option("what", arguments->what, "vouchers, codes or users")
+      ->required()
+      ->check(CLI::IsMember({"vouchers", "codes", "users"}));
+  importing->add_option("file", arguments->file, "CSV with a header line")->required();
+  importing->add_option("--config", arguments->config, "TOML file")->envname("SLUICE_CONFIG");
+  importing->add_option("--store", arguments->store, "Path of the database; overrides the configuration");
+  importing->add_flag("--json", arguments->json, "For programs; no progress");
+  importing->footer("Rows that are there already are recognised: an import that was cut off is run again.\n"
+                    "Examples:\n  sluice voucher import vouchers vouchers.csv\n  sluice voucher import codes codes.csv");
+  importing->callback([arguments] { import(*arguments); });
+  auto generating_options = std::make_shared<GenerateArguments>();
+  auto* generating = voucher->add_subcommand("generate", "Writes a catalogue to try: vouchers, codes, users");
+  generating->add_option("folder", generating_options->folder, "Where to")->required();
+  generating->add_option("--seed", generating_options->seed, "The same seed writes the same files")->capture_default_str();
+  generating->add_option("--vouchers", generating_options->vouchers, "How many")->capture_default_str();
+  generating->add_option("--codes", generating_options->codes_per_voucher, "For each voucher")->capture_default_str();
+  generating->add_option("--users", generating_options->users, "How many")->capture_default_str();
+  generating->footer("Example: sluice voucher generate catalogue --vouchers 1000 --codes 100");
+  generating->callback([generating_options] { generate(*generating_options); });
+}
+
+}  // namespace sluice::cli
