@@ -2,7 +2,7 @@
 #include <fmt/format.h>
 
 #include <fstream>
-#include <iostream>
+#include <cstdio>
 #include <iterator>
 
 #include "cli/client.hpp"

@@ -6,7 +6,9 @@
 #include <thread>
 
 #include "store/sqlite/files_vfs.hpp"
+#include "sluice/base/runtime.hpp"
 #include "store/sqlite/group_commit.hpp"
+#include "store/sqlite/log_rewrite.hpp"
 #include "store/sqlite/reader.hpp"
 #include "store/sqlite/schema.hpp"
 
@@ -70,13 +72,16 @@ class SqliteStoreImpl final : public SqliteStore {
   Status open(Random& random, Executor& executor) {
     if (options_.files != nullptr)
       vfs_ = std::make_unique<FilesVfs>(*options_.files, clock_, random);
-    SLUICE_ASSIGN(Database handle, open_database(options_.path, kWriterFlags, vfs()));
-    sqlite3* const raw = handle.get();
-    sqlite3_busy_timeout(raw, 2000);
+    RealFiles real;
+    Files& files = options_.files != nullptr ? *options_.files : real;
     // The key index and the sequences live in this process: a second writer would not see them.
     if (options_.files == nullptr) {
       SLUICE_ASSIGN(owner_, OwnerLock::take(options_.path));
     }
+    SLUICE_TRY(rewrite_log(files, options_.path));
+    SLUICE_ASSIGN(Database handle, open_database(options_.path, kWriterFlags, vfs()));
+    sqlite3* const raw = handle.get();
+    sqlite3_busy_timeout(raw, 2000);
     SLUICE_TRY(configure(raw));
     SLUICE_TRY(migrate(raw));
     if (options_.verify) SLUICE_TRY(check(raw));
