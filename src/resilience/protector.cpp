@@ -68,8 +68,11 @@ bool Protector::ask_first(std::uint64_t modes, const CallInfo& call, GuardPermit
       return false;
   }
   if (on(modes, Policy::throttle)) {
-    if (!throttle_->try_pass(call.now, block) && refuse(modes, Policy::throttle, block))
-      return false;
+    const bool enforced = mode_in(modes, Policy::throttle) == Mode::enforce;
+    // A call that is refused here is counted there; one that only would be is counted at its end.
+    const bool passes =
+        enforced ? throttle_->try_pass(call.now, block) : throttle_->would_pass(call.now, block);
+    if (!passes && refuse(modes, Policy::throttle, block)) return false;
     permit.held_ |= bit(Policy::throttle);
   }
   if (mode_in(modes, Policy::timeout) == Mode::observe) permit.held_ |= bit(Policy::timeout);
@@ -106,6 +109,14 @@ bool Protector::peek_rates(std::uint64_t modes, const CallInfo& call, Block& blo
 bool Protector::take_rates(std::uint64_t modes, const CallInfo& call, GuardPermit& permit,
                            Block& block) noexcept {
   RateAnswer rate, warm_up, hot;
+  const auto wait_for = [&](Policy policy, const RateAnswer& answer) {
+    if (answer.wait <= Duration::zero()) return;
+    // Waiting would be an effect: where it is only observed, it is counted.
+    if (mode_in(modes, policy) == Mode::observe)
+      count_block(policy, false);
+    else
+      permit.wait_ = std::max(permit.wait_, answer.wait);
+  };
   if (on(modes, Policy::rate)) {
     rate = rate_->try_take(call.now, call.weight);
     if (!rate.passed && refuse_rate(modes, Policy::rate, rate, call, block)) return false;
@@ -114,7 +125,7 @@ bool Protector::take_rates(std::uint64_t modes, const CallInfo& call, GuardPermi
   if (on(modes, Policy::warm_up)) {
     warm_up = warm_up_->try_take(call.now, call.weight);
     if (warm_up.passed)
-      permit.wait_ = std::max(permit.wait_, warm_up.wait);
+      wait_for(Policy::warm_up, warm_up);
     else
       refused = refuse_rate(modes, Policy::warm_up, warm_up, call, block);
   }
@@ -125,7 +136,7 @@ bool Protector::take_rates(std::uint64_t modes, const CallInfo& call, GuardPermi
   if (!refused && on(modes, Policy::pacing)) {
     const RateAnswer pacing = pacing_->try_take(call.now, call.weight);
     if (pacing.passed)
-      permit.wait_ = std::max(permit.wait_, pacing.wait);
+      wait_for(Policy::pacing, pacing);
     else
       refused = refuse_rate(modes, Policy::pacing, pacing, call, block);
   }

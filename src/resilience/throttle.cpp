@@ -56,14 +56,19 @@ double Throttle::refusal_of(const Sums& sums) const noexcept {
 
 double Throttle::refusal(Instant now) const noexcept { return refusal_of(sums(now)); }
 
-bool Throttle::try_pass(Instant now, Block& block) noexcept {
+bool Throttle::would_pass(Instant now, Block& block) const noexcept {
   const double refusal = refusal_of(sums(now));
   if (refusal <= 0 || random_.unit() >= refusal) return true;
-  count(now, false);
   block.policy = Policy::throttle;
   block.observed = refusal;
   block.threshold = 0;
   block.retry_after = kNoRetryAfter;
+  return false;
+}
+
+bool Throttle::try_pass(Instant now, Block& block) noexcept {
+  if (would_pass(now, block)) return true;
+  count(now, false);
   return false;
 }
 

@@ -218,6 +218,15 @@ TEST_F(GuardedTest, RES_12_full_service_within_two_isolations_of_a_return) {
   EXPECT_LE(call_for(seconds(2), true) - returned, milliseconds(400));
 }
 
+TEST_F(GuardedTest, RES_31_hedging_and_retrying_settle_with_the_budget_once) {
+  load("[guard.a.hedge]\ndelay = \"5ms\"\nextra = 1\n[guard.a.retry]\nattempts = 1\n");
+  EXPECT_FALSE(run(guard({}, FailureKind::unavailable, with_key())));
+  EXPECT_EQ(calls, 2);
+  EXPECT_NEAR(protector.budget().tokens(), 8, 0.001);
+  EXPECT_TRUE(run(guard({}, {}, with_key())));
+  EXPECT_NEAR(protector.budget().tokens(), 8.1, 0.001);
+}
+
 TEST_F(GuardedTest, RES_31_hedges_by_quantile_only_after_warming_up) {
   load("[guard.a.hedge]\nquantile = 0.9\nwarm_up = 50\n[guard.a.retry]\nattempts = 1\n");
   for (int i = 0; i < 49; ++i) EXPECT_TRUE(run(guard(milliseconds(10), {}, with_key())));

@@ -189,6 +189,30 @@ TEST_F(GuardsTest, RES_7_an_observed_breaker_and_bulkhead_hold_nothing_they_did_
   EXPECT_EQ(counts(shown, Policy::breaker).would_block, 3u);
 }
 
+TEST_F(GuardsTest, RES_7_observed_pacing_and_throttling_change_nothing) {
+  load(
+      "[guard.a.pacing]\nmode = \"observe\"\nlimit = 10\nmax_wait = \"1s\"\n"
+      "[guard.a.throttle]\nmode = \"observe\"\n[guard.b.throttle]\n");
+  Protector& protector = guards.find("a");
+  for (int i = 0; i < 5; ++i) {
+    auto permit = protector.try_enter(call());
+    ASSERT_TRUE(permit);
+    EXPECT_EQ(permit->wait(), Duration::zero());
+    permit->complete(Outcome::success, clock.now());
+  }
+  EXPECT_EQ(counts(protector.snapshot(clock.now()), Policy::pacing).would_block, 4u);
+  clock.advance(seconds(10));
+  Throttle same(ThrottleOptions{}, random);
+  for (int i = 0; i < 5; ++i) same.on_end(Outcome::success, clock.now());
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_TRUE(run(protector, Outcome::overloaded));
+    same.on_end(Outcome::overloaded, clock.now());
+  }
+  const auto shown = protector.snapshot(clock.now());
+  EXPECT_GT(counts(shown, Policy::throttle).would_block, 20u);
+  EXPECT_EQ(shown.throttle_refusal, same.refusal(clock.now())) << "each call counted once";
+}
+
 TEST_F(GuardsTest, RES_6_shadow_traffic_has_state_of_its_own) {
   load(kBreaker);
   Protector& live = guards.find("a");

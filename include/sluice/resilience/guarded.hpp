@@ -92,6 +92,7 @@ Made<F> guarded_hedge(Protector& protector, const GuardedCall& call, HedgePlan p
   Made<F> race = hedged(plan, protector.budget(), may_repeat, std::move(lap));
   auto answer = co_await race;
   note.refused_here = !answer && all_refused;
+  note.settled = true;
   co_return answer;
 }
 

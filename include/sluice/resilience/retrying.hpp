@@ -15,6 +15,8 @@ struct AttemptNote {
   /// Set by an attempt that was refused here, before it was sent: that is neither retried (a
   /// refusal is meant) nor charged to the budget.
   bool refused_here = false;
+  /// Set by an attempt that has settled with the budget itself (hedging).
+  bool settled = false;
 };
 
 /// `make(AttemptNote&)` gives the Task<Result<T>> of one attempt; it is kept until the end.
@@ -35,7 +37,7 @@ Made retrying(RetryPolicy policy, RetryBudget& budget, Random& random, F make) {
     Made one = make(note);
     auto answer = co_await one;
     if (answer) {
-      budget.on_success();
+      if (!note.settled) budget.on_success();
       co_return answer;
     }
     const Failure& failure = answer.error();
@@ -43,7 +45,9 @@ Made retrying(RetryPolicy policy, RetryBudget& budget, Random& random, F make) {
     const bool worth =
         policy.retryable ? policy.retryable(failure) : worth_retrying(failure, policy.has_key);
     // A failure that trying again cannot help says nothing about load.
-    if (!worth || !budget.on_failure() || attempt >= policy.attempts) co_return answer;
+    if (!worth) co_return answer;
+    const bool affordable = note.settled ? budget.may_retry() : budget.on_failure();
+    if (!affordable || attempt >= policy.attempts) co_return answer;
     const Instant now = clock.now();
     const auto wait = policy.next_delay(attempt, failure, random, now - began);
     if (!wait || (context.deadline != kNever && *wait >= context.deadline - now)) co_return answer;

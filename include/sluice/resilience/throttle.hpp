@@ -23,6 +23,8 @@ class Throttle {
   Throttle(ThrottleOptions options, Random& random) noexcept;
   /// False: refused, with the probability (requests - k × accepts) / (requests + 1), and counted.
   bool try_pass(Instant now, Block& block) noexcept;
+  /// The same without counting a refusal: for calls that are made anyway.
+  bool would_pass(Instant now, Block& block) const noexcept;
   /// How a passed call ended. It counts as accepted unless the dependency failed; cancelled calls
   /// count as nothing.
   void on_end(Outcome outcome, Instant now) noexcept;
