@@ -1,0 +1,121 @@
+// Rules replaced while calls run: state stays where its policy stays; what operators see and force.
+#include "resilience/guards_fixture.hpp"
+#include "sluice/resilience/guard_metrics.hpp"
+
+namespace sluice::resilience {
+namespace {
+
+using ReloadTest = GuardsTest;
+
+TEST_F(ReloadTest, RES_40_an_identical_reload_is_a_no_op) {
+  load(kBreaker);
+  const auto again = guards.reload(rules(kBreaker));
+  ASSERT_TRUE(again);
+  EXPECT_TRUE(again->empty());
+  EXPECT_EQ(again->version, 1u);
+  EXPECT_EQ(guards.audits().size(), 1u);
+}
+
+TEST_F(ReloadTest, RES_40_editing_one_field_keeps_counters_and_state) {
+  load(kBreaker);
+  Protector& protector = guards.find("a");
+  for (int i = 0; i < 4; ++i) run(protector, Outcome::failure);
+  ASSERT_EQ(protector.breaker()->state(), BreakerState::open);
+  auto edited = rules(kBreaker);
+  edited.rules[0].breaker->options.failure_ratio = 0.75;
+  const auto plan = guards.plan(edited);
+  ASSERT_TRUE(plan);
+  EXPECT_NE(plan->text.find("~ guard 'a' breaker.failure_ratio: 0.5 -> 0.75\n"), std::string::npos)
+      << plan->text;
+  EXPECT_NE(plan->text.find("closes 0, resets 0"), std::string::npos);
+  ASSERT_TRUE(guards.reload(edited));
+  EXPECT_EQ(protector.breaker()->state(), BreakerState::open);
+  EXPECT_FALSE(run(protector));
+  EXPECT_EQ(protector.snapshot(clock.now()).version, 2u);
+}
+
+TEST_F(ReloadTest, RES_40_a_dry_run_tells_what_closes_and_what_resets) {
+  load(std::string(kBreaker) + "[guard.\"b.*\".breaker]\nwindow = \"count\"\n");
+  Protector& a = guards.find("a");
+  guards.find("b.1");
+  guards.find("b.2");
+  for (int i = 0; i < 4; ++i) run(a, Outcome::failure);
+  const auto next = rules("[guard.\"b.*\".breaker]\nwindow = \"time\"\n");
+  const auto plan = guards.plan(next);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->closes, 1u);
+  EXPECT_EQ(plan->resets, 2u);
+  EXPECT_NE(plan->text.find("- guard 'a': breaker\n"), std::string::npos) << plan->text;
+  EXPECT_NE(plan->text.find("! 'a' closes\n"), std::string::npos) << plan->text;
+  EXPECT_FALSE(run(a)) << "a dry run changes nothing";
+  ASSERT_TRUE(guards.reload(next));
+  EXPECT_TRUE(run(a));
+  EXPECT_EQ(transitions.back(), std::pair(std::string("a"), BreakerState::closed));
+  load(kBreaker);
+  EXPECT_TRUE(run(a)) << "it does not come back open";
+}
+
+TEST_F(ReloadTest, RES_40_invalid_rules_are_refused_whole) {
+  load(kBreaker);
+  auto bad = rules(kBreaker);
+  bad.rules.push_back(bad.rules[0]);
+  EXPECT_FALSE(guards.reload(bad));
+  bad.rules[1].pattern = "b";
+  bad.rules[1].breaker->options.failure_ratio = 0;
+  EXPECT_FALSE(guards.plan(bad));
+  EXPECT_FALSE(guards.reload(bad));
+  EXPECT_EQ(guards.find("b").breaker(), nullptr);
+  EXPECT_NE(guards.find("a").breaker(), nullptr);
+}
+
+TEST_F(ReloadTest, RES_40_a_permit_survives_the_removal_of_its_rule) {
+  load(std::string(kBreaker) + "[guard.a.bulkhead]\nlimit = 1\n");
+  Protector& protector = guards.find("a");
+  auto permit = protector.try_enter(call());
+  load("");
+  permit->complete(Outcome::failure, clock.now());
+  load("[guard.a.bulkhead]\nlimit = 1\n");
+  EXPECT_EQ(protector.snapshot(clock.now()).bulkhead->in_flight, 0u);
+}
+
+TEST_F(ReloadTest, RES_41_forced_by_name_and_audited) {
+  load(kBreaker);
+  EXPECT_FALSE(guards.force("a", false, BreakerState::forced_open, "ann", "drill"))
+      << "nobody asked for it yet";
+  Protector& protector = guards.find("a");
+  ASSERT_TRUE(guards.force("a", false, BreakerState::forced_open, "ann", "drill"));
+  EXPECT_FALSE(run(protector));
+  const auto shown = guards.show("a");
+  ASSERT_TRUE(shown);
+  EXPECT_EQ(shown->breaker->state, BreakerState::forced_open);
+  EXPECT_EQ(shown->breaker->transitions.back().reason, BreakerReason::operator_order);
+  EXPECT_FALSE(guards.force("a", false, BreakerState::forced_open, "ann", "again"));
+  ASSERT_EQ(guards.audits().size(), 3u);
+  EXPECT_EQ(guards.audits()[1].by, "ann");
+  EXPECT_EQ(guards.audits()[1].what, "breaker of 'a': closed -> forced_open: drill");
+  EXPECT_FALSE(guards.show("b"));
+}
+
+TEST_F(ReloadTest, RES_41_protectors_are_in_the_metrics) {
+  load(std::string(kBreaker) + "[guard.a.bulkhead]\nlimit = 3\n");
+  Metrics metrics;
+  const GuardMetrics shown(guards, metrics);
+  Protector& protector = guards.find("a");
+  const auto has = [&](const std::string& line) {
+    return metrics.prometheus_text().find(line + "\n") != std::string::npos;
+  };
+  for (int i = 0; i < 4; ++i) run(protector, Outcome::failure);
+  EXPECT_FALSE(run(protector));
+  EXPECT_TRUE(has("sluice_guard_passed_total{command=\"a\",traffic=\"live\"} 4"))
+      << metrics.prometheus_text();
+  EXPECT_TRUE(has("sluice_guard_breaker_state{command=\"a\",traffic=\"live\"} 1"));
+  EXPECT_FALSE(run(protector));
+  EXPECT_TRUE(
+      has("sluice_guard_blocked_total{command=\"a\",policy=\"breaker\",traffic=\"live\"} 2") ||
+      has("sluice_guard_blocked_total{command=\"a\",traffic=\"live\",policy=\"breaker\"} 2"))
+      << metrics.prometheus_text();
+  EXPECT_TRUE(has("sluice_guard_limit{command=\"a\",traffic=\"live\"} 3"));
+}
+
+}  // namespace
+}  // namespace sluice::resilience
