@@ -39,6 +39,8 @@ Handler flow_handler(flow::Flow& flow,
     exchange->command = command.name;
     exchange->audited = true;
     if (prepare) prepare(command, *exchange);
+    // The caller's leaving stops the exchange, unless it is decided: the runner sees to that.
+    invocation.pass_cancel_to(std::shared_ptr<CancelScope>(exchange, &exchange->scope()));
     flow::RunOptions options;
     options.lane = invocation.lane;
     options.deadline = command.deadline;

@@ -146,6 +146,11 @@ void Invocation::task_done() {
   finish(std::move(answer));
 }
 
+void Invocation::pass_cancel_to(std::shared_ptr<CancelScope> inner) noexcept {
+  inner_scope_ = std::move(inner);
+  if (inner_scope_ && scope.cancelled()) inner_scope_->cancel(scope.reason());
+}
+
 void Invocation::pause() noexcept {
   if (admitted_) registry_->gatekeeper_->pause(*this);
 }
@@ -165,7 +170,9 @@ void Invocation::cancelled(void* owner) noexcept {
     auto* gate = self->registry_->gatekeeper_;
     if (gate == nullptr || !gate->forget(*self)) return;
   } else {
-    return;  // the handler listens to the scope itself
+    // The handler listens to the scope itself, or gave us what does; it ends the invocation.
+    if (const auto inner = self->inner_scope_) inner->cancel(reason);
+    return;
   }
   self->deliver(
       Answer::of(Failure(reason, "cancelled", "the request was given up while it waited")));
@@ -174,6 +181,7 @@ void Invocation::cancelled(void* owner) noexcept {
 void Invocation::deliver(Answer answer) {
   leave_gate();
   listener_.unlink();
+  inner_scope_.reset();
   if (claim_) claim_.release();
   if (answer.replayed) {
     registry_->replayed_.fetch_add(1, std::memory_order_relaxed);

@@ -2,15 +2,17 @@
 #pragma once
 #include "sluice/admission/gate.hpp"
 #include "sluice/rpc/registry.hpp"
+#include "sluice/server/config.hpp"
 
 namespace sluice::server {
 
 class RegistryGate final : public rpc::Gatekeeper {
  public:
-  static constexpr std::size_t kPermits = 4096;      // commands that run at once
-  static constexpr std::size_t kMaxWaiting = 16'384;  // for a permit or a turn
+  static constexpr milliseconds kRetryAfter = seconds(1);  // told with every overload
 
-  RegistryGate() : gate_(options()) {}
+  /// `metrics` may be null; both must outlive it.
+  RegistryGate(const GateLimits& limits, Clock& clock, Metrics* metrics)
+      : clock_(clock), max_wait_(limits.max_wait), gate_(options(limits, metrics)) {}
   Component& component() noexcept { return gate_; }
   admission::GateStats stats() const { return gate_.stats(); }
 
@@ -23,7 +25,7 @@ class RegistryGate final : public rpc::Gatekeeper {
                              invocation.ordering_key();
     ticket->lane = invocation.lane;
     ticket->scope = &invocation.scope;
-    ticket->deadline = invocation.command.deadline;
+    ticket->deadline = std::min(invocation.command.deadline, clock_.now() + max_wait_);
     ticket->run = [](Job* job) noexcept { answered(*static_cast<Ticket*>(job)); };
     if (gate_.admit(*ticket)) answered(*ticket);
   }
@@ -54,17 +56,27 @@ class RegistryGate final : public rpc::Gatekeeper {
       ticket.admission = std::move(*admitted);
       return invocation.entered({});
     }
+    Failure failure = std::move(admitted).error();
+    // A caller that would have waited longer is told to come back, not that its time is up.
+    if (failure.kind() == FailureKind::timeout && ticket.deadline < invocation.command.deadline)
+      failure = Failure(FailureKind::overloaded, "gate_wait",
+                        "nothing was run: no permit became free within gate.max_wait_ms")
+                    .with_retry_after(kRetryAfter);
     invocation.gate_ticket = nullptr;
     delete &ticket;
-    invocation.entered(fail(std::move(admitted).error()));
+    invocation.entered(fail(std::move(failure)));
   }
-  static admission::GateOptions options() {
+  static admission::GateOptions options(const GateLimits& limits, Metrics* metrics) {
     admission::GateOptions out;
     out.name = "commands";
-    out.capacity = kPermits;
-    out.max_waiting = kMaxWaiting;
+    out.capacity = limits.permits;
+    out.max_waiting = limits.max_waiting;
+    out.retry_after = kRetryAfter;
+    out.metrics = metrics;
     return out;
   }
+  Clock& clock_;
+  const milliseconds max_wait_;
   admission::Gate gate_;
 };
 

@@ -72,7 +72,8 @@ struct Server::Impl {
         logger(parts.logger != nullptr ? *parts.logger : *own_logger),
         ids(clock, config.node),
         background(real_clock, "background"),
-        reader(real_clock, "reader") {}
+        reader(real_clock, "reader"),
+        gate(config.gate, clock, &metrics) {}
 
   transport::HttpHooks hooks();
   void answer_query(const transport::TransactionQuery& query, transport::RespondJson respond);

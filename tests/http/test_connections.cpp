@@ -1,4 +1,6 @@
 // Limits, slow and hostile clients, pipelining and the stop, over real sockets. Time is virtual.
+#include <atomic>
+
 #include "http/door_fixture.hpp"
 
 namespace sluice::transport {
@@ -115,6 +117,60 @@ TEST_F(DoorTest, CONSOLE_9_connections_past_the_bound_are_told) {
   EXPECT_TRUE(r->headers.contains("retry-after"));
   EXPECT_EQ(a.ask(get("/healthz"))->status, 200) << "the others are not touched";
   EXPECT_EQ(door->stats().refused, 1u);
+}
+
+TEST_F(DoorTest, CONSOLE_9_connections_of_one_client_past_its_bound_are_told) {
+  options.max_connections_per_client = 2;
+  start();
+  {
+    HttpClient a(door->port()), b(door->port());
+    ASSERT_EQ(a.ask(get("/healthz"))->status, 200);
+    ASSERT_EQ(b.ask(get("/healthz"))->status, 200);
+    HttpClient c(door->port());
+    const auto r = c.ask(get("/healthz"));
+    ASSERT_TRUE(r);
+    EXPECT_EQ(r->status, 503);
+    EXPECT_TRUE(r->has("too_many_connections_of_client"));
+    EXPECT_TRUE(r->headers.contains("retry-after"));
+    EXPECT_TRUE(c.closed());
+    EXPECT_EQ(a.ask(get("/healthz"))->status, 200) << "the others are not touched";
+  }
+  EXPECT_TRUE(wait_until([&] {
+    HttpClient d(door->port());
+    const auto r = d.ask(get("/healthz"));
+    return r && r->status == 200;
+  })) << "what is closed does not count";
+}
+
+TEST_F(DoorTest, CORE_4_a_client_that_leaves_cancels_what_it_asked_for) {
+  start();
+  {
+    HttpClient client(door->port());
+    client.send(post("hold", "{}", kAnn));
+    ASSERT_TRUE(wait_until([&] { return held_count() == 1; }));
+  }
+  std::atomic<FailureKind> reason{FailureKind::none};
+  rpc::Invocation* one = held.front();
+  EXPECT_TRUE(wait_until([&] {
+    one->lane->post([&, one] { reason = one->scope.reason(); });
+    return reason.load() != FailureKind::none;
+  }));
+  EXPECT_EQ(reason.load(), FailureKind::cancelled);
+  release();
+  EXPECT_TRUE(wait_until([&] { return door->stats().connections == 0; }));
+}
+
+TEST_F(DoorTest, CORE_4_a_request_behind_a_running_one_waits_and_cancels_nothing) {
+  start();
+  HttpClient client(door->port());
+  client.send(post("hold", "{}", kAnn));
+  ASSERT_TRUE(wait_until([&] { return held_count() == 1; }));
+  client.send(post("echo", "1", kAnn) + post("echo", "2", kAnn));
+  EXPECT_FALSE(client.receive(20));
+  release("{\"held\":1}");
+  EXPECT_EQ(client.receive()->body, "{\"held\":1}");
+  EXPECT_EQ(client.receive()->body, "{\"echo\":1}");
+  EXPECT_EQ(client.receive()->body, "{\"echo\":2}");
 }
 
 TEST_F(DoorTest, CONSOLE_1_pipelined_requests_are_answered_in_order) {

@@ -121,6 +121,8 @@ class Invocation {
   void pause() noexcept;
   /// Runs a Task as the rest of the handler; it must end by giving the Answer.
   void run_task(Task<Answer> task);
+  /// Passes a cancellation of `scope` on to `inner`, until the invocation ends. One at a time.
+  void pass_cancel_to(std::shared_ptr<CancelScope> inner) noexcept;
   /// The audit row of this invocation, for handlers that write their own Commit.
   store::AuditRow audit_row(store::AuditOutcome outcome, std::string_view detail) const;
   /// By the Gatekeeper only.
@@ -164,6 +166,7 @@ class Invocation {
   ClaimJob pending_claim_;
   CommitJob pending_commit_;
   CancelListener listener_;
+  std::shared_ptr<CancelScope> inner_scope_;
   Task<Answer> task_;
   bool* finished_ = nullptr;  // on the stack of the call into the handler
 };

@@ -21,11 +21,19 @@ struct PurgeOptions {
   std::size_t batch = 1000;                        ///< rows of each table in one commit
 };
 
+/// How many commands run and wait. What is past it is answered overloaded, before anything ran.
+struct GateLimits {
+  std::size_t permits = 4096;       ///< commands that run at once
+  std::size_t max_waiting = 16'384;  ///< for a permit or a turn
+  milliseconds max_wait{5'000};     ///< of one command, for both
+};
+
 struct Config {
   std::string store_kind = "sqlite";  ///< sqlite or memory
   store::SqliteOptions sqlite;
   transport::HttpOptions http;
   idempotency::KeysOptions keys;
+  GateLimits gate;
   PurgeOptions purge;
   std::string log_level = "info";
   bool log_json = false;

@@ -21,6 +21,9 @@ struct HttpOptions {
   std::size_t max_header_bytes = 16 << 10;
   std::size_t max_body_bytes = 1 << 20;
   std::size_t max_connections = 10'000;
+  /// Of one client: an IPv4 address, or an IPv6 network of 64 bits. 0: no limit of its own (a proxy
+  /// in front makes one client of all).
+  std::size_t max_connections_per_client = 0;
   std::size_t max_json_depth = 64;
   Duration header_timeout = seconds(10);    ///< from the first byte to the end of the header
   Duration body_timeout = seconds(30);      ///< for the body

@@ -14,6 +14,7 @@ namespace {
 constexpr std::size_t kLingerBytesMax = 1 << 20;
 constexpr Duration kLingerTime = seconds(1);
 constexpr std::size_t kReadStep = 4096;
+constexpr std::size_t kReadAheadMax = 64 << 10;  // received while a request runs
 }  // namespace
 
 // Keeps the connection while an operation refers to it. Not atomic: loop-only.
@@ -32,11 +33,13 @@ class Connection::Ref {
   Connection* connection_;
 };
 
-Connection::Connection(Loop& loop, Tcp::socket socket, bool refuse)
+Connection::Connection(Loop& loop, Tcp::socket socket, Refusal refusal,
+                       ClientCounts::Key client)
     : loop_(loop),
       shared_(loop.shared()),
       socket_(std::move(socket)),
-      refuse_(refuse),
+      client_key_(client),
+      refusal_(refusal),
       parser_({shared_.options.max_header_bytes, shared_.options.max_body_bytes}) {
   job_.self = this;
   job_.run = [](Job* job) noexcept {
@@ -44,6 +47,8 @@ Connection::Connection(Loop& loop, Tcp::socket socket, bool refuse)
     const Ref keep(self);
     self->unref();  // the job's own
     if (self->state_ == State::running) self->dispatch();
+    // What is not answered yet runs on: reading tells when its client leaves.
+    if (self->state_ == State::running) self->read();
   };
 }
 Connection::~Connection() = default;
@@ -60,12 +65,18 @@ void Connection::begin() {
     client_ = peer.address().to_string();
   const Ref keep(this);
   parser_.reset(request_);
-  if (!refuse_) return process();
+  if (!refused()) return process();
   half_read_ = true;
-  respond_problem(Failure(FailureKind::overloaded, "too_many_connections",
-                          "this server has as many connections as it takes (" +
-                              std::to_string(shared_.options.max_connections) + ")")
-                      .with_retry_after(seconds(1)));
+  const auto& options = shared_.options;
+  Failure failure = refusal_ == Refusal::full
+                        ? Failure(FailureKind::overloaded, "too_many_connections",
+                                  "this server has as many connections as it takes (" +
+                                      std::to_string(options.max_connections) + ")")
+                        : Failure(FailureKind::overloaded, "too_many_connections_of_client",
+                                  "your address has as many connections open as one may (" +
+                                      std::to_string(options.max_connections_per_client) +
+                                      "): use those again, or close some");
+  respond_problem(std::move(failure).with_retry_after(seconds(1)));
 }
 
 void Connection::close() noexcept {
@@ -76,8 +87,10 @@ void Connection::close() noexcept {
   socket_.close(ignored);
   *link_ = next_;
   if (next_ != nullptr) next_->link_ = link_;
-  --(refuse_ ? loop_.refusing_ : loop_.open_);
-  if (!refuse_) shared_.connections.fetch_sub(1, std::memory_order_relaxed);
+  --(refused() ? loop_.refusing_ : loop_.open_);
+  if (!refused() && shared_.options.max_connections_per_client > 0)
+    shared_.clients.remove(client_key_);
+  if (!refused()) shared_.connections.fetch_sub(1, std::memory_order_relaxed);
   unref();  // the loop's
 }
 
@@ -111,6 +124,7 @@ void Connection::on_timer() {
 }
 
 void Connection::read() {
+  if (read_pending_) return;  // begun while the last request ran
   if (in_begin_ == in_end_) in_begin_ = in_end_ = 0;
   if (in_.size() - in_end_ < kReadStep / 2) {
     if (in_begin_ > 0) {
@@ -121,10 +135,12 @@ void Connection::read() {
     // Bounded: the parser refuses a header past its limit, and consumes bodies as they come.
     in_.resize(std::max(in_end_ + kReadStep, in_.size()));
   }
+  read_pending_ = true;
   socket_.async_read_some(asio::buffer(in_.data() + in_end_, in_.size() - in_end_),
                           [self = Ref(this)](error_code error, std::size_t n) {
+                            self->read_pending_ = false;
                             if (self->state_ == State::closed) return;
-                            if (error) return self->close();
+                            if (error) return self->on_read_failed(error == asio::error::eof);
                             self->on_read(n);
                           });
 }
@@ -137,7 +153,24 @@ void Connection::on_read(std::size_t n) {
     return read();
   }
   in_end_ += n;
-  if (state_ == State::reading) process();
+  if (state_ == State::reading) return process();
+  // Pipelined requests are kept up to a bound; past it a client's leaving is seen when it is read.
+  if (state_ == State::running && in_end_ - in_begin_ < kReadAheadMax) read();
+}
+
+void Connection::on_read_failed(bool end) {
+  if (state_ == State::running) {
+    // Nobody waits for the answer any more. One that came after all is still offered: a client may
+    // have closed its sending half only.
+    close_after_ = true;
+    invocation_.scope.cancel(FailureKind::cancelled);
+    return;
+  }
+  if (state_ == State::writing && end) {
+    close_after_ = true;
+    return;
+  }
+  close();
 }
 
 void Connection::process() {

@@ -11,7 +11,7 @@ namespace sluice::transport {
 
 class Connection {
  public:
-  Connection(Loop& loop, Tcp::socket socket, bool refuse);
+  Connection(Loop& loop, Tcp::socket socket, Refusal refusal, ClientCounts::Key client);
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
   void begin();
@@ -31,6 +31,7 @@ class Connection {
 
   void read();
   void on_read(std::size_t n);
+  void on_read_failed(bool end);
   void process();
   void dispatch();
   void run_command(std::string_view name);
@@ -47,18 +48,21 @@ class Connection {
   void arm(Duration after);
   void on_timer();
   ResponseContext context();
+  bool refused() const noexcept { return refusal_ != Refusal::none; }
   bool draining() const noexcept { return shared_.draining.load(std::memory_order_relaxed); }
 
   Loop& loop_;
   DoorShared& shared_;
   Tcp::socket socket_;
   std::string client_;
+  const ClientCounts::Key client_key_;
+  const Refusal refusal_;
   Connection* next_ = nullptr;
   Connection** link_ = nullptr;
   std::uint32_t refs_ = 0;
   State state_ = State::reading;
-  bool refuse_;
   bool head_ = false;
+  bool read_pending_ = false;
   bool close_after_ = false;  // the answer on its way is the last
   bool half_read_ = false;    // the rest of a request may still arrive: linger before closing
   enum class Phase : std::uint8_t { idle, header, body } phase_ = Phase::idle;

@@ -91,12 +91,22 @@ void HttpDoor::Impl::accept() {
 
 void HttpDoor::Impl::accepted(Tcp::socket socket, Loop& loop) {
   shared.accepted.fetch_add(1, std::memory_order_relaxed);
-  const bool refuse =
-      shared.connections.load(std::memory_order_relaxed) >= shared.options.max_connections;
-  (refuse ? shared.refused : shared.connections).fetch_add(1, std::memory_order_relaxed);
-  if (&loop == loops[0].get()) return loop.adopt(std::move(socket), refuse);
-  asio::post(loop.io(), [&loop, refuse, moved = std::move(socket)]() mutable {
-    loop.adopt(std::move(moved), refuse);
+  const auto& options = shared.options;
+  Refusal refusal = Refusal::none;
+  ClientCounts::Key client{};
+  if (shared.connections.load(std::memory_order_relaxed) >= options.max_connections)
+    refusal = Refusal::full;
+  if (refusal == Refusal::none && options.max_connections_per_client > 0) {
+    error_code gone;  // a peer that has left already counts as 0.0.0.0 and is found out by reading
+    const auto peer = socket.remote_endpoint(gone);
+    client = ClientCounts::key_of(peer.address());
+    if (!shared.clients.add(client, options.max_connections_per_client))
+      refusal = Refusal::client_full;
+  }
+  (refusal != Refusal::none ? shared.refused : shared.connections).fetch_add(1, std::memory_order_relaxed);
+  if (&loop == loops[0].get()) return loop.adopt(std::move(socket), refusal, client);
+  asio::post(loop.io(), [&loop, refusal, client, moved = std::move(socket)]() mutable {
+    loop.adopt(std::move(moved), refusal, client);
   });
 }
 

@@ -58,9 +58,10 @@ void Loop::stop(Duration grace) noexcept {
   thread_.join();
 }
 
-void Loop::adopt(Tcp::socket socket, bool refuse) {
+void Loop::adopt(Tcp::socket socket, Refusal refusal, ClientCounts::Key client) {
+  const bool refuse = refusal != Refusal::none;
   if (refuse && refusing_ >= kRefusingMax) return;  // the socket closes itself
-  auto* connection = new Connection(*this, std::move(socket), refuse);
+  auto* connection = new Connection(*this, std::move(socket), refusal, client);
   connection->ref();  // the loop's
   connection->next_ = connections_;
   connection->link_ = &connections_;

@@ -9,6 +9,7 @@
 
 #include "sluice/base/runtime.hpp"
 #include "sluice/transport/http.hpp"
+#include "transport/http/clients.hpp"
 
 namespace sluice::transport {
 
@@ -24,6 +25,7 @@ struct DoorShared {
   std::atomic<bool> draining{false};
   std::atomic<std::uint64_t> connections{0}, accepted{0}, refused{0}, requests{0}, timeouts{0},
       bad_requests{0}, running{0};
+  ClientCounts clients;
   std::vector<Counter*> by_class;  ///< responses by status class, 1xx to 5xx; may be empty
   Histogram* latency = nullptr;
 };
@@ -42,7 +44,7 @@ class Loop final : public Waker {
   void stop(Duration grace) noexcept;
   void wake() noexcept override;
   /// Takes an accepted socket over. On the loop's thread.
-  void adopt(Tcp::socket socket, bool refuse);
+  void adopt(Tcp::socket socket, Refusal refusal, ClientCounts::Key client);
   /// Runs `work` for every connection, on the loop's thread. Thread-safe.
   void each(void (*work)(Connection&));
 
