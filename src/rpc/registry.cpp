@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "rpc/audit_log.hpp"
+#include "sluice/idempotency/fingerprint.hpp"
 
 namespace sluice::rpc {
 
@@ -87,15 +88,8 @@ Answer Answer::in_doubt(ExchangeId exchange) {
 }
 
 Digest fingerprint_of(const CommandSpec& spec, const Command& command) {
-  Bytes text;
-  ByteWriter writer(text);
-  writer.bytes(spec.name);
-  writer.varint(spec.version);
-  if (spec.projection)
-    writer.bytes(spec.projection(command));
-  else
-    writer.bytes(command.payload);
-  return sha256(text);
+  if (!spec.projection) return idempotency::fingerprint(spec.name, spec.version, command.payload);
+  return idempotency::fingerprint(spec.name, spec.version, spec.projection(command));
 }
 
 Registry::Registry(store::Store& store, idempotency::Keys& keys, IdSource& ids,

@@ -21,6 +21,8 @@ TEST_F(DoorTest, IDEM_4_a_duplicate_is_byte_identical_and_marked) {
   EXPECT_EQ(first.body, "{\"run\":1}");
   EXPECT_EQ(second.body, first.body);
   EXPECT_EQ(second.headers.at("idempotency-replayed"), "true");
+  const auto parameter = ask(post("place", "{}", kAnn + "Idempotency-Key: \"k-1\";v=1\r\n"));
+  EXPECT_EQ(parameter.body, first.body) << "parameters are no part of the key";
   const auto other = ask(post("place", "[]", kAnn + "Idempotency-Key: k-1\r\n"));
   EXPECT_EQ(other.status, 422);
   EXPECT_TRUE(other.has("\"kind\":\"fingerprint_mismatch\""));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "sluice/idempotency/key_header.hpp"
 #include "sluice/rpc/json_check.hpp"
 
 namespace sluice::transport {
@@ -83,32 +84,6 @@ std::string_view query_value(std::string_view query, std::string_view name) noex
   return {};
 }
 
-Result<std::string> parse_idempotency_key(std::string_view header) {
-  if (!header.starts_with('"')) {
-    if (header.empty())
-      return fail(bad("bad_idempotency_key", "Idempotency-Key: expected 1–255 bytes, got none"));
-    return std::string(header);
-  }
-  // A string of RFC 8941: only \" and \\ are escapes, and nothing follows the closing quote.
-  std::string key;
-  for (std::size_t i = 1; i < header.size(); ++i) {
-    char c = header[i];
-    if (c == '"') {
-      if (i + 1 != header.size()) break;
-      return key;
-    }
-    if (c == '\\') {
-      if (++i >= header.size()) break;
-      c = header[i];
-      if (c != '"' && c != '\\') break;
-    }
-    key.push_back(c);
-  }
-  return fail(
-      bad("bad_idempotency_key",
-          "Idempotency-Key: expected a token or \"a string in quotes\", got " + quoted(header)));
-}
-
 bool usable_correlation(std::string_view text) noexcept {
   return !text.empty() && text.size() <= 128 && std::ranges::all_of(text, [](char c) {
     return c > 0x20 && c < 0x7F && c != '"' && c != '\\';
@@ -162,7 +137,7 @@ Status decode_command(HttpRequest& request, std::string_view name, const HttpOpt
 
   out.idempotency_key.reset();
   if (request.has_key) {
-    auto key = parse_idempotency_key(request.key);
+    auto key = idempotency::parse_key_header(request.key);
     if (!key) return fail(std::move(key).error());
     out.idempotency_key = std::move(*key);
   }

@@ -32,9 +32,6 @@ Route route_of(Method method, std::string_view target) noexcept;
 /// values in use has anything to decode.
 std::string_view query_value(std::string_view query, std::string_view name) noexcept;
 
-/// The key itself from either form of the header: a structured-field string or the bare token.
-Result<std::string> parse_idempotency_key(std::string_view header);
-
 /// The caller's correlation id if it is fit to be repeated in headers and logs: 1–128 visible
 /// ASCII characters other than quotes and backslashes.
 bool usable_correlation(std::string_view text) noexcept;
