@@ -158,7 +158,7 @@ TEST_P(StoreConformance, IDEM_10_a_takeover_raises_the_token_and_shuts_out_the_o
                     .then = {completed("k", 2, "done")}}).applied);
 }
 
-TEST_P(StoreConformance, a_released_key_is_gone) {
+TEST_P(StoreConformance, IDEM_13_a_released_key_is_gone_in_every_store) {
   must({.then = {claim("k", 1, milliseconds(1000))}});
   must({.then = {KeyDelete{scope("k")}}});
   EXPECT_FALSE(ask_now(*store, FindKey{scope("k")})->has_value());
