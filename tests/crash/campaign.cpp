@@ -152,14 +152,18 @@ class Campaign {
   }
   void load() {
     std::size_t left = kPerRound;
-    bench::http_drive(
-        server_.port(), kConnections,
-        [&]() -> std::optional<bench::Outgoing> {
-          if (left == 0) return std::nullopt;
-          --left;
-          return next();
-        },
-        [this](bench::Incoming in) { heard(in); });
+    try {
+      bench::http_drive(
+          server_.port(), kConnections,
+          [&]() -> std::optional<bench::Outgoing> {
+            if (left == 0) return std::nullopt;
+            --left;
+            return next();
+          },
+          [this](bench::Incoming in) { heard(in); });
+    } catch (const std::runtime_error&) {
+      // Killed before all had connected: what was asked is asked again.
+    }
   }
   void load_until_undone(int count) {
     std::ifstream log(folder_.file("partner.log"));
