@@ -38,6 +38,7 @@ Handler flow_handler(flow::Flow& flow,
     exchange->trace = command.trace;
     exchange->command = command.name;
     exchange->audited = true;
+    invocation.audited();
     if (prepare) prepare(command, *exchange);
     // The caller's leaving stops the exchange, unless it is decided: the runner sees to that.
     invocation.pass_cancel_to(std::shared_ptr<CancelScope>(exchange, &exchange->scope()));

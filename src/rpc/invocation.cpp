@@ -20,6 +20,7 @@ void Invocation::reset() {
   scope.reset();
   spec_.reset();
   has_key_ = false;
+  audited_ = false;
   exchange_ = {};
   ordering_key_.clear();
   claim_ = {};
@@ -86,6 +87,7 @@ void Invocation::commit(store::Commit changes, Bytes reply, AuditOutcome outcome
   }
   for (auto& mutation : changes.then) all.then.push_back(std::move(mutation));
   all.then.emplace_back(store::AuditAppend{audit_row(outcome, {})});
+  audited_ = true;
   pending_commit_.reply = std::move(reply);
   pending_commit_.self = this;
   pending_commit_.lane = lane;
@@ -98,6 +100,7 @@ void Invocation::committed() {
   if (!outcome) {
     // Also when the outcome is unknown: a retry reads the key's row before it runs.
     if (claim_) claim_.release();
+    audited_ = false;
     return deliver(Answer::of(std::move(outcome).error()));
   }
   Answer answer = Answer::of(std::move(pending_commit_.reply), exchange_);
@@ -178,11 +181,28 @@ void Invocation::cancelled(void* owner) noexcept {
       Answer::of(Failure(reason, "cancelled", "the request was given up while it waited")));
 }
 
+void Invocation::audit_answer(const Answer& answer) {
+  switch (answer.kind) {
+    case Answer::Kind::reply: {
+      const auto reply = Reply::decode(*answer.reply);
+      const bool ok = reply && reply->kind == FailureKind::none;
+      return registry_->audit(audit_row(ok ? AuditOutcome::ok : AuditOutcome::error, ok ? "" : reply ? reply->code : "corrupt"));
+    }
+    case Answer::Kind::failure:
+      return registry_->audit(audit_row(AuditOutcome::error, answer.failure->code()));
+    case Answer::Kind::pending:
+    case Answer::Kind::in_doubt:
+      return;  // not over: the deciding Commit, or the settlement, writes it
+  }
+}
+
 void Invocation::deliver(Answer answer) {
   leave_gate();
   listener_.unlink();
   inner_scope_.reset();
   if (claim_) claim_.release();
+  // What ran without a Commit of its own: reads, refusals by the handler, failed Commits.
+  if (stage_ >= Stage::running && !audited_ && !answer.replayed) audit_answer(answer);
   if (answer.replayed) {
     registry_->replayed_.fetch_add(1, std::memory_order_relaxed);
     registry_->audit(audit_row(AuditOutcome::replayed, {}));

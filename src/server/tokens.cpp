@@ -199,6 +199,7 @@ Status Tokens::add_commands(rpc::Registry& registry) {
         change = fail(FailureKind::invalid_argument, "bad_payload", error.what());
       }
       if (!change) return invocation.finish(rpc::Answer::of(std::move(change).error()));
+      invocation.audited();
       change->commit.then.emplace_back(
           store::AuditAppend{invocation.audit_row(store::AuditOutcome::ok, change->made.info.id)});
       invocation.run_task(run(std::move(*change)));

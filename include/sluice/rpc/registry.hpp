@@ -123,6 +123,8 @@ class Invocation {
   void run_task(Task<Answer> task);
   /// Passes a cancellation of `scope` on to `inner`, until the invocation ends. One at a time.
   void pass_cancel_to(std::shared_ptr<CancelScope> inner) noexcept;
+  /// Says that a Commit of the handler's own carries the audit row; else one is buffered at the end.
+  void audited() noexcept { audited_ = true; }
   /// The audit row of this invocation, for handlers that write their own Commit.
   store::AuditRow audit_row(store::AuditOutcome outcome, std::string_view detail) const;
   /// By the Gatekeeper only.
@@ -149,6 +151,7 @@ class Invocation {
   void claimed();
   void committed();
   void task_done();
+  void audit_answer(const Answer& answer);
   void deliver(Answer answer);
   void leave_gate() noexcept;
   static void cancelled(void* owner) noexcept;
@@ -158,6 +161,7 @@ class Invocation {
   Stage stage_ = Stage::idle;
   bool admitted_ = false;
   bool has_key_ = false;
+  bool audited_ = false;
   ExchangeId exchange_;
   std::string ordering_key_;
   Digest fingerprint_{};

@@ -66,6 +66,7 @@ Route route_of(Method method, std::string_view target) noexcept {
     route.name = rest.substr(1);
     return is(Kind::transaction, reads);
   }
+  if (path == "/openapi.json") return is(Kind::openapi, reads);
   if (path == "/healthz") return is(Kind::healthz, reads);
   if (path == "/readyz") return is(Kind::readyz, reads);
   if (path == "/metrics") return is(Kind::metrics, reads);

@@ -14,6 +14,7 @@ struct Route {
     none,
     command,
     commands,
+    openapi,
     transaction,
     transactions,
     healthz,

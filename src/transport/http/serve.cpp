@@ -1,5 +1,6 @@
 // What a connection does with a whole request: the routes.
 #include "transport/http/connection.hpp"
+#include "transport/http/openapi.hpp"
 
 namespace sluice::transport {
 
@@ -29,6 +30,9 @@ void Connection::dispatch() {
       return run_command(route.name);
     case Route::Kind::commands:
       if (may_read({})) respond_json(shared_.registry.describe());
+      return;
+    case Route::Kind::openapi:
+      if (may_read({})) respond_json(openapi_document(shared_.registry));
       return;
     case Route::Kind::transaction:
     case Route::Kind::transactions:
