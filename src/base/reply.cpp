@@ -3,6 +3,7 @@
 namespace sluice {
 namespace {
 constexpr std::uint8_t kEncoderVersion = 1;
+constexpr std::uint8_t kDeclined = 0x80;  // in the byte of the kind
 constexpr std::string_view kDetailPrefix = "x-detail-";
 }  // namespace
 
@@ -29,7 +30,7 @@ Bytes Reply::encode() const {
   out.reserve(16 + code.size() + detail.size() + body.size());
   ByteWriter writer(out);
   writer.u8(kEncoderVersion);
-  writer.u8(static_cast<std::uint8_t>(kind));
+  writer.u8(static_cast<std::uint8_t>(static_cast<std::uint8_t>(kind) | (declined ? kDeclined : 0)));
   writer.bytes(code);
   writer.bytes(detail);
   writer.varint(headers.size());
@@ -48,7 +49,9 @@ Result<Reply> Reply::decode(ByteView bytes) {
     return fail(FailureKind::corrupt, "reply_version",
                 "stored reply: expected encoder version 1, got " + std::to_string(version));
   Reply reply;
-  const auto kind = reader.u8();
+  const auto first = reader.u8();
+  reply.declined = (first & kDeclined) != 0;
+  const auto kind = static_cast<std::uint8_t>(first & ~kDeclined);
   reply.kind = static_cast<FailureKind>(kind);
   reply.code = reader.bytes();
   reply.detail = reader.bytes();

@@ -11,8 +11,10 @@ namespace {
 
 // The store of a stopped server; a running one is asked with the command sluice.token.create.
 template <class Work>
-void with_tokens(const std::string& path, Work work) {
-  const auto config = server::load_config(path, server::process_environment());
+void with_tokens(const std::string& path, const std::string& database, Work work) {
+  auto environment = server::process_environment();
+  if (!database.empty()) environment["SLUICE_STORE_PATH"] = database;
+  const auto config = server::load_config(path, environment);
   if (!config) die(config.error());
   RealClock clock;
   RealRandom random;
@@ -26,14 +28,14 @@ void with_tokens(const std::string& path, Work work) {
 }
 
 struct Options {
-  std::string config, name, id;
+  std::string config, store, name, id;
   std::vector<std::string> permissions;
   std::int64_t ttl_seconds = 0;
   bool shadow = false, json = false;
 };
 
 void create(const Options& options) {
-  with_tokens(options.config, [&](server::Tokens& tokens) {
+  with_tokens(options.config, options.store, [&](server::Tokens& tokens) {
     const auto made = tokens.create(
         {options.name, options.permissions, options.shadow, seconds(options.ttl_seconds)});
     if (!made) die(made.error());
@@ -44,7 +46,7 @@ void create(const Options& options) {
 }
 
 void list(const Options& options) {
-  with_tokens(options.config, [&](server::Tokens& tokens) {
+  with_tokens(options.config, options.store, [&](server::Tokens& tokens) {
     nlohmann::ordered_json all = nlohmann::ordered_json::array();
     for (const auto& info : tokens.list()) {
       if (!options.json)
@@ -63,10 +65,12 @@ void list(const Options& options) {
 void add_token(CLI::App& app) {
   auto* token = app.add_subcommand("token", "Tokens in the store of a stopped server");
   token->require_subcommand(1);
+  token->footer("Example: sluice token create till-7 --grant 'voucher:*'");
   auto options = std::make_shared<Options>();
   const auto add = [&](const char* name, const char* what) {
     auto* command = token->add_subcommand(name, what);
     command->add_option("--config", options->config, "TOML file")->envname("SLUICE_CONFIG");
+    command->add_option("--store", options->store, "Path of the database; overrides the configuration");
     command->add_flag("--json", options->json, "For programs");
     return command;
   };
@@ -81,7 +85,7 @@ void add_token(CLI::App& app) {
   auto* revoke = add("revoke", "Ends a token");
   revoke->add_option("id", options->id, "As `token list` shows it")->required();
   revoke->callback([options] {
-    with_tokens(options->config, [&](server::Tokens& tokens) {
+    with_tokens(options->config, options->store, [&](server::Tokens& tokens) {
       if (const auto revoked = tokens.revoke(options->id); !revoked) die(revoked.error());
     });
   });

@@ -129,6 +129,7 @@ void show_key(const KeyOptions& options) {
 void add_tx(CLI::App& app) {
   auto* tx = app.add_subcommand("tx", "Transactions of a running server: list, show, settle, graph");
   tx->require_subcommand(1);
+  tx->footer("Example: sluice tx list --state in_doubt");
   auto options = std::make_shared<TxOptions>();
   const auto add = [&](const char* name, const char* what, void (*run)(const TxOptions&)) {
     auto* command = tx->add_subcommand(name, what);
@@ -162,6 +163,7 @@ void add_tx(CLI::App& app) {
 void add_idempotency(CLI::App& app) {
   auto* idempotency = app.add_subcommand("idempotency", "Idempotency keys of a running server");
   idempotency->require_subcommand(1);
+  idempotency->footer("Example: sluice idempotency show order-17 --command kv.add --principal 3fd2c1a09be47a60");
   auto options = std::make_shared<KeyOptions>();
   auto* showing = idempotency->add_subcommand("show", "What is stored under a key");
   showing->add_option("key", options->key, "As the client sent it")->required();

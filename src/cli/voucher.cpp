@@ -83,6 +83,7 @@ void generate(const GenerateArguments& arguments) {
 void add_voucher(CLI::App& app) {
   auto* voucher = app.add_subcommand("voucher", "The catalogue of the voucher application");
   voucher->require_subcommand(1);
+  voucher->footer("Example: sluice voucher generate catalogue && sluice voucher import vouchers catalogue/vouchers.csv");
   auto arguments = std::make_shared<ImportArguments>();
   auto* importing = voucher->add_subcommand("import", "Imports a CSV file into the store of a stopped server");
   importing->add_option("what", arguments->what, "vouchers, codes or users")

@@ -14,6 +14,7 @@ class RetryStage final : public Stage {
   bool has_abort() const noexcept override { return inner_->has_abort(); }
   Duration time_limit() const noexcept override { return inner_->time_limit(); }
   std::vector<std::string> routes() const override { return inner_->routes(); }
+  std::vector<StagePtr> children() const override { return inner_->children(); }
   Task<Result<Vote>> prepare_task(Exchange& exchange) override;
   Task<Status> commit_task(Exchange& exchange) override { return inner_->commit_task(exchange); }
   Task<Status> abort_task(Exchange& exchange, bool prepared) override {
@@ -23,8 +24,10 @@ class RetryStage final : public Stage {
  private:
   struct Mark {
     std::size_t guards, mutations, events;
+    std::optional<Reply> response;
+    std::uint32_t responded_at;
   };
-  static void rewind(Draft& draft, const Mark& mark);
+  static void rewind(Exchange& exchange, const Mark& mark);
   Task<Result<Vote>> attempt(Exchange& exchange);
 
   StagePtr inner_;
@@ -41,6 +44,7 @@ class ParallelStage final : public Stage {
   bool has_commit() const noexcept override;
   bool has_abort() const noexcept override;
   std::vector<std::string> routes() const override;
+  std::vector<StagePtr> children() const override { return stages_; }
   Task<Result<Vote>> prepare_task(Exchange& exchange) override;
   Task<Status> commit_task(Exchange& exchange) override;
   Task<Status> abort_task(Exchange& exchange, bool prepared) override;
@@ -48,6 +52,7 @@ class ParallelStage final : public Stage {
  private:
   struct Child;
   struct Join;
+  Task<Status> second_phase(Exchange& exchange, std::size_t child, bool committing, bool prepared);
   Result<Vote> outcome(Exchange& exchange, std::vector<std::unique_ptr<Child>>& children) const;
 
   std::string name_;

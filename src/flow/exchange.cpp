@@ -64,7 +64,11 @@ void Exchange::absorb_branch(Exchange& child) {
       const std::string name = entry.name;
       entry_for(name) = std::move(entry);
     }
-  if (child.response_ && !response_) response_ = std::move(child.response_);
+  const bool responded = child.responded_at_ != kNobody;
+  if (responded && (!response_ || child.aborting_)) {
+    response_ = std::move(child.response_);
+    responded_at_ = step_;
+  }
   if (child.aborting_ && !aborting_) abort(child.abort_cause_);
 }
 
@@ -82,6 +86,8 @@ Exchange::Entry& Exchange::entry_for(std::string_view name) {
 
 void Exchange::drop_transient() {
   std::erase_if(bag_, [](const Entry& entry) { return !entry.durable; });
+  // What follows sees what recovery would see: the value as it was written.
+  for (auto& entry : bag_) entry.value.reset();
 }
 
 std::vector<std::pair<std::string, Bytes>> Exchange::durable_entries() const {

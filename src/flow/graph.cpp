@@ -1,6 +1,15 @@
 #include "flow/graph.hpp"
 
 namespace sluice::flow {
+namespace {
+
+void write_shape(ByteWriter& writer, const Stage& stage) {
+  writer.bytes(stage.name());
+  writer.u8(static_cast<std::uint8_t>(stage.effect()));
+  for (const auto& child : stage.children()) write_shape(writer, *child);
+}
+
+}  // namespace
 
 std::uint16_t Graph::add(StagePtr stage) {
   facts.push_back({.external = stage->effect() == Effect::external,
@@ -25,8 +34,7 @@ std::uint64_t Graph::hash() const {
     writer.bytes(group.name);
     writer.varint(group.stages.size());
     for (const auto index : group.stages) {
-      writer.bytes(stages[index]->name());
-      writer.u8(static_cast<std::uint8_t>(stages[index]->effect()));
+      write_shape(writer, *stages[index]);
     }
   }
   return hash64(shape) >> 1;

@@ -1,6 +1,7 @@
 #include "flow/keyed_run.hpp"
 
 #include "flow/observe.hpp"
+#include "sluice/flow/recovery.hpp"
 
 namespace sluice::flow {
 
@@ -62,6 +63,10 @@ Outcome KeyedRun::replay(const idempotency::Cached& cached) {
     outcome.kind = reply->kind == FailureKind::in_doubt ? OutcomeKind::in_doubt : OutcomeKind::aborted;
     outcome.cause = reply->to_failure();
   }
+  if (reply->declined && outcome.kind == OutcomeKind::committed) {
+    outcome.kind = OutcomeKind::aborted;
+    outcome.cause = Failure(FailureKind::rejected, "aborted", "declined, as the first time");
+  }
   outcome.reply = *std::move(reply);
   tell(flow_, *exchange_, EventKind::idempotent_hit, {}, options_.lane->clock().wall());
   return outcome;
@@ -81,8 +86,10 @@ void KeyedRun::answered(std::unique_ptr<KeyedRun> self) {
   } else if (auto* known = std::get_if<idempotency::Replay>(&*self->answer)) {
     outcome = self->replay(*known->cached);
   } else if (auto* running = std::get_if<idempotency::InProgress>(&*self->answer)) {
-    outcome.kind = OutcomeKind::pending;
     outcome.exchange = running->exchange;
+    auto* store = self->flow_.options().store;
+    const bool doubtful = store != nullptr && running->exchange && in_doubt(*store, running->exchange);
+    outcome.kind = doubtful ? OutcomeKind::in_doubt : OutcomeKind::pending;
     outcome.cause = Failure(FailureKind::in_progress, "the first request with this key is running")
                         .with_retry_after(running->retry_after);
   } else if (std::holds_alternative<idempotency::ExpiredKey>(*self->answer)) {

@@ -49,12 +49,12 @@ Action Machine::want_abort(std::string cause) {
   return {Action::Kind::decide};
 }
 
-Action Machine::prepared(const Vote& vote, bool aborting) {
+Action Machine::prepared(const Vote& vote, bool aborting, std::string_view why) {
   if (vote.kind() == Vote::Kind::pause && !aborting) return {Action::Kind::pause, current()};
   Step& step = steps_.back();
   step.prepared = true;
   step.joined = vote.kind() == Vote::Kind::continue_ || vote.kind() == Vote::Kind::route;
-  if (aborting) return want_abort({});
+  if (aborting) return want_abort(std::string(why));
   if (vote.kind() == Vote::Kind::done) {
     decision_ = Decision::commit;
     return {Action::Kind::decide};
@@ -67,7 +67,10 @@ Action Machine::prepared(const Vote& vote, bool aborting) {
   return next_prepare();
 }
 
-Action Machine::prepare_failed(std::string cause) { return want_abort(std::move(cause)); }
+Action Machine::prepare_failed(std::string cause, bool unsure) {
+  if (!steps_.empty() && !steps_.back().prepared) steps_.back().unsure = unsure;
+  return want_abort(std::move(cause));
+}
 
 Action Machine::stop(std::string cause) {
   // The step that was about to run has not begun.
@@ -92,6 +95,11 @@ Action Machine::next_second_phase() {
     return (step.joined || !step.prepared) && stage.has_abort;
   };
   const auto count = static_cast<std::uint32_t>(steps_.size());
+  // What may have happened outside and cannot be undone is nobody's to call aborted.
+  if (decision_ == Decision::abort)
+    for (std::uint32_t i = 0; i < count; ++i)
+      if (Step& step = steps_[i]; step.external && step.unsure && !step.finished && !facts_of(i).has_abort)
+        gave_up_ = step.given_up = true;
   if (decision_ == Decision::commit) {
     for (; cursor_ < count; ++cursor_)
       if (takes_part(cursor_)) return {Action::Kind::commit, cursor_};
@@ -116,7 +124,7 @@ Action Machine::gave_up(std::uint32_t step) {
 void Machine::restore_intent(std::uint32_t step, std::uint16_t stage) {
   // Steps in between had no external effect: they left nothing behind and take no part.
   while (steps_.size() < step) steps_.push_back({.prepared = true, .finished = true});
-  steps_.push_back({.stage = stage, .external = true});
+  steps_.push_back({.stage = stage, .external = true, .unsure = true});
   any_external_ = true;
 }
 

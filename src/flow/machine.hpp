@@ -19,6 +19,7 @@ struct Step {
   bool joined = false;    ///< takes part in the second phase
   bool finished = false;  ///< its commit or abort is done
   bool given_up = false;  ///< its retries are used up
+  bool unsure = false;    ///< its prepare may or may not have had its effect
 };
 
 /// Most flows have few stages: their steps cost no allocation.
@@ -49,12 +50,13 @@ class Machine {
   /// Begins at the entry group.
   Action start();
   Action intent_written() { return {Action::Kind::prepare, current()}; }
-  /// The current prepare returned; `aborting` when the exchange voted abort.
-  Action prepared(const Vote& vote, bool aborting);
+  /// The current prepare returned; `aborting` (with why) when the exchange voted abort.
+  Action prepared(const Vote& vote, bool aborting, std::string_view why = {});
   /// The pause is over: its prepare is called again.
   Action woken() { return {Action::Kind::prepare, current()}; }
   /// The current prepare failed, was cut off, or threw.
-  Action prepare_failed(std::string cause);
+  /// `unsure`: what it does outside may have happened.
+  Action prepare_failed(std::string cause, bool unsure = false);
   /// Stops before the next prepare: deadline, cancellation, a failed intent.
   Action stop(std::string cause);
   /// The decision is durable (or needs no durability). `commit` may differ from what was asked: a

@@ -103,10 +103,25 @@ Result<std::vector<TransactionView>> list_open(store::Store& store, std::optiona
   SLUICE_ASSIGN(const auto rows, store::ask_now(store, store::ListOpen{{}, state, limit}));
   std::vector<TransactionView> views;
   for (const auto& row : rows) {
-    SLUICE_ASSIGN(auto view, describe(store, row.exchange));
-    views.push_back(std::move(view));
+    auto view = describe(store, row.exchange);
+    if (!view) {  // one that does not read hides none of the others
+      std::string why = view.error().to_string();
+      view = TransactionView{};
+      view->exchange = row.exchange;
+      view->flow = row.flow;
+      view->ns = row.ns;
+      view->outcome = row.state == store::OpenState::in_doubt ? "in_doubt" : row.state == store::OpenState::paused ? "paused" : "running";
+      view->cause = std::move(why);
+      view->began = IdSource::time_of(row.exchange.value);
+    }
+    views.push_back(*std::move(view));
   }
   return views;
+}
+
+bool in_doubt(store::Store& store, ExchangeId exchange) {
+  const auto state = open_state(store, exchange);
+  return state && *state == store::OpenState::in_doubt;
 }
 
 Status settle(store::Store& store, ExchangeId exchange, bool committed, const std::string& by,
@@ -123,6 +138,11 @@ Status settle(store::Store& store, ExchangeId exchange, bool committed, const st
     return fail(FailureKind::precondition_failed, "not_in_doubt",
                 "transaction " + to_string(exchange) + " is " + outcome_word(history, open) +
                     "; only one in doubt can be settled");
+  const bool decided_commit = history.decided && history.decided->decision == Decision::commit;
+  if (committed && !decided_commit)
+    return fail(FailureKind::precondition_failed, "not_decided_commit",
+                "transaction " + to_string(exchange) + " was not decided to commit: what it would have stored did "
+                "not happen, so it cannot be settled as committed; settle it as aborted and set right outside what is left there");
   const EndKind kind = committed ? EndKind::committed : EndKind::aborted;
   store::Commit commit;
   commit.requires_.push_back({store::JournalAt{exchange, history.next_record}, "journal"});
@@ -142,9 +162,9 @@ Status settle(store::Store& store, ExchangeId exchange, bool committed, const st
     put.row.state = store::KeyState::completed;
     put.row.token = history.begun.key_token;
     put.ttl = milliseconds(history.begun.key_ttl_ms);
-    const bool has_reply = committed && history.decided && !history.decided->reply.empty();
-    put.row.reply = has_reply ? history.decided->reply
-                    : committed
+    // Settling speaks about the stages outside. The reply is that of the decision, whose effects stand.
+    put.row.reply = history.decided && !history.decided->reply.empty() ? history.decided->reply
+                    : decided_commit
                         ? Reply::ok({}).encode()
                         : Reply::from(Failure(FailureKind::rejected, "settled_aborted", reason)).encode();
     commit.then.push_back(std::move(put));

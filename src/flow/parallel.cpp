@@ -18,6 +18,7 @@ struct ParallelStage::Child {
   StagePtr stage;
   Task<Result<Vote>> task;
   Join* join = nullptr;
+  Timer limit;
   Result<Vote> vote = Vote();
 };
 
@@ -39,6 +40,7 @@ struct ParallelStage::Join : Job {
     for (auto& child : *children) child->view.scope().cancel(why);
   }
   void ended(Child& child) noexcept {
+    child.limit.cancel();
     try {
       child.vote = child.task.take();
     } catch (const std::exception& error) {
@@ -98,6 +100,10 @@ Task<Result<Vote>> ParallelStage::prepare_task(Exchange& exchange) {
     ++begun;
     ++join.running;
     bool done = false;
+    if (const Duration limit = child->stage->time_limit(); limit > Duration::zero())
+      child->limit.arm(*context.lane, context.lane->clock().now() + limit,
+                       [](void* owner) noexcept { static_cast<Child*>(owner)->view.scope().cancel(FailureKind::timeout); },
+                       child.get());
     try {
       child->task = child->stage->prepare_task(child->view);
       done = child->task.start(child->view.context(),
@@ -129,6 +135,10 @@ Result<Vote> ParallelStage::outcome(Exchange& exchange,
   bool joined = false;
   for (auto& child : children) {
     exchange.absorb_branch(child->view);
+    if (child->vote && child->vote->kind() == Vote::Kind::pause)
+      child->vote = fail(FailureKind::invalid_argument, "pause_not_here",
+                         "stage '" + std::string(child->stage->name()) + "' paused inside parallel '" + name_ +
+                             "'; make it a step of its own");
     if (child->vote && child->vote->kind() == Vote::Kind::done)
       child->vote = fail(FailureKind::invalid_argument, "done_in_parallel",
                          "stage '" + std::string(child->stage->name()) + "' voted done inside parallel '" +
@@ -156,16 +166,32 @@ Result<Vote> ParallelStage::outcome(Exchange& exchange,
 Task<Status> ParallelStage::commit_task(Exchange& exchange) {
   const std::string key = exchange.parallel_key();
   const std::string* states = exchange.get(durable_text(key));
+  Status first;  // every child's commit is tried; the first failure is told
   for (std::size_t i = 0; i < stages_.size(); ++i) {
     if (!stages_[i]->has_commit()) continue;
     if (states != nullptr && (i >= states->size() || (*states)[i] != kJoined)) continue;
-    exchange.enter_branch(static_cast<std::uint32_t>(i + 1));
-    auto task = stages_[i]->commit_task(exchange);
+    auto task = second_phase(exchange, i, true, true);
     Status status = co_await task;
-    exchange.enter_branch(0);
-    if (!status) co_return status;
+    if (!status && first) first = status;
   }
-  co_return Status();
+  co_return first;
+}
+
+// One child's commit or abort. A throw is its failure alone: the others still get theirs, and the
+// token of whatever comes next is its own.
+Task<Status> ParallelStage::second_phase(Exchange& exchange, std::size_t child, bool committing, bool prepared) {
+  exchange.enter_branch(static_cast<std::uint32_t>(child + 1));
+  Status status;
+  try {
+    auto task = committing ? stages_[child]->commit_task(exchange) : stages_[child]->abort_task(exchange, prepared);
+    status = co_await task;
+  } catch (const std::exception& error) {
+    status = fail(FailureKind::internal, "exception", std::string("a stage threw: ") + error.what());
+  } catch (...) {
+    status = fail(FailureKind::internal, "exception", "a stage threw something that is no std::exception");
+  }
+  exchange.enter_branch(0);
+  co_return status;
 }
 
 // Every child's abort is tried, also when one of them fails; the first failure is told.
@@ -178,10 +204,8 @@ Task<Status> ParallelStage::abort_task(Exchange& exchange, bool prepared) {
   Status first;
   for (std::size_t i = std::min(states.size(), stages_.size()); i-- > 0;) {
     if (!stages_[i]->has_abort() || states[i] == kOut) continue;
-    exchange.enter_branch(static_cast<std::uint32_t>(i + 1));
-    auto task = stages_[i]->abort_task(exchange, states[i] == kJoined);
+    auto task = second_phase(exchange, i, false, states[i] == kJoined);
     Status status = co_await task;
-    exchange.enter_branch(0);
     if (!status && first) first = status;
   }
   co_return first;

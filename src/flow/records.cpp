@@ -73,7 +73,8 @@ void write_steps(ByteWriter& out, const Steps& steps) {
   for (const auto& step : steps) {
     out.varint(step.stage);
     out.u8(static_cast<std::uint8_t>((step.external ? 1 : 0) | (step.prepared ? 2 : 0) |
-                                     (step.joined ? 4 : 0) | (step.finished ? 8 : 0)));
+                                     (step.joined ? 4 : 0) | (step.finished ? 8 : 0) |
+                                     (step.unsure ? 16 : 0)));
   }
 }
 Steps read_steps(ByteReader& in) {
@@ -87,6 +88,7 @@ Steps read_steps(ByteReader& in) {
     step.prepared = (bits & 2) != 0;
     step.joined = (bits & 4) != 0;
     step.finished = (bits & 8) != 0;
+    step.unsure = (bits & 16) != 0;
     steps.push_back(step);
   }
   return steps;

@@ -108,6 +108,7 @@ struct Recovery::One : store::PendingQuery {
   Recovery* self = nullptr;
   store::OpenRow row;
   void finish() {
+    if (!answer) return self->skip();  // not readable now: the next sweep looks again
     auto history = answer ? fold(std::get<store::ReadJournal::Answer>(*answer))
                           : Result<History>(fail(answer.error()));
     if (!history) return self->unknown_version(row, history.error().to_string());

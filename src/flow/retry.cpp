@@ -7,7 +7,10 @@ RetryStage::RetryStage(StagePtr stage, Random& random, resilience::RetryPolicy p
     : inner_(std::move(stage)), random_(random), policy_(std::move(policy)) {}
 
 // Forgets what a failed attempt drafted.
-void RetryStage::rewind(Draft& draft, const Mark& mark) {
+void RetryStage::rewind(Exchange& exchange, const Mark& mark) {
+  exchange.response_ = mark.response;
+  exchange.responded_at_ = mark.responded_at;
+  Draft& draft = exchange.draft();
   const auto cut = [](auto& list, std::size_t size) {
     list.erase(list.begin() + static_cast<std::ptrdiff_t>(size), list.end());
   };
@@ -37,7 +40,8 @@ Task<Result<Vote>> RetryStage::prepare_task(Exchange& exchange) {
   TaskContext& context = co_await current_context();
   Clock& clock = context.lane->clock();
   const Draft& draft = exchange.draft();
-  const Mark mark{draft.guards.size(), draft.mutations.size(), draft.events.size()};
+  const Mark mark{draft.guards.size(), draft.mutations.size(), draft.events.size(), exchange.response_,
+                  exchange.responded_at_};
   const Instant began = clock.now();
   for (std::uint32_t made = 1;; ++made) {
     exchange.attempt_ = made;
@@ -53,7 +57,7 @@ Task<Result<Vote>> RetryStage::prepare_task(Exchange& exchange) {
       Result<Vote> given_up = fail(vote.error().with("cut_short", std::string(traits(cut).name)));
       co_return given_up;
     }
-    rewind(exchange.draft(), mark);
+    rewind(exchange, mark);
   }
 }
 

@@ -41,6 +41,7 @@ void Runner::enlist() {
 }
 
 void Runner::begin() {
+  if (!exchange_->bag_.empty()) callers_bag_ = exchange_->bag_;  // a rerun begins with it again
   observe(EventKind::begin);
   if (caller_deadline_ != kNever)
     deadline_timer_.arm(lane_, exchange_->context_.deadline,
@@ -103,6 +104,7 @@ Runner::Next Runner::stop() {
     stage_scope_.cancel(FailureKind::timeout);
   if (!stage_scope_.cancelled()) return std::nullopt;
   cause_ = Failure(stage_scope_.reason(), "stopped before the next stage");
+  keep_decline_of(Exchange::kNobody);
   return machine_.stop(std::string(cause_->code()));
 }
 
@@ -157,16 +159,34 @@ Runner::Next Runner::prepared(Result<Vote> vote) {
     cause_ = stage_scope_.cancelled() && vote.error().kind() == FailureKind::cancelled
                  ? Failure(stage_scope_.reason(), std::string(vote.error().detail()))
                  : vote.error();
-    return machine_.prepare_failed(std::string(cause_->code()));
+    keep_decline_of(step);
+    const auto kind = cause_->kind();
+    return machine_.prepare_failed(std::string(cause_->code()),
+                                   kind == FailureKind::unknown_outcome || kind == FailureKind::timeout ||
+                                       kind == FailureKind::cancelled || kind == FailureKind::internal);
   }
   const bool aborting = exchange_->aborting();
-  if (aborting) cause_ = Failure(FailureKind::rejected, "aborted", exchange_->abort_cause());
-  Action next = machine_.prepared(*vote, aborting);
+  if (aborting) {
+    cause_ = Failure(FailureKind::rejected, "aborted", exchange_->abort_cause());
+    keep_decline_of(step);
+  }
+  Action next = machine_.prepared(*vote, aborting, exchange_->abort_cause());
+  if (next.kind == Action::Kind::decide && machine_.decision() == Decision::abort) keep_decline_of(step);
   if (next.kind == Action::Kind::decide && machine_.decision() == Decision::abort && !aborting)
     cause_ = Failure(FailureKind::invalid_argument,
                      machine_.cause().starts_with("unknown_group") ? "unknown_group" : machine_.cause(),
                      machine_.cause());
   return next;
+}
+
+// A response is a decline only of the stage that aborts: what an earlier one said of success is not
+// the reply of an abort.
+void Runner::keep_decline_of(std::uint32_t step) {
+  if (!exchange_->response_) return;
+  if (exchange_->responded_at_ != step)
+    exchange_->response_.reset();
+  else
+    exchange_->response_->declined = true;
 }
 
 void Runner::start_limits(const Stage& stage) {
@@ -198,7 +218,13 @@ void Runner::answer(OutcomeKind kind) {
   if (kind == OutcomeKind::in_doubt) observe(EventKind::in_doubt);
   if (kind != OutcomeKind::pending && profile_) {
     profile_->total = lane_.clock().now() - run_began_;
-    flow_.options_.profiler(*exchange_, *profile_);
+    try {
+      flow_.options_.profiler(*exchange_, *profile_);
+    } catch (...) {
+      if (flow_.options_.log != nullptr)
+        flow_.options_.log->warn("a profiler of flow failed and was ignored",
+                                 {{"flow", flow_.name()}, {"why", std::string(caught().detail())}});
+    }
   }
   if (answered_) return;
   answered_ = true;

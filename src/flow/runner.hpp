@@ -67,6 +67,7 @@ class Runner final : private WakeDesk {
     return stop();
   }
   Next stop();
+  void keep_decline_of(std::uint32_t step);
   void start_limits(const Stage& stage);
   void end_limits() {
     if (limit_timer_.armed()) limit_timer_.cancel();
@@ -163,6 +164,9 @@ class Runner final : private WakeDesk {
   Task<Result<Vote>> vote_task_;
   Task<Status> status_task_;
   Next (Runner::*then_)() = nullptr;
+  std::vector<Exchange::Entry> callers_bag_;
+  std::size_t guards_from_ = 0;  // where the draft's guards begin among the requirements of the decision
+  Instant wake_at_ = kNever;
   Sleeping sleeping_ = Sleeping::no;
   bool detached_ = false;   // it has paused: its caller's patience does not end it any more
   void (*on_pause_)(void*) noexcept = nullptr;

@@ -98,7 +98,7 @@ void Runner::begin_durably(store::Commit& commit, const Record& first, store::Op
       if (const auto* put = std::get_if<store::KeyPut>(&mutation)) {
         begun_->scope = put->row.scope;
         begun_->fingerprint = put->row.fingerprint;
-        begun_->key_ttl_ms = put->ttl.count();
+        begun_->key_ttl_ms = claim_.ttl().count();
       }
   }
   const Record begun = *begun_;
@@ -158,7 +158,7 @@ Runner::Next Runner::intent_written() {
 }
 
 bool Runner::remembered() const {
-  if (machine_.decision() == Decision::commit || exchange_->response()) return true;
+  if (machine_.decision() == Decision::commit || exchange_->response() || reply_) return true;
   return cause_ && cause_->traits().remember == Remember::store;
 }
 
@@ -180,6 +180,7 @@ store::AuditAppend Runner::audit(store::AuditOutcome outcome, std::string detail
 }
 
 Runner::Next Runner::decide() {
+  budget_timer_.cancel();  // of a prepare that went on after a pause
   if (flow_.options_.store == nullptr) return decide_in_memory();
   if (machine_.decision() == Decision::abort && !begun_durable_ && !(claim_ && remembered())) {
     // Nothing took effect and nothing must be remembered: no Commit at all, the key is free again.
@@ -225,6 +226,7 @@ void Runner::draft_effects(std::vector<store::Mutation>& out) {
 
 // Each guard refuses with a branch of its own: decided aborted, the refusal stored as the reply.
 void Runner::draft_guards(store::Commit& commit, Decision decision) {
+  guards_from_ = commit.requires_.size();
   if (decision != Decision::commit) return;
   for (const auto& guard : exchange_->draft_.guards) {
     store::Requirement requirement = guard.requirement;
@@ -305,16 +307,16 @@ Runner::Next Runner::refused(const store::CommitOutcome& outcome) {
     cause_ = Failure(FailureKind::already_exists, "replayed");
     return machine_.decided(Decision::abort);
   }
-  if (requirement.name == kJournalGuard) {
+  if (index < guards_from_ && requirement.name == kJournalGuard) {
     cause_ = Failure(FailureKind::in_progress, "taken_over", "another owner continued this exchange");
     over_ = true;
     answer(OutcomeKind::pending);
     return std::nullopt;
   }
   const auto& guards = exchange_->draft_.guards;
-  const auto guard = std::ranges::find_if(guards, [&](const Draft::Guard& g) {
-    return g.requirement.name == requirement.name;
-  });
+  const auto guard = index >= guards_from_ && index - guards_from_ < guards.size()
+                         ? guards.begin() + static_cast<std::ptrdiff_t>(index - guards_from_)
+                         : guards.end();
   if (guard != guards.end() && guard->conflict) {
     if (!machine_.any_external() && !detached_) return rerun();
     if (begun_durable_) {  // it cannot be run again: what it asked outside was asked
@@ -352,7 +354,7 @@ Runner::Next Runner::rerun() {
     return machine_.decided(Decision::abort);
   }
   exchange_->draft_.clear();
-  exchange_->bag_.clear();
+  exchange_->bag_ = callers_bag_;
   exchange_->response_.reset();
   machine_.reset();
   return machine_.start();

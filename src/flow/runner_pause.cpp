@@ -6,6 +6,7 @@
 namespace sluice::flow {
 
 Status Runner::expect_wake(std::string token) {
+  if (sleeping_ == Sleeping::announced && token == token_) return {};  // a retry of the stage asks again
   if (sleeping_ != Sleeping::no)
     return fail(FailureKind::already_exists, "wake_token_given",
                 "this stage expects '" + token_ + "' already; one wake token at a time");
@@ -57,6 +58,12 @@ Runner::Next Runner::pause(std::uint32_t) {
 Runner::Next Runner::pause_written() {
   if (!durable_now()) {
     forget_token();
+    if (cause_->kind() == FailureKind::unknown_outcome) {
+      // It may sleep on disk, and be woken after a restart: neither outcome may be told.
+      over_ = true;
+      answer(OutcomeKind::pending);
+      return std::nullopt;
+    }
     return machine_.prepare_failed(std::string(cause_->code()));
   }
   return fall_asleep();
@@ -65,6 +72,7 @@ Runner::Next Runner::pause_written() {
 Runner::Next Runner::fall_asleep() {
   sleeping_ = Sleeping::asleep;
   if (waker_ != nullptr) return take_wake();  // the answer was faster
+  wake_at_ = lane_.clock().now() + pause_for_;
   arm_wake(pause_for_);
   if (on_pause_ != nullptr) std::exchange(on_pause_, nullptr)(owner_);
   return std::nullopt;
@@ -115,7 +123,7 @@ Runner::Next Runner::wake_written() {
   if (!write_->outcome) {  // it sleeps on; whoever woke it may try again
     sleeping_ = Sleeping::asleep;
     answer_waker(fail(write_->outcome.error()));
-    arm_wake(pause_for_);
+    arm_wake(std::max<Duration>(wake_at_ - lane_.clock().now(), Duration::zero()));
     return std::nullopt;
   }
   if (!write_->outcome->applied) {
@@ -136,6 +144,12 @@ Runner::Next Runner::wake_up(Wake wake) {
   exchange_->wake_ = std::move(wake);
   stage_scope_.reset();
   exchange_->context_.deadline = lane_.clock().now() + flow_.options_.resumed_budget;
+  budget_timer_.arm(lane_, exchange_->context_.deadline,
+                    [](void* self) noexcept {
+                      auto* runner = static_cast<Runner*>(self);
+                      if (!runner->decided_ && !runner->writing_) runner->stage_scope_.cancel(FailureKind::timeout);
+                    },
+                    this);
   return machine_.woken();
 }
 
@@ -177,6 +191,7 @@ void Runner::resume_paused(Machine machine, Begun begun, std::uint32_t next_reco
   sleeping_ = Sleeping::asleep;
   const auto left = WallTime(milliseconds(paused.until_ms)) - flow_.options_.store->now();
   pause_for_ = std::max<Duration>(left, Duration::zero());
+  wake_at_ = lane_.clock().now() + pause_for_;
   arm_wake(pause_for_);
 }
 

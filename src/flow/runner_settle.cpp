@@ -98,8 +98,10 @@ Runner::Next Runner::phase_done(Status status) {
   const auto exponent = std::min<std::uint32_t>(exchange_->attempt_ - 1, 20);
   const Duration delay = std::min(policy.max_delay, policy.first_delay * (std::int64_t{1} << exponent));
   if (exchange_->attempt_ >= policy.attempts || now + delay >= second_phase_until_) {
+    const std::string earlier =
+        cause_ && cause_->code() == "second_phase_failed" ? std::string(cause_->detail()) + "; " : "";
     cause_ = Failure(FailureKind::in_doubt, "second_phase_failed",
-                     "stage '" + std::string(machine_.stage_of(action.step).name()) + "': " +
+                     earlier + "stage '" + std::string(machine_.stage_of(action.step).name()) + "': " +
                          status.error().to_string());
     return machine_.gave_up(action.step);
   }
@@ -155,6 +157,11 @@ Runner::Next Runner::end() {
 
 // The row recovery and operators look at says so; a later sweep tries again.
 Runner::Next Runner::list_in_doubt() {
+  // Given up without a try: it cannot be undone.
+  if (!cause_ || cause_->code() != "second_phase_failed")
+    cause_ = Failure(FailureKind::in_doubt, "cannot_undo",
+                     "a stage outside may have had its effect and has no abort" +
+                         (cause_ ? ": " + cause_->to_string() : std::string()));
   if (begun_durable_) {
     store::OpenPut row;
     row.row = {.exchange = exchange_->id(),

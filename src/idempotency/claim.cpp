@@ -19,6 +19,9 @@ void require_ours(store::Commit& commit, const KeyEntry& entry) {
   commit.requires_.push_back(std::move(ours));
 }
 
+// Longer than any store lives.
+constexpr milliseconds kUntilItEnds = std::chrono::hours(24 * 365 * 1000);
+
 void put(store::Commit& commit, const KeyEntry& entry, store::KeyState state, ByteView reply) {
   store::KeyPut put;
   put.row.exchange = entry.exchange;
@@ -27,7 +30,7 @@ void put(store::Commit& commit, const KeyEntry& entry, store::KeyState state, By
   put.row.state = state;
   put.row.reply = reply;
   put.row.token = entry.token;
-  put.ttl = entry.ttl;
+  put.ttl = state == store::KeyState::claimed ? kUntilItEnds : entry.ttl;
   commit.then.emplace_back(std::move(put));
 }
 
@@ -42,6 +45,8 @@ void Claim::complete_in(store::Commit& commit, ByteView reply) const {
   require_ours(commit, entry);
   put(commit, entry, store::KeyState::completed, reply);
 }
+
+milliseconds Claim::ttl() const noexcept { return entry_of(entry_).ttl; }
 
 void Claim::claim_in(store::Commit& commit) const {
   const KeyEntry& entry = entry_of(entry_);

@@ -1,6 +1,7 @@
 // The checks in the order that PROTOCOL fixes: authorise → look the key up → gate → claim → handle.
 #include <exception>
 
+#include "sluice/flow/recovery.hpp"
 #include "sluice/rpc/registry.hpp"
 
 namespace sluice::rpc {
@@ -164,12 +165,16 @@ void Invocation::claimed() {
   }
   if (auto* found = std::get_if<idempotency::Replay>(&*answer))
     return deliver(replay(std::move(found->cached)));
-  if (auto* running = std::get_if<idempotency::InProgress>(&*answer))
+  if (auto* running = std::get_if<idempotency::InProgress>(&*answer)) {
+    // In doubt is not "still running": it is told as what it is.
+    if (running->exchange && flow::in_doubt(registry_->store_, running->exchange))
+      return deliver(Answer::in_doubt(running->exchange));
     return deliver(Answer::of(
         Failure(FailureKind::in_progress, "in_progress",
                 "the first request with this idempotency key is still running; try again later")
             .with_retry_after(running->retry_after)
             .with("transaction", to_string(running->exchange))));
+  }
   if (std::holds_alternative<idempotency::ExpiredKey>(*answer))
     return deliver(Answer::of(Failure(FailureKind::invalid_argument, "expired_key",
                                       "this idempotency key has expired and is not run again")));

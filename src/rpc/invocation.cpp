@@ -44,8 +44,18 @@ void Invocation::finish(Answer answer) {
   if (!claim_) return deliver(std::move(answer));
   if (answer.kind == Answer::Kind::reply && !answer.replayed)
     return commit({}, *answer.reply, AuditOutcome::ok);
-  if (answer.kind == Answer::Kind::failure && answer.failure->traits().remember == Remember::store)
-    return commit({}, Reply::from(*answer.failure).encode(), AuditOutcome::error);
+  if (answer.kind == Answer::Kind::failure) {
+    const auto remember = answer.failure->traits().remember;
+    // What may have happened is not run again by a retry: it is told the same.
+    if (remember == Remember::store || answer.failure->kind() == FailureKind::unknown_outcome)
+      return commit({}, Reply::from(*answer.failure).encode(), AuditOutcome::error);
+  }
+  if (answer.kind == Answer::Kind::in_doubt || answer.kind == Answer::Kind::pending) {
+    const bool pending = answer.kind == Answer::Kind::pending;
+    const Failure status(pending ? FailureKind::pending : FailureKind::in_doubt, "",
+                         "transaction " + to_string(answer.exchange) + " is not settled; ask for it");
+    return commit({}, Reply::from(status).encode(), AuditOutcome::error);
+  }
   claim_.release();
   deliver(std::move(answer));
 }
@@ -82,6 +92,15 @@ void Invocation::commit(store::Commit changes, Bytes reply, AuditOutcome outcome
           store::AuditAppend{audit_row(AuditOutcome::error, requirement.name)});
       requirement.otherwise = static_cast<std::int32_t>(all.otherwise.size());
       all.otherwise.push_back(std::move(refused.then));
+    } else if (claim_ && requirement.otherwise >= 0 &&
+             static_cast<std::size_t>(requirement.otherwise) < all.otherwise.size()) {
+      // The caller's branch is applied with the key, or a retry would apply it again.
+      store::Commit refused;
+      claim_.complete_in(refused, refusal_of(requirement.name).encode());
+      auto branch = all.otherwise[static_cast<std::size_t>(requirement.otherwise)];
+      for (auto& mutation : refused.then) branch.push_back(std::move(mutation));
+      requirement.otherwise = static_cast<std::int32_t>(all.otherwise.size());
+      all.otherwise.push_back(std::move(branch));
     }
     all.requires_.push_back(std::move(requirement));
   }

@@ -101,7 +101,7 @@ void read_table(const toml::table& table, const std::string& prefix, Config& con
 
 void read_environment(const Environment& env, Config& config, Problems& problems) {
   // Variables of the command line that are no configuration.
-  static const std::set<std::string_view> kOthers{"SLUICE_CONFIG", "SLUICE_TOKEN", "SLUICE_URL"};
+  static const std::set<std::string_view> kOthers{"SLUICE_CONFIG", "SLUICE_TOKEN", "SLUICE_SERVER"};
   for (const auto& [variable, value] : env) {
     if (!variable.starts_with("SLUICE_") || kOthers.contains(variable)) continue;
     const ConfigKey* found = nullptr;

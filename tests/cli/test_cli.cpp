@@ -93,6 +93,13 @@ TEST_F(Cli, CONSOLE_9_a_store_that_cannot_be_opened_says_what_to_do) {
   }
 }
 
+TEST_F(Cli, the_clients_own_variables_do_not_disturb_the_server) {
+  const Ran checked = sluice({"config", "check"}, {{"SLUICE_SERVER", "http://127.0.0.1:1"}, {"SLUICE_TOKEN", "t"}});
+  EXPECT_EQ(checked.status, 0) << checked.err;
+  const Ran made = sluice({"token", "create", "x", "--store", "a.db"}, {{"SLUICE_SERVER", "http://127.0.0.1:1"}});
+  EXPECT_EQ(made.status, 0) << made.err;
+}
+
 TEST_F(Cli, CONSOLE_9_a_second_owner_and_a_taken_port_are_refused) {
   Serving serving(folder.path());
   ASSERT_FALSE(serving.address().empty()) << read_file(folder.file("server.err"));

@@ -220,7 +220,7 @@ TEST_F(DoorTest, G6_draining_finishes_what_runs_and_takes_nothing_new) {
   EXPECT_EQ(r->body, "{\"late\":1}");
   EXPECT_EQ(r->headers.at("connection"), "close");
   EXPECT_TRUE(busy.closed());
-  EXPECT_TRUE(door->drained());
+  EXPECT_TRUE(wait_until([&] { return door->drained(); }));
 }
 
 TEST_F(DoorTest, G6_after_the_grace_what_runs_is_cancelled) {

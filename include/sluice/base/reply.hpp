@@ -15,6 +15,7 @@ struct Reply {
   std::string code;                      ///< stable word; empty on success
   std::string detail;                    ///< for people
   std::vector<std::pair<std::string, std::string>> headers;  ///< worth replaying, lower-case names
+  bool declined = false;  ///< of an aborted transaction, also when `kind` is none (a decline in its own words)
   Bytes body;  ///< JSON text, or a protobuf message; may be empty
 
   static Reply ok(Bytes body) { return {.body = std::move(body)}; }

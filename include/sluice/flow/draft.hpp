@@ -24,10 +24,14 @@ class Draft {
     mutations.push_back(store::KvAdd{std::move(key), delta});
   }
   void erase(store::KvKey key) { mutations.push_back(store::KvDelete{std::move(key)}); }
-  /// Takes `amount` of a number, refused when fewer are there.
+  /// Takes `amount` of a number, refused when fewer are there, what this draft adds and takes of the
+  /// same row before it included.
   void take(store::KvKey key, std::int64_t amount, std::string name,
             std::optional<Reply> refusal = {}) {
-    require(store::KvAtLeast{key, amount}, std::move(name), std::move(refusal));
+    std::int64_t before = 0;
+    for (const auto& mutation : mutations)
+      if (const auto* other = std::get_if<store::KvAdd>(&mutation); other && other->key == key) before += other->delta;
+    require(store::KvAtLeast{key, amount - before}, std::move(name), std::move(refusal));
     add(std::move(key), -amount);
   }
   /// An event, made durable with the decision.

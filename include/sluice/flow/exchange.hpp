@@ -65,7 +65,13 @@ class Exchange {
   bool audited = false;     ///< an audit row rides in the deciding Commit
 
   /// What the caller gets. A stage that declines sets it and aborts.
-  void respond(Reply reply) { response_ = std::move(reply); }
+  /// When another stage fails or aborts later, it is dropped. Ignored inside commit and abort: the
+  /// decided reply is fixed.
+  void respond(Reply reply) {
+    if (second_phase_) return;
+    response_ = std::move(reply);
+    responded_at_ = step_;
+  }
   const std::optional<Reply>& response() const noexcept { return response_; }
 
   /// Votes abort; the stage still returns a vote, which says whether it joined. An empty cause
@@ -82,7 +88,8 @@ class Exchange {
     entry.stored = entry.durable ? key.encode(value) : Bytes();
     entry.value = std::move(value);
   }
-  /// Null when absent; in the second phase transient keys are absent. A durable value that does not
+  /// To change a durable value use set(): what is changed in place is not written and is gone after
+  /// the decision. Null when absent; in the second phase transient keys are absent. A durable value that does not
   /// decode reads as absent.
   template <class T>
   T* get(const BagKey<T>& key) {
@@ -151,6 +158,8 @@ class Exchange {
   std::string abort_cause_;
   bool aborting_ = false;
   bool second_phase_ = false;
+  static constexpr std::uint32_t kNobody = UINT32_MAX;
+  std::uint32_t responded_at_ = kNobody;  // the step that set the response
   std::uint32_t attempt_ = 1;
   std::uint32_t step_ = 0;
   std::uint32_t branch_ = 0;  // from 1: which child of a parallel stage

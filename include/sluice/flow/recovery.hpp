@@ -112,6 +112,9 @@ Result<std::vector<TransactionView>> list_open(store::Store& store, std::optiona
 /// Those that wait for an operator.
 Result<std::vector<TransactionView>> list_in_doubt(store::Store& store, std::size_t limit);
 
+/// Whether it is listed in doubt now. Asks the store at once: embedded stores only.
+bool in_doubt(store::Store& store, ExchangeId exchange);
+
 /// Says how an exchange in doubt ended, for good: records who and why, fixes the reply, frees or
 /// completes its key, in one audited Commit. Speaks about the named external stages only; the state
 /// committed with the decision stays. Fails not_found, or precondition_failed when it is not in

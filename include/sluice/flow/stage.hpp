@@ -15,7 +15,9 @@ namespace sluice::flow {
 enum class Effect : std::uint8_t {
   none,      ///< reads and computes
   store,     ///< adds to the exchange's draft; nothing is written until the decision
-  external,  ///< may change something outside; an intent is durable before its prepare
+  external,  ///< may change something outside; an intent is durable before its prepare. Give it an
+             ///< abort, an empty one if there is nothing to undo: without one, a prepare that may or
+             ///< may not have happened leaves the exchange in doubt
 };
 
 /// How a prepare ended, when it did not fail.
@@ -77,6 +79,9 @@ class Stage {
 
   /// The groups its vote may route to, for the drawing and the lint; routing elsewhere still works.
   virtual std::vector<std::string> routes() const { return {}; }
+
+  /// The stages it is made of, for the graph's hash and the lint.
+  virtual std::vector<std::shared_ptr<Stage>> children() const { return {}; }
 
   virtual Result<Vote> prepare(Exchange& exchange);
   virtual Status commit(Exchange& exchange);

@@ -50,11 +50,14 @@ class Claim {
   explicit operator bool() const noexcept { return keys_ != nullptr; }
   const Bytes& scope() const noexcept;
   ExchangeId exchange() const noexcept;
+  /// Of the completed key, from its completion.
+  milliseconds ttl() const noexcept;
 
   /// Adds to a deciding Commit what makes the reply durable with it: the precondition that nobody
   /// else completed the key (name "idempotency_key") and the key row.
   void complete_in(store::Commit& commit, ByteView reply) const;
-  /// Adds a durable claim (for exchanges with external effects): same precondition, claimed row.
+  /// Adds a durable claim (for exchanges with external effects or a pause): same precondition, claimed
+  /// row. It names an exchange that only its own recovery may end, so it does not expire.
   void claim_in(store::Commit& commit) const;
   /// After a durable claim, for complete_in: the row is ours with this token.
   void claimed(std::uint64_t token) noexcept;
