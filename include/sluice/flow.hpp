@@ -2,3 +2,4 @@
 #pragma once
 #include "sluice/flow/combine.hpp"
 #include "sluice/flow/flow.hpp"
+#include "sluice/flow/recovery.hpp"

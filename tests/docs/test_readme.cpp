@@ -5,6 +5,9 @@
 #include <fstream>
 #include <regex>
 #include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace sluice {
 namespace {
@@ -21,6 +24,35 @@ std::string text_of(const fs::path& path) {
 TEST(Docs, readme_shows_the_first_flow_as_it_is_compiled) {
   EXPECT_NE(text_of(kRoot / "README.md").find(text_of(kRoot / "examples/first_flow.cpp")), std::string::npos)
       << "README.md quotes examples/first_flow.cpp; renew the quotation";
+}
+
+// Without blanks at the ends of lines: a page may indent a sample less than the program.
+std::string trimmed(const std::string& text) {
+  std::istringstream lines(text);
+  std::string all;
+  for (std::string line; std::getline(lines, line);) {
+    const auto from = line.find_first_not_of(' ');
+    if (from != std::string::npos) all += line.substr(from) + '\n';
+  }
+  return all;
+}
+
+TEST(Docs, how_tos_quote_what_is_compiled_and_what_it_prints) {
+  const std::vector<std::pair<std::string, std::string>> pages{{"reach-outside", "card_hold"},
+                                                               {"wait-for-an-answer", "approval"}};
+  for (const auto& [page, example] : pages) {
+    const std::string text = text_of(kRoot / "docs/how-to" / (page + ".md"));
+    const std::string program = trimmed(text_of(kRoot / "examples" / (example + ".cpp")));
+    EXPECT_NE(text.find("```\n" + text_of(kRoot / "tests/install" / (example + ".txt")) + "```"), std::string::npos)
+        << page << " does not show what " << example << " prints";
+    std::size_t samples = 0;
+    for (std::size_t at = text.find("```cpp\n"); at != std::string::npos; at = text.find("```cpp\n", at + 1)) {
+      const std::string sample = text.substr(at + 7, text.find("```", at + 7) - at - 7);
+      EXPECT_NE(program.find(trimmed(sample)), std::string::npos) << page << " quotes what is not in " << example << ":\n" << sample;
+      ++samples;
+    }
+    EXPECT_GT(samples, 0u) << page;
+  }
 }
 
 TEST(Docs, links_between_pages_lead_somewhere) {
