@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include "sluice/idempotency/key_header.hpp"
-#include "sluice/rpc/json_check.hpp"
+#include "transport/envelope.hpp"
 
 namespace sluice::transport {
 
@@ -20,22 +19,8 @@ bool number(std::string_view text, T& out) noexcept {
   return !text.empty() && error == std::errc() && at == end;
 }
 
-std::string quoted(std::string_view text) {
-  std::string shown(text.substr(0, 64));
-  for (char& c : shown)
-    if (c < 0x20 || c == 0x7F) c = '?';
-  return "'" + shown + "'";
-}
-
 Failure bad(std::string_view code, std::string detail) {
   return Failure(FailureKind::invalid_argument, code, std::move(detail));
-}
-
-bool usable_trace(std::string_view text) noexcept {
-  // version-trace-parent-flags, lower-case hexadecimal. Source: W3C Trace Context, section 3.2.
-  if (text.size() != 55 || text[2] != '-' || text[35] != '-' || text[52] != '-') return false;
-  return std::ranges::all_of(
-      text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || c == '-'; });
 }
 
 }  // namespace
@@ -85,63 +70,25 @@ std::string_view query_value(std::string_view query, std::string_view name) noex
   return {};
 }
 
-bool usable_correlation(std::string_view text) noexcept {
-  return !text.empty() && text.size() <= 128 && std::ranges::all_of(text, [](char c) {
-    return c > 0x20 && c < 0x7F && c != '"' && c != '\\';
-  });
-}
-
 Result<std::shared_ptr<const rpc::Principal>> authenticate(const HttpRequest& request,
                                                            const HttpHooks& hooks) {
-  const std::string_view header = request.authorization;
-  if (header.empty()) return nullptr;
-  constexpr std::string_view kScheme = "bearer ";
-  const bool bearer =
-      header.size() > kScheme.size() &&
-      std::ranges::equal(header.substr(0, kScheme.size()), kScheme,
-                         [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a + 32 : a) == b; });
-  if (!bearer)
-    return fail(FailureKind::unauthenticated, "bad_authorization",
-                "Authorization: expected 'Bearer <token>'");
-  if (!hooks.authenticate)
-    return fail(FailureKind::unauthenticated, "unknown_token", "no tokens are known here");
-  return hooks.authenticate(header.substr(kScheme.size()));
+  return authenticate_bearer(request.authorization, hooks.authenticate);
 }
 
 Status decode_command(HttpRequest& request, std::string_view name, const HttpOptions& options,
                       const rpc::Registry& registry, Instant now, rpc::Command& out) {
-  if (request.repeated)
-    return fail(bad("repeated_header", "a header that may stand once stands twice"));
-  out.version = 0;
-  if (!request.version.empty() && (!number(request.version, out.version) || out.version == 0))
+  std::uint32_t version = 0;
+  if (!request.repeated && !request.version.empty() &&
+      (!number(request.version, version) || version == 0))
     return fail(bad("unsupported_version",
                     "X-Sluice-Version: expected a number from 1, got " + quoted(request.version)));
-  out.name = name;
-  auto spec = registry.find(out.name, out.version);
-  if (!spec) return fail(std::move(spec).error());
+  const Envelope envelope{request.app,   request.shadow,  request.key,
+                          request.trace, request.has_key, request.repeated};
+  SLUICE_TRY(decode_envelope(envelope, name, version, registry, out));
   if (!request.content_type.empty() && !request.content_type.starts_with("application/json"))
     return fail(bad("unsupported_media_type", "Content-Type: expected application/json, got " +
                                                   quoted(request.content_type)));
 
-  bool shadow = false;
-  if (request.shadow == "true" || request.shadow == "1")
-    shadow = true;
-  else if (!request.shadow.empty() && request.shadow != "false" && request.shadow != "0")
-    return fail(bad("bad_shadow",
-                    "X-Sluice-Shadow: expected true or false, got " + quoted(request.shadow)));
-  const std::string_view app = request.app.empty() ? std::string_view((*spec)->app) : request.app;
-  auto ns = Namespace::parse(app);
-  if (!ns || ns->shadow())
-    return fail(
-        bad("bad_app", "X-Sluice-App: expected 1–64 of a–z 0–9 - _ . , got " + quoted(app)));
-  out.ns = shadow ? Namespace(app, true) : std::move(*ns);
-
-  out.idempotency_key.reset();
-  if (request.has_key) {
-    auto key = idempotency::parse_key_header(request.key);
-    if (!key) return fail(std::move(key).error());
-    out.idempotency_key = std::move(*key);
-  }
   Duration within = options.default_deadline;
   if (!request.deadline.empty()) {
     std::uint64_t ms = 0;
@@ -154,15 +101,10 @@ Status decode_command(HttpRequest& request, std::string_view name, const HttpOpt
       within = milliseconds(ms);
   }
   out.deadline = now + within;
-  if (usable_trace(request.trace)) out.trace = request.trace;
 
   // The bytes that were checked are the bytes that are fingerprinted and handled.
   out.payload.swap(request.body);
-  if (out.payload.empty()) out.payload = "{}";
-  if (const auto problem = rpc::check_json(out.payload, options.max_json_depth))
-    return fail(bad(problem->too_deep ? "json_too_deep" : "bad_json",
-                    "the body is not JSON that can be taken: " + problem->to_string()));
-  return {};
+  return check_payload(out.payload, options.max_json_depth);
 }
 
 Result<TransactionQuery> decode_query(const Route& route) {

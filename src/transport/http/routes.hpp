@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "sluice/transport/http.hpp"
+#include "transport/envelope.hpp"
 #include "transport/http/request.hpp"
 
 namespace sluice::transport {
@@ -32,10 +33,6 @@ Route route_of(Method method, std::string_view target) noexcept;
 /// The value of `name` in a query string; empty when absent. No percent-decoding: none of the
 /// values in use has anything to decode.
 std::string_view query_value(std::string_view query, std::string_view name) noexcept;
-
-/// The caller's correlation id if it is fit to be repeated in headers and logs: 1–128 visible
-/// ASCII characters other than quotes and backslashes.
-bool usable_correlation(std::string_view text) noexcept;
 
 /// Null principal: anonymous. Fails unauthenticated for a malformed header or an unknown token.
 Result<std::shared_ptr<const rpc::Principal>> authenticate(const HttpRequest& request,

@@ -1,0 +1,66 @@
+// The gRPC door: `sluice.v1.Commands` and typed services whose methods are commands, on one port
+// with health and reflection. A call only hops to a lane; everything a command is belongs there.
+// proto/sluice/v1/commands.proto names the metadata.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sluice/base/lifecycle.hpp"
+#include "sluice/base/log.hpp"
+#include "sluice/base/metrics.hpp"
+#include "sluice/rpc/registry.hpp"
+
+namespace sluice::transport {
+
+struct GrpcOptions {
+  std::string listen = "127.0.0.1:0";  ///< host:port; port 0: any free one, GrpcDoor::port() tells
+  std::string tls_cert;                ///< PEM file, leaf first; with tls_key, else no TLS
+  std::string tls_key;                 ///< PEM file
+  std::size_t max_message_bytes = 1 << 20;
+  std::size_t max_streams = 1000;  ///< calls at once on one connection; further ones wait there
+  std::size_t max_calls = 10'000;  ///< calls at once; past it: overloaded
+  std::size_t max_json_depth = 64;
+  Duration default_deadline = seconds(30);  ///< of a call that names none
+  Duration max_deadline = seconds(300);     ///< longer ones are cut to this
+};
+
+/// What the door asks others; called on the lanes, concurrently. Empty: no token is known.
+struct GrpcHooks {
+  std::function<Result<std::shared_ptr<const rpc::Principal>>(std::string_view token)> authenticate;
+};
+
+struct GrpcStats {
+  std::uint64_t running = 0;  ///< now
+  std::uint64_t calls = 0, refused = 0, bad_requests = 0, cancelled = 0;
+};
+
+/// A Component: start() listens, drain() tells health and refuses new calls, cancel() cancels what
+/// runs, stop() says goodbye to the connections and closes. The lanes must run from before start()
+/// until after stop(). Close the store after stop() and before destroying it.
+class GrpcDoor final : public Component {
+ public:
+  /// Calls are spread over `lanes`, of which there must be one.
+  GrpcDoor(rpc::Registry& registry, Clock& clock, std::vector<Lane*> lanes, GrpcOptions options,
+           GrpcHooks hooks, Logger& logger = null_logger(), Metrics* metrics = nullptr);
+  ~GrpcDoor() override;
+
+  std::string_view name() const noexcept override { return "grpc"; }
+  /// Fails invalid_argument for an address, certificate or key that cannot be used, unavailable
+  /// when the address cannot be listened on; all say why and what to do.
+  Status start() override;
+  void drain() noexcept override;
+  bool drained() noexcept override;
+  void cancel() noexcept override;
+  void stop() noexcept override;
+
+  std::uint16_t port() const noexcept;
+  GrpcStats stats() const noexcept;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sluice::transport

@@ -1,0 +1,38 @@
+// What stands around a command on every wire that has headers, decoded once for all of them: HTTP
+// headers and gRPC metadata carry the same names. Pure functions over text.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "sluice/rpc/registry.hpp"
+
+namespace sluice::transport {
+
+using Authenticate =
+    std::function<Result<std::shared_ptr<const rpc::Principal>>(std::string_view token)>;
+
+/// Views into the request; empty: not sent.
+struct Envelope {
+  std::string_view app, shadow, key, trace;
+  bool has_key = false;   ///< also when the key is empty
+  bool repeated = false;  ///< a header that may stand once stands twice
+};
+
+/// Finds the spec and fills name, version, namespace, key and trace of `out`. Fails with what the
+/// caller did wrong.
+Status decode_envelope(const Envelope& envelope, std::string_view name, std::uint32_t version,
+                       const rpc::Registry& registry, rpc::Command& out);
+/// An empty payload becomes {}. Fails bad_json or json_too_deep, saying where.
+Status check_payload(Bytes& payload, std::size_t max_json_depth);
+/// Null principal: anonymous. Fails unauthenticated for a malformed header or an unknown token.
+Result<std::shared_ptr<const rpc::Principal>> authenticate_bearer(std::string_view authorization,
+                                                                  const Authenticate& authenticate);
+/// The caller's correlation id if it is fit to be repeated in headers and logs: 1–128 visible
+/// ASCII characters other than quotes and backslashes.
+bool usable_correlation(std::string_view text) noexcept;
+/// At most 64 characters of `text` in quotes, without control characters.
+std::string quoted(std::string_view text);
+
+}  // namespace sluice::transport

@@ -1,0 +1,89 @@
+// One unary gRPC call that is a command: from its bytes to an invocation on a lane, and back.
+#pragma once
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <atomic>
+#include <memory>
+
+#include "sluice/transport/grpc.hpp"
+#include "transport/grpc/codec.hpp"
+
+namespace sluice::transport {
+
+class Call;
+
+/// The calls that live on one lane. Lane-only.
+struct CallLane {
+  Lane* lane = nullptr;
+  Call* head = nullptr;
+};
+
+/// What the calls of one door share.
+struct GrpcShared {
+  rpc::Registry& registry;
+  Clock& clock;
+  const GrpcOptions options;
+  GrpcHooks hooks;
+  Logger& logger;
+  std::vector<CallLane> lanes;
+  std::atomic<bool> draining{false};
+  std::atomic<std::uint64_t> running{0}, calls{0}, refused{0}, bad_requests{0}, cancelled{0};
+  std::atomic<std::size_t> next_lane{0};
+  Histogram* latency = nullptr;
+};
+
+/// Deletes itself when both gRPC and the registry are done with it. The hooks of gRPC come on its
+/// threads and only post; all else is the lane's.
+class Call final : public grpc::ServerUnaryReactor {
+ public:
+  /// Takes the call up, or answers at once that it cannot. `codec` outlives the call.
+  static grpc::ServerUnaryReactor* begin(const std::shared_ptr<GrpcShared>& door, const Codec& codec,
+                                         grpc::CallbackServerContext& context,
+                                         const grpc::ByteBuffer& request,
+                                         grpc::ByteBuffer& response);
+
+  void OnCancel() override;
+  void OnDone() override { unref(); }
+
+  // On the lane.
+  void cancel(FailureKind reason) { invocation_.scope.cancel(reason); }
+  /// Answers now, whatever its command does.
+  void abandon();
+  void ref() noexcept { refs_.fetch_add(1, std::memory_order_relaxed); }
+  void unref() noexcept {
+    if (refs_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
+  Call* next() const noexcept { return next_; }
+
+ private:
+  struct CallJob : Job {
+    Call* self = nullptr;
+  };
+  Call(std::shared_ptr<GrpcShared> shared, CallLane& lane, const Codec& codec, grpc::CallbackServerContext& context,
+       const grpc::ByteBuffer& request, grpc::ByteBuffer& response);
+  void start();
+  Status decode();
+  Instant deadline() const;
+  void answer(const rpc::Answer& answer);
+  void answer_reply(const rpc::Answer& answer);
+  void refuse(const Failure& failure, ExchangeId exchange = {}, std::string_view data = {});
+  void finish(const grpc::Status& status);
+  void note(const char* key, const std::string& value);
+
+  const std::shared_ptr<GrpcShared> shared_;  // a command may end long after its door
+  CallLane& lane_;
+  const Codec& codec_;
+  grpc::CallbackServerContext& context_;  // these three live until OnDone()
+  const grpc::ByteBuffer& request_;
+  grpc::ByteBuffer& response_;
+  std::atomic<int> refs_{2};  // gRPC's and the start job's
+  bool finished_ = false;
+  Instant began_;
+  Call* next_ = nullptr;
+  Call** link_ = nullptr;
+  CallJob start_job_, cancel_job_;
+  rpc::Invocation invocation_;
+};
+
+}  // namespace sluice::transport

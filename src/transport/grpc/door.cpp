@@ -1,0 +1,129 @@
+#include <grpc/support/time.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include "transport/grpc/call.hpp"
+#include "transport/grpc/service.hpp"
+#include "transport/grpc/tls.hpp"
+
+namespace sluice::transport {
+
+namespace {
+// What is not ours (health watches, reflection) has this long to end at the stop.
+constexpr std::int64_t kStopGraceMs = 500;
+}  // namespace
+
+struct GrpcDoor::Impl {
+  Impl(rpc::Registry& registry, Clock& clock, std::vector<Lane*> lanes, GrpcOptions options,
+       GrpcHooks hooks, Logger& logger)
+      : shared(new GrpcShared{registry, clock, std::move(options), std::move(hooks), logger, {}}) {
+    SLUICE_ASSERT(!lanes.empty(), "the gRPC door needs a lane");
+    for (Lane* lane : lanes) shared->lanes.push_back({lane, nullptr});
+  }
+
+  void serve_execute() {
+    services.push_back(std::make_unique<RawService>());
+    codecs.push_back(execute_codec());
+    services.back()->add("/sluice.v1.Commands/Execute",
+                         [this, &codec = *codecs.back()](auto* context, auto* request, auto* response) {
+                           return Call::begin(shared, codec, *context, *request, *response);
+                         });
+  }
+  Status listen();
+  /// Runs `work` for each call that is not answered, on its lane. Thread-safe.
+  void each(void (*work)(Call&)) {
+    for (auto& lane : shared->lanes)
+      lane.lane->post([&lane, work, keep = shared] {
+        // Ending one may end others: they are all held while it is done.
+        std::vector<Call*> calls;
+        for (Call* at = lane.head; at != nullptr; at = at->next()) calls.push_back(at);
+        for (Call* call : calls) call->ref();
+        for (Call* call : calls) work(*call);
+        for (Call* call : calls) call->unref();
+      });
+  }
+
+  const std::shared_ptr<GrpcShared> shared;
+  std::vector<std::unique_ptr<Codec>> codecs;
+  std::vector<std::unique_ptr<RawService>> services;
+  std::unique_ptr<grpc::Server> server;
+  std::uint16_t port = 0;
+};
+
+Status GrpcDoor::Impl::listen() {
+  const auto& options = shared->options;
+  SLUICE_ASSIGN(const auto credentials, server_credentials(options.tls_cert, options.tls_key));
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  int chosen = 0;
+  builder.AddListeningPort(options.listen, credentials, &chosen);
+  builder.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, static_cast<int>(options.max_streams));
+  // Two servers on one port would share its calls in silence.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  for (const auto& service : services) builder.RegisterService(service.get());
+  server = builder.BuildAndStart();
+  if (server == nullptr || chosen == 0) {
+    server.reset();
+    return fail(FailureKind::unavailable, "cannot_listen",
+                "grpc.listen: cannot listen on '" + options.listen +
+                    "': expected host:port of this machine with a port that is free (0: any); "
+                    "stop the process that has it, or set another one");
+  }
+  port = static_cast<std::uint16_t>(chosen);
+  return {};
+}
+
+GrpcDoor::GrpcDoor(rpc::Registry& registry, Clock& clock, std::vector<Lane*> lanes,
+                   GrpcOptions options, GrpcHooks hooks, Logger& logger, Metrics* metrics)
+    : impl_(new Impl(registry, clock, std::move(lanes), std::move(options), std::move(hooks),
+                     logger)) {
+  impl_->serve_execute();
+  if (metrics != nullptr)
+    impl_->shared->latency = &metrics->histogram(
+        "sluice_grpc_request_seconds", "From the whole call to its answer, without the network");
+}
+
+GrpcDoor::~GrpcDoor() { stop(); }
+
+Status GrpcDoor::start() { return impl_->listen(); }
+
+void GrpcDoor::drain() noexcept {
+  if (impl_->server == nullptr || impl_->shared->draining.exchange(true)) return;
+  // Health says so to balancers first; connections are told at the stop, for gRPC's shutdown would
+  // also wait for health watches, which never end.
+  if (auto* health = impl_->server->GetHealthCheckService()) health->Shutdown();
+}
+
+bool GrpcDoor::drained() noexcept { return impl_->shared->running.load() == 0; }
+
+void GrpcDoor::cancel() noexcept {
+  if (impl_->server == nullptr) return;
+  drain();
+  impl_->each([](Call& call) { call.cancel(FailureKind::shutting_down); });
+}
+
+void GrpcDoor::stop() noexcept {
+  if (impl_->server == nullptr) return;
+  cancel();
+  impl_->each([](Call& call) { call.abandon(); });
+  impl_->server->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                                       gpr_time_from_millis(kStopGraceMs, GPR_TIMESPAN)));
+  impl_->server->Wait();
+  impl_->server.reset();
+}
+
+std::uint16_t GrpcDoor::port() const noexcept { return impl_->port; }
+
+GrpcStats GrpcDoor::stats() const noexcept {
+  const auto& s = *impl_->shared;
+  const auto get = [](const std::atomic<std::uint64_t>& n) {
+    return n.load(std::memory_order_relaxed);
+  };
+  return {get(s.running), get(s.calls), get(s.refused), get(s.bad_requests), get(s.cancelled)};
+}
+
+}  // namespace sluice::transport
