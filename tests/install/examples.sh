@@ -12,3 +12,4 @@ for expected in "$1"/tests/install/*.txt; do
   name=$(basename "$expected" .txt)
   "$1/tests/install/run_example.sh" "$work/build/$name" "$expected"
 done
+"$1/tests/install/my_service.sh" "$work/build/my_service" "$work/installed/bin/sluice"
