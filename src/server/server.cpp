@@ -60,6 +60,7 @@ struct Server::Impl {
   std::unique_ptr<AppContext> context;
   std::unique_ptr<flow::Recovery> recovery;
   std::unique_ptr<Lifecycle> lifecycle;
+  std::function<void(const std::string&)> first_token;
   std::atomic<bool> recovered{false};
   bool started = false;
   bool stopped = false;
@@ -76,6 +77,7 @@ struct Server::Impl {
         gate(config.gate, clock, &metrics) {}
 
   transport::HttpHooks hooks();
+  Status make_first_token();
   void answer_query(const transport::TransactionQuery& query, transport::RespondJson respond);
 };
 
@@ -176,16 +178,19 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
     if (!installed)
       return fail(installed.error().at("application '" + std::string(app->name()) + "'"));
   }
-  if (self.tokens->empty() && parts.first_token) {
-    TokenRequest request;
-    request.name = "admin";
-    request.permissions = {"*:*"};
-    request.may_shadow = true;
-    const auto made = self.tokens->create(request);
-    if (!made) return fail(made.error());
-    parts.first_token(made->token);
-  }
+  self.first_token = std::move(parts.first_token);
   return server;
+}
+
+Status Server::Impl::make_first_token() {
+  if (!first_token || !tokens->empty()) return {};
+  TokenRequest request;
+  request.name = "admin";
+  request.permissions = {"*:*"};
+  request.may_shadow = true;
+  SLUICE_ASSIGN(const auto made, tokens->create(request));
+  first_token(made.token);
+  return {};
 }
 
 Status Server::start() {
@@ -200,6 +205,8 @@ Status Server::start() {
   self.reader.start();
   SLUICE_TRY(self.lifecycle->start());
   self.started = true;
+  // Only now: a start that fails (the port is taken) must not show a token and be forgotten.
+  SLUICE_TRY(self.make_first_token());
   self.recovery = std::make_unique<flow::Recovery>(*self.store, self.flows, self.background.lane());
   self.background.lane().post([&self] {
     self.recovery->keep_sweeping(self.config.sweep_every, [&self, first = true](const auto& progress) mutable {

@@ -110,6 +110,10 @@ TEST_F(Cli, CONSOLE_9_a_second_owner_and_a_taken_port_are_refused) {
   const Ran taken = sluice({"serve", "--listen", port, "--store", "other.db"});
   expect_message(taken, 1);
   EXPECT_THAT(taken.err, HasSubstr(port));
+  EXPECT_THAT(taken.out, Not(HasSubstr("slc_"))) << "a start that fails shows no token";
+  Serving later(folder.path(), {"--store", "other.db"});
+  EXPECT_FALSE(later.token().empty()) << "the first start that listens does";
+  EXPECT_EQ(later.stop(), 0);
   EXPECT_EQ(serving.stop(), 0);
 }
 

@@ -18,7 +18,7 @@ struct ServerParts {
   Clock* clock = nullptr;    ///< null: real time
   Random* random = nullptr;  ///< null: the operating system's
   Logger* logger = nullptr;  ///< null: standard error, as the configuration says
-  /// Shown the administrator's token on the first start; null: it is not made.
+  /// Shown the administrator's token by the first start() that listens; null: it is not made.
   std::function<void(const std::string& token)> first_token;
 };
 
