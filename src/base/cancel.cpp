@@ -13,19 +13,6 @@ void CancelListener::link(CancelScope& scope, void (*cancelled)(void*) noexcept,
   scope.head_ = this;
 }
 
-void CancelListener::unlink() noexcept {
-  if (link_ == nullptr) return;
-  *link_ = next_;
-  if (next_ != nullptr) next_->link_ = link_;
-  link_ = nullptr;
-  next_ = nullptr;
-}
-
-CancelScope::~CancelScope() {
-  if (destroyed_ != nullptr) *destroyed_ = true;
-  while (head_ != nullptr) head_->unlink();
-}
-
 void CancelScope::cancel(FailureKind reason) noexcept {
   if (cancelled()) return;
   reason_ = reason;

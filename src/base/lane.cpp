@@ -57,8 +57,7 @@ void Timer::arm(Lane& lane, Instant at, void (*fire)(void*) noexcept, void* owne
   lane.wheel_->insert(*this, tick_not_before(at));
 }
 
-void Timer::cancel() noexcept {
-  if (lane_ == nullptr) return;
+void Timer::disarm() noexcept {
   lane_->wheel_->remove(*this);
   lane_ = nullptr;
 }

@@ -17,7 +17,13 @@ class CancelListener {
   CancelListener& operator=(const CancelListener&) = delete;
   ~CancelListener() { unlink(); }
   void link(CancelScope& scope, void (*cancelled)(void* owner) noexcept, void* owner) noexcept;
-  void unlink() noexcept;
+  void unlink() noexcept {
+    if (link_ == nullptr) return;
+    *link_ = next_;
+    if (next_ != nullptr) next_->link_ = link_;
+    link_ = nullptr;
+    next_ = nullptr;
+  }
 
  private:
   friend class CancelScope;
@@ -33,7 +39,10 @@ class CancelScope {
   CancelScope() = default;
   CancelScope(const CancelScope&) = delete;
   CancelScope& operator=(const CancelScope&) = delete;
-  ~CancelScope();
+  ~CancelScope() {
+    if (destroyed_ != nullptr) *destroyed_ = true;
+    while (head_ != nullptr) head_->unlink();
+  }
   bool cancelled() const noexcept { return reason_ != FailureKind::none; }
   /// none until cancelled.
   FailureKind reason() const noexcept { return reason_; }

@@ -38,12 +38,15 @@ class Timer {
   /// Fires `fire(owner)` on the lane at or after `at` (resolution 1 ms, never early). Re-arming
   /// an armed timer moves it.
   void arm(Lane& lane, Instant at, void (*fire)(void* owner) noexcept, void* owner) noexcept;
-  void cancel() noexcept;
+  void cancel() noexcept {
+    if (lane_ != nullptr) disarm();
+  }
   bool armed() const noexcept { return lane_ != nullptr; }
 
  private:
   friend class Lane;
   friend class TimerWheel;
+  void disarm() noexcept;
   Lane* lane_ = nullptr;
   Timer* next_ = nullptr;
   Timer** link_ = nullptr;  // what points at us
