@@ -1,6 +1,7 @@
 // The exchanges one Flow object has durable records of and still takes through: recovery leaves them
 // alone, and a wake-up finds them. Thread-safe; one short lock per exchange with external effects.
 #pragma once
+#include <map>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -8,6 +9,7 @@
 
 #include "sluice/base/ids.hpp"
 #include "sluice/base/lane.hpp"
+#include "sluice/base/namespace.hpp"
 
 namespace sluice::flow {
 
@@ -28,19 +30,27 @@ class LiveExchanges {
     where_.erase(exchange);
   }
   bool contains(ExchangeId exchange) const { return find(exchange).lane != nullptr; }
-  /// Announces a wake token; false when another exchange has it.
-  bool announce(const std::string& token, Lane& lane, Runner* runner) {
+  /// Announces a wake token; false when another exchange of this namespace has it.
+  bool announce(const std::string& token, const Namespace& ns, Lane& lane, Runner* runner) {
     const std::lock_guard lock(mutex_);
-    return sleepers_.try_emplace(token, Where{&lane, runner}).second;
+    return sleepers_.try_emplace({token, ns.text()}, Where{&lane, runner}).second;
   }
-  void forget(const std::string& token) {
+  void forget(const std::string& token, const Namespace& ns) {
     const std::lock_guard lock(mutex_);
-    sleepers_.erase(token);
+    sleepers_.erase({token, ns.text()});
   }
-  Where sleeper(const std::string& token) const {
+  Where sleeper(const std::string& token, const Namespace& ns) const {
     const std::lock_guard lock(mutex_);
-    const auto found = sleepers_.find(token);
+    const auto found = sleepers_.find({token, ns.text()});
     return found == sleepers_.end() ? Where{} : found->second;
+  }
+  /// The namespaces (as text) in which an exchange sleeps under this token.
+  std::vector<std::string> namespaces_of(const std::string& token) const {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::string> all;
+    for (auto at = sleepers_.lower_bound({token, {}}); at != sleepers_.end() && at->first.first == token; ++at)
+      all.push_back(at->first.second);
+    return all;
   }
   std::vector<Runner*> sleepers() const {
     const std::lock_guard lock(mutex_);
@@ -57,7 +67,7 @@ class LiveExchanges {
  private:
   mutable std::mutex mutex_;
   std::unordered_map<ExchangeId, Where> where_;
-  std::unordered_map<std::string, Where> sleepers_;  // by wake token
+  std::map<std::pair<std::string, std::string>, Where> sleepers_;  // by wake token and namespace
 };
 
 }  // namespace sluice::flow

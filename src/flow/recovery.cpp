@@ -16,10 +16,12 @@ std::vector<Flow*> Flows::all() const {
   return all;
 }
 
-Flow* Flows::expecting(const std::string& token) const {
+std::vector<Flows::Expecting> Flows::expecting(const std::string& token) const {
+  std::vector<Expecting> all;
   for (const auto& [key, flow] : flows_)
-    if (flow->expects(token)) return flow;
-  return nullptr;
+    for (const auto& text : flow->expected_in(token))
+      if (auto ns = Namespace::parse(text)) all.push_back({flow, *std::move(ns)});
+  return all;
 }
 
 Recovery::Recovery(store::Store& store, const Flows& flows, Lane& lane, RecoveryOptions options)

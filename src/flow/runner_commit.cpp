@@ -98,7 +98,7 @@ void Runner::begin_durably(store::Commit& commit, const Record& first, store::Op
       if (const auto* put = std::get_if<store::KeyPut>(&mutation)) {
         begun_->scope = put->row.scope;
         begun_->fingerprint = put->row.fingerprint;
-        begun_->key_ttl_ms = claim_.ttl().count();
+        begun_->key_ttl_ms = claim_.kept().count();
       }
   }
   const Record begun = *begun_;

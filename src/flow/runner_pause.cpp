@@ -10,7 +10,7 @@ Status Runner::expect_wake(std::string token) {
   if (sleeping_ != Sleeping::no)
     return fail(FailureKind::already_exists, "wake_token_given",
                 "this stage expects '" + token_ + "' already; one wake token at a time");
-  if (!flow_.live_->announce(token, lane_, this))
+  if (!flow_.live_->announce(token, exchange_->ns(), lane_, this))
     return fail(FailureKind::already_exists, "wake_token_taken",
                 "another exchange of flow '" + flow_.name() + "' expects '" + token + "'");
   token_ = std::move(token);
@@ -163,7 +163,7 @@ void Runner::forget_token() {
   if (waker_ != nullptr)
     answer_waker(fail(FailureKind::not_found, "not_paused",
                       "the exchange that expected '" + token_ + "' did not wait for it"));
-  flow_.live_->forget(token_);
+  flow_.live_->forget(token_, exchange_->ns());
   sleeping_ = Sleeping::no;
 }
 
@@ -201,7 +201,10 @@ void Runner::drop_sleeping(Runner* runner) {
 
 // --- Flow's side ---------------------------------------------------------------------------------
 
-bool Flow::expects(const std::string& token) const { return live_->sleeper(token).lane != nullptr; }
+bool Flow::expects(const Namespace& ns, const std::string& token) const {
+  return live_->sleeper(token, ns).lane != nullptr;
+}
+std::vector<std::string> Flow::expected_in(const std::string& token) const { return live_->namespaces_of(token); }
 
 void Flow::wake(PendingWake& pending) {
   // On the exchange's lane it is looked up again: it may have ended on the way.
@@ -209,7 +212,7 @@ void Flow::wake(PendingWake& pending) {
     std::shared_ptr<LiveExchanges> live;
     PendingWake* pending = nullptr;
     void answer() const {
-      const auto where = live->sleeper(pending->token);
+      const auto where = live->sleeper(pending->token, pending->ns);
       if (where.runner != nullptr) return where.runner->woken(*pending);
       pending->answer = fail(FailureKind::not_found, "nobody_waits",
                              "nothing waits under '" + pending->token +
@@ -224,7 +227,7 @@ void Flow::wake(PendingWake& pending) {
     const std::unique_ptr<Knock> self(static_cast<Knock*>(job));
     self->answer();
   };
-  const auto where = live_->sleeper(pending.token);
+  const auto where = live_->sleeper(pending.token, pending.ns);
   if (where.lane == nullptr) return knock->answer();
   where.lane->post(*knock.release());
 }
@@ -233,7 +236,8 @@ namespace {
 
 class WakeAwaiter {
  public:
-  WakeAwaiter(Flow& flow, std::string token, Bytes payload) : flow_(flow) {
+  WakeAwaiter(Flow& flow, Namespace ns, std::string token, Bytes payload) : flow_(flow) {
+    pending_.ns = std::move(ns);
     pending_.token = std::move(token);
     pending_.payload = std::move(payload);
   }
@@ -259,8 +263,8 @@ class WakeAwaiter {
 
 }  // namespace
 
-Task<Status> Flow::wake(std::string token, Bytes payload) {
-  WakeAwaiter awaiting(*this, std::move(token), std::move(payload));
+Task<Status> Flow::wake(Namespace ns, std::string token, Bytes payload) {
+  WakeAwaiter awaiting(*this, std::move(ns), std::move(token), std::move(payload));
   Status status = co_await awaiting;
   co_return status;
 }

@@ -30,7 +30,7 @@ void put(store::Commit& commit, const KeyEntry& entry, store::KeyState state, By
   put.row.state = state;
   put.row.reply = reply;
   put.row.token = entry.token;
-  put.ttl = state == store::KeyState::claimed ? kUntilItEnds : entry.ttl;
+  put.ttl = state == store::KeyState::claimed ? kUntilItEnds : entry.kept;
   commit.then.emplace_back(std::move(put));
 }
 
@@ -46,7 +46,7 @@ void Claim::complete_in(store::Commit& commit, ByteView reply) const {
   put(commit, entry, store::KeyState::completed, reply);
 }
 
-milliseconds Claim::ttl() const noexcept { return entry_of(entry_).ttl; }
+milliseconds Claim::kept() const noexcept { return entry_of(entry_).kept; }
 
 void Claim::claim_in(store::Commit& commit) const {
   const KeyEntry& entry = entry_of(entry_);
@@ -74,7 +74,7 @@ void Claim::lost(const store::KeyRow& winner) {
   if (winner.state != store::KeyState::completed) return impl.give_up_to(entry, winner);
   impl.finish(entry, std::make_shared<const Cached>(Cached{winner.reply, winner.fingerprint,
                                                            winner.exchange, winner.stored_at,
-                                                           winner.expires_at}));
+                                                           Keys::Impl::expiry_of(winner, entry.ttl, entry.kept)}));
 }
 
 void Claim::release() {

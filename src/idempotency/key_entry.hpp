@@ -55,7 +55,8 @@ struct KeyEntry {
   // Of the claim that runs; written before it is handed over, then by its holder alone.
   Digest fingerprint{};
   ExchangeId exchange;
-  milliseconds ttl{0};
+  milliseconds ttl{0};   // its reply is replayed
+  milliseconds kept{0};  // its row stays, so that a reuse can be refused
   std::uint64_t token = 0;
 
   Waiters waiters;

@@ -20,6 +20,8 @@ struct Keys::Impl {
   void start(KeyShard& shard, KeyEntry& entry, PendingClaim& pending, std::uint64_t token);
   /// Under the lock. True: answered, it may not wait any longer.
   bool wait(KeyShard& shard, KeyEntry& entry, PendingClaim& pending);
+  /// Makes the entry's question for the store.
+  void question_to(KeyEntry& entry);
   /// Asks the store for an entry whose first waiter is `pending`.
   bool ask(KeyEntry& entry, PendingClaim& pending);
   /// The store's answer. `caller`, if it is among the waiters, is answered but not run.
@@ -28,8 +30,10 @@ struct Keys::Impl {
   void finish(KeyEntry& entry, std::shared_ptr<const Cached> cached);
   /// running → unknown here: another exchange holds the key durably.
   void give_up_to(KeyEntry& entry, const store::KeyRow& holder);
-  /// running → running by the next waiter, or unknown.
+  /// running → running by the next waiter (once the store was asked), or unknown.
   void hand_on(KeyEntry& entry);
+  /// When the reply of a stored key expires.
+  static WallTime expiry_of(const store::KeyRow& row, milliseconds ttl, milliseconds kept) noexcept;
   static void on_deadline(void* owner) noexcept;
 
   Keys& keys;

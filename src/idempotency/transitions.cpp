@@ -67,15 +67,20 @@ Result<Claimed> waited_too_long(const KeyEntry& entry) {
               "nothing was run");
 }
 
-std::shared_ptr<const Cached> cached_from(const store::KeyRow& row) {
+std::shared_ptr<const Cached> cached_from(const store::KeyRow& row, WallTime expires_at) {
   return std::make_shared<const Cached>(
-      Cached{row.reply, row.fingerprint, row.exchange, row.stored_at, row.expires_at});
+      Cached{row.reply, row.fingerprint, row.exchange, row.stored_at, expires_at});
 }
 
 }  // namespace
 
 WallTime expiry(WallTime now, milliseconds ttl) noexcept {
   return ttl > WallTime::max() - now ? WallTime::max() : now + ttl;
+}
+
+// The row of a key that is refused after its expiry outlives it.
+WallTime Keys::Impl::expiry_of(const store::KeyRow& row, milliseconds ttl, milliseconds kept) noexcept {
+  return kept == ttl ? row.expires_at : std::min(row.expires_at, expiry(row.stored_at, ttl));
 }
 
 bool Keys::Impl::reserve() noexcept {
@@ -89,6 +94,7 @@ void Keys::Impl::start(KeyShard&, KeyEntry& entry, PendingClaim& pending, std::u
   entry.fingerprint = pending.fingerprint;
   entry.exchange = pending.exchange;
   entry.ttl = pending.policy.ttl;
+  entry.kept = pending.policy.kept();
   entry.token = token;
   Run run;
   run.claim.keys_ = &keys;
@@ -121,10 +127,7 @@ bool Keys::Impl::wait(KeyShard& shard, KeyEntry& entry, PendingClaim& pending) {
   return false;
 }
 
-bool Keys::Impl::ask(KeyEntry& entry, PendingClaim& pending) {
-  // Read first: with no lane of its own the pending claim may be gone when ask() returns.
-  Lane* const lane = pending.lane;
-  const Instant deadline = pending.deadline;
+void Keys::Impl::question_to(KeyEntry& entry) {
   entry.question = std::make_unique<KeyQuestion>();
   KeyQuestion& question = *entry.question;
   question.keys = &keys;
@@ -134,6 +137,14 @@ bool Keys::Impl::ask(KeyEntry& entry, PendingClaim& pending) {
     auto* asked = static_cast<KeyQuestion*>(static_cast<store::PendingQuery*>(job));
     asked->keys->impl_->settle(*asked->entry, asked->answer, nullptr);
   };
+}
+
+bool Keys::Impl::ask(KeyEntry& entry, PendingClaim& pending) {
+  // Read first: with no lane of its own the pending claim may be gone when ask() returns.
+  Lane* const lane = pending.lane;
+  const Instant deadline = pending.deadline;
+  question_to(entry);
+  KeyQuestion& question = *entry.question;
   if (store->ask(question)) {
     settle(entry, question.answer, &pending);
     return true;
@@ -164,9 +175,14 @@ void Keys::Impl::settle(KeyEntry& entry, const Result<store::Answer>& answer,
     leave();
   } else if (const auto& row = std::get<store::FindKey::Answer>(*answer);
              row && row->state == store::KeyState::completed) {
-    const auto cached = cached_from(*row);
+    const KeyPolicy& policy = entry.waiters.first()->policy;
+    const auto cached = cached_from(*row, expiry_of(*row, policy.ttl, policy.kept()));
+    const bool refused = policy.refuse_expired && cached->expired(now());
     entry.fingerprint = row->fingerprint;
-    answer_all(entry, answered, [&](const PendingClaim& p) { return by_reply(shard, p, cached); });
+    answer_all(entry, answered, [&](const PendingClaim& p) -> Claimed {
+      if (refused) return ExpiredKey{};
+      return by_reply(shard, p, cached);
+    });
     running.fetch_sub(1, std::memory_order_relaxed);
     shard.complete(entry, cached);
   } else if (row && row->exchange != entry.waiters.first()->exchange) {
@@ -226,16 +242,23 @@ void Keys::Impl::hand_on(KeyEntry& entry) {
   KeyShard& shard = shard_of(entry.hash);
   {
     const std::lock_guard lock(shard.mutex);
-    PendingClaim* next = entry.waiters.pop();
-    if (next == nullptr) {
+    if (entry.waiters.empty()) {
       running.fetch_sub(1, std::memory_order_relaxed);
       shard.erase(entry);
       return;
     }
-    start(shard, entry, *next, 0);
-    answered.add(*next);
+    if (store == nullptr) {
+      PendingClaim* next = entry.waiters.pop();
+      start(shard, entry, *next, 0);
+      answered.add(*next);
+    } else {
+      entry.state = KeyEntry::State::looking;
+    }
   }
-  answered.run(nullptr);
+  if (store == nullptr) return answered.run(nullptr);
+  // Whoever let go may not know whether its Commit happened: the next one asks before it runs.
+  question_to(entry);
+  if (KeyQuestion& question = *entry.question; store->ask(question)) settle(entry, question.answer, nullptr);
 }
 
 void Keys::Impl::on_deadline(void* owner) noexcept {

@@ -1,4 +1,5 @@
-// The checks in the order that PROTOCOL fixes: authorise → look the key up → gate → claim → handle.
+// The checks in their order: authorise → claim the key → gate → handle. docs/adr says why the claim
+// comes before the gate.
 #include <exception>
 
 #include "sluice/flow/recovery.hpp"
@@ -88,33 +89,97 @@ void Registry::dispatch(Invocation& invocation) {
   auto& command = invocation.command;
   invocation.registry_ = this;
   invocation.stage_ = Invocation::Stage::entering;
-  auto spec = find(command.name, command.version);
+  const std::uint32_t asked_version = command.version;
+  auto spec = find(command.name, asked_version);
   if (!spec) return invocation.deliver(Answer::of(std::move(spec).error()));
   invocation.spec_ = std::move(*spec);
   command.version = invocation.spec_->version;
+  const bool any_version = asked_version == 0 && command.idempotency_key && versions_of(command.name) > 1;
+  if (!check(invocation)) return;
+  if (any_version && invocation.has_key_) return find_version(invocation);
+  proceed(invocation);
+}
+
+// Authorised, of a bearable size, with a usable key. False: answered.
+bool Registry::check(Invocation& invocation) {
+  const auto& command = invocation.command;
   if (auto allowed = authorise(invocation); !allowed) {
     denied_.fetch_add(1, std::memory_order_relaxed);
     audit(invocation.audit_row(store::AuditOutcome::denied, allowed.error().code()));
-    return invocation.deliver(Answer::of(std::move(allowed).error()));
+    invocation.deliver(Answer::of(std::move(allowed).error()));
+    return false;
   }
-  if (command.payload.size() > invocation.spec_->max_payload)
-    return invocation.deliver(
+  if (command.payload.size() > invocation.spec_->max_payload) {
+    invocation.deliver(
         Answer::of(Failure(FailureKind::too_large, "payload_too_large",
                            "command '" + command.name + "' takes at most " +
                                std::to_string(invocation.spec_->max_payload) + " bytes, got " +
                                std::to_string(command.payload.size()))));
-  if (auto ok = check_key(invocation); !ok)
-    return invocation.deliver(Answer::of(std::move(ok).error()));
-
+    return false;
+  }
+  if (auto ok = check_key(invocation); !ok) {
+    invocation.deliver(Answer::of(std::move(ok).error()));
+    return false;
+  }
   invocation.has_key_ =
       command.idempotency_key.has_value() && invocation.spec_->idempotency != KeyUse::none;
+  return true;
+}
+
+Bytes Registry::scope_of(const Command& command, std::uint32_t version) {
+  return idempotency::make_scope(command.ns, principal_id(command), command.name, version,
+                                 *command.idempotency_key);
+}
+
+// A retry that names no version belongs to the version its key was first used with, also when a
+// newer one has been deployed since.
+void Registry::find_version(Invocation& invocation) {
+  auto& probe = invocation.version_probe_;
+  probe.self = &invocation;
+  probe.lane = invocation.lane;
+  probe.version = invocation.spec_->version;
+  probe.run = [](Job* job) noexcept {
+    auto* self = static_cast<Invocation::VersionProbe*>(static_cast<store::PendingQuery*>(job))->self;
+    if (!self->registry_->version_found(*self)) self->registry_->try_older(*self);
+  };
+  try_older(invocation);
+}
+
+void Registry::try_older(Invocation& invocation) {
+  auto& probe = invocation.version_probe_;
+  const auto& versions = specs_.find(invocation.command.name)->second;
+  while (true) {
+    const auto at = versions.lower_bound(probe.version);
+    if (at == versions.begin()) return proceed(invocation);
+    probe.version = std::prev(at)->first;
+    probe.query = store::FindKey{scope_of(invocation.command, probe.version)};
+    if (!store_.ask(probe)) return;  // goes on when the answer is there
+    if (version_found(invocation)) return;
+  }
+}
+
+// What the store said of one older version. True: the invocation went on.
+bool Registry::version_found(Invocation& invocation) {
+  auto& probe = invocation.version_probe_;
+  if (!probe.answer) {
+    invocation.deliver(Answer::of(probe.answer.error().at("looking an idempotency key up; nothing was run")));
+    return true;
+  }
+  if (!std::get<store::FindKey::Answer>(*probe.answer)) return false;
+  invocation.spec_ = specs_.find(invocation.command.name)->second.at(probe.version);
+  invocation.command.version = probe.version;
+  if (check(invocation)) proceed(invocation);
+  return true;
+}
+
+// Keys are claimed before the gate: a duplicate is answered, or waits, without a slot or a permit.
+void Registry::proceed(Invocation& invocation) {
+  auto& command = invocation.command;
   if (invocation.has_key_) {
     auto& pending = invocation.pending_claim_;
-    pending.scope = idempotency::make_scope(command.ns, principal_id(command), command.name,
-                                            command.version, *command.idempotency_key);
+    pending.scope = scope_of(command, command.version);
     invocation.fingerprint_ = fingerprint_of(*invocation.spec_, command);
-    auto cached = keys_.lookup(pending.scope);
-    if (cached && !cached->expired(store_.now())) {
+    if (auto cached = keys_.lookup(pending.scope)) {
       if (cached->fingerprint != invocation.fingerprint_)
         return invocation.deliver(Answer::of(mismatch()));
       return invocation.deliver(replay(std::move(cached)));
@@ -124,6 +189,12 @@ void Registry::dispatch(Invocation& invocation) {
   if (invocation.spec_->ordering_key)
     invocation.ordering_key_ = invocation.spec_->ordering_key(command);
   invocation.listener_.link(invocation.scope, &Invocation::cancelled, &invocation);
+  if (invocation.has_key_) return claim(invocation);
+  enter(invocation);
+}
+
+void Registry::enter(Invocation& invocation) {
+  invocation.stage_ = Invocation::Stage::entering;
   if (gatekeeper_ != nullptr) return gatekeeper_->enter(invocation);
   invocation.entered({});
 }
@@ -132,7 +203,6 @@ void Invocation::entered(Status status) {
   SLUICE_ASSERT(stage_ == Stage::entering, "the gate let an invocation in twice");
   if (!status) return deliver(Answer::of(std::move(status).error()));
   admitted_ = registry_->gatekeeper_ != nullptr;
-  if (has_key_ && !claim_) return registry_->claim(*this);
   registry_->handle(*this);
 }
 
@@ -146,9 +216,7 @@ void Registry::claim(Invocation& invocation) {
   pending.deadline = invocation.command.deadline;
   pending.lane = invocation.lane;
   pending.run = [](Job* job) noexcept { static_cast<Invocation::ClaimJob*>(job)->self->claimed(); };
-  if (keys_.claim(pending)) return invocation.claimed();
-  // Waiting duplicates hold neither slot nor permit.
-  invocation.leave_gate();
+  if (keys_.claim(pending)) invocation.claimed();
 }
 
 void Invocation::claimed() {
@@ -157,11 +225,7 @@ void Invocation::claimed() {
   if (auto* run = std::get_if<idempotency::Run>(&*answer)) {
     claim_ = std::move(run->claim);
     if (!claim_) has_key_ = false;  // the store failed, and the command declared fail_open
-    if (registry_->gatekeeper_ != nullptr && !admitted_) {
-      stage_ = Stage::entering;
-      return registry_->gatekeeper_->enter(*this);
-    }
-    return registry_->handle(*this);
+    return registry_->enter(*this);
   }
   if (auto* found = std::get_if<idempotency::Replay>(&*answer))
     return deliver(replay(std::move(found->cached)));

@@ -67,6 +67,7 @@ class Pause : public FlowTest {
     struct Asking : PendingWake {
       bool over = false;
     } asking;
+    asking.ns = Namespace("app");
     asking.token = std::move(token);
     asking.payload = std::move(payload);
     asking.lane = &lane;
@@ -118,13 +119,13 @@ TEST_F(Pause, FLOW_21_an_outside_event_wakes_it_and_prepare_goes_on) {
     settle();
     ASSERT_EQ(asked.size(), 1u);
     EXPECT_FALSE(running->outcome) << "it sleeps";
-    EXPECT_TRUE(flow->expects(asked[0]));
+    EXPECT_TRUE(flow->expects(Namespace("app"), asked[0]));
     EXPECT_TRUE(wake(*flow, asked[0]).has_value());
     settle();
     ASSERT_TRUE(running->outcome);
     EXPECT_EQ(running->outcome->kind, OutcomeKind::committed);
     EXPECT_EQ(record.calls, durable ? (std::vector<std::string>{"before", "after", "host.commit"}) : (std::vector<std::string>{"answer yes"}));
-    EXPECT_FALSE(flow->expects(asked[0]));
+    EXPECT_FALSE(flow->expects(Namespace("app"), asked[0]));
     if (durable) {
       EXPECT_EQ(number("ann"), 15);
       EXPECT_EQ(number("bob"), 10);
@@ -147,7 +148,7 @@ TEST_F(Pause, FLOW_21_a_paused_exchange_survives_restarts_with_its_draft_and_dea
   for (int restart = 0; restart < 3; ++restart) {
     auto flow = make(store.get());
     EXPECT_EQ(recover(*flow).paused, 1u);
-    EXPECT_TRUE(flow->expects(token));
+    EXPECT_TRUE(flow->expects(Namespace("app"), token));
     EXPECT_EQ(recover(*flow).found, 0u) << "a second sweep leaves it alone";
   }
   auto flow = make(store.get());
@@ -196,7 +197,8 @@ TEST_F(Pause, FLOW_21_an_answer_faster_than_the_pause_is_not_lost) {
   auto hasty = std::make_unique<Flow>("hasty", FlowOptions{.store = store.get()});
   Flow* target = hasty.get();
   hasty->group("main", {await_answer("host", Effect::store, {.ask = [&](Exchange& x) -> Status {
-                                                               asking.token = x.token();
+                                                               asking.ns = Namespace("app");
+    asking.token = x.token();
                                                                asking.payload = "at once";
                                                                asking.lane = &lane;
                                                                asking.run = [](Job* job) noexcept { static_cast<Asking*>(static_cast<PendingWake*>(job))->over = true; };

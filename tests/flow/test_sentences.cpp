@@ -94,6 +94,7 @@ class Sentences : public FlowTest {
     struct Asking : PendingWake {
       bool over = false;
     } asking;
+    asking.ns = Namespace("app");
     asking.token = std::move(token);
     asking.payload = std::move(payload);
     asking.lane = &lane;

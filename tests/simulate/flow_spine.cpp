@@ -316,14 +316,15 @@ class FlowSpine final : public Spine {
   void wake_some() {
     struct Waking : flow::PendingWake {};
     for (const auto& token : world_.asked) {
-      flow::Flow* const flow = flows_.expecting(token);
-      if (flow == nullptr || !world_.random.one_in(2)) continue;
+      const auto waiting = flows_.expecting(token);
+      if (waiting.empty() || !world_.random.one_in(2)) continue;
       auto* waking = new Waking;
+      waking->ns = waiting[0].ns;
       waking->token = token;
       waking->payload = "yes";
       waking->lane = &lane_;
       waking->run = [](Job* job) noexcept { delete static_cast<Waking*>(static_cast<flow::PendingWake*>(job)); };
-      flow->wake(*waking);
+      waiting[0].flow->wake(*waking);
     }
   }
 

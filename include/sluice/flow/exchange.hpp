@@ -114,7 +114,7 @@ class Exchange {
   std::string token() const;
 
   /// Announces the token under which an answer from outside may wake this exchange: call it before
-  /// asking, because the answer may be faster than the pause. Unique among the exchanges of a flow;
+  /// asking, because the answer may be faster than the pause. Unique among the exchanges of a flow and namespace;
   /// token() is. One at a time, until the stage's prepare is over. Fails already_exists when the
   /// token is taken, invalid_argument when empty, over 255 bytes, or inside parallel().
   Status expect_wake(std::string token);

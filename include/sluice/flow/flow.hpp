@@ -74,8 +74,9 @@ struct RunOptions {
   void (*on_pause)(void* owner) noexcept = nullptr;
 };
 
-/// One wake-up. The caller sets the first four and keeps it alive until `run`.
+/// One wake-up. The caller sets the first five and keeps it alive until `run`.
 struct PendingWake : Job {
+  Namespace ns;  ///< of the exchange: a token of another namespace is unknown here
   std::string token;
   Bytes payload;
   Lane* lane = nullptr;  ///< `run` is called on it
@@ -109,13 +110,15 @@ class Flow {
   /// `Outcome outcome = co_await flow.run(exchange);` with the awaiting task's lane and deadline.
   Task<Outcome> run(ExchangePtr exchange, idempotency::Claim claim = {});
 
-  /// Wakes the exchange that announced this token. Answers once the wake-up is durable: the exchange
+  /// Wakes the exchange that announced this token in this namespace. Answers once the wake-up is durable: the exchange
   /// goes on with the payload then, also after a crash. Fails not_found (nothing waits under this
   /// token, or no more), already_exists (woken already), or as the store does. Thread-safe.
   void wake(PendingWake& pending);
-  Task<Status> wake(std::string token, Bytes payload);
-  /// Whether an exchange announced this token here. Thread-safe.
-  bool expects(const std::string& token) const;
+  Task<Status> wake(Namespace ns, std::string token, Bytes payload);
+  /// Whether an exchange of this namespace announced this token here. Thread-safe.
+  bool expects(const Namespace& ns, const std::string& token) const;
+  /// The namespaces, as text, in which an exchange announced it. Thread-safe.
+  std::vector<std::string> expected_in(const std::string& token) const;
 
   /// Over names, order and effects: recovery agrees on it or leaves the exchange in doubt.
   std::uint64_t graph_hash() const;

@@ -15,8 +15,12 @@ class Flows {
   void add(Flow& flow) { flows_[{flow.name(), flow.options().version}] = &flow; }
   Flow* find(std::string_view name, std::uint32_t version) const;
   std::vector<Flow*> all() const;
-  /// The flow in which an exchange waits under this wake token; null when none does.
-  Flow* expecting(const std::string& token) const;
+  struct Expecting {
+    Flow* flow = nullptr;
+    Namespace ns;
+  };
+  /// Where exchanges wait under this wake token: at most one per flow and namespace.
+  std::vector<Expecting> expecting(const std::string& token) const;
 
  private:
   std::map<std::pair<std::string, std::uint32_t>, Flow*> flows_;

@@ -50,8 +50,8 @@ class Claim {
   explicit operator bool() const noexcept { return keys_ != nullptr; }
   const Bytes& scope() const noexcept;
   ExchangeId exchange() const noexcept;
-  /// Of the completed key, from its completion.
-  milliseconds ttl() const noexcept;
+  /// How long its row is kept once it is completed.
+  milliseconds kept() const noexcept;
 
   /// Adds to a deciding Commit what makes the reply durable with it: the precondition that nobody
   /// else completed the key (name "idempotency_key") and the key row.
@@ -94,7 +94,15 @@ struct KeyPolicy {
   milliseconds ttl = std::chrono::hours(24);
   bool wait = true;  ///< duplicates wait for the first; false: in_progress at once
   milliseconds max_wait = seconds(30);
-  bool refuse_expired = false;  ///< an expired key is refused while its reply is remembered
+  /// An expired key is refused, for `refuse_for` after its expiry (the row is kept that much
+  /// longer); false: it runs as new.
+  bool refuse_expired = false;
+  milliseconds refuse_for = std::chrono::hours(24 * 30);
+  /// How long the row of a completed key is kept.
+  milliseconds kept() const noexcept {
+    if (!refuse_expired) return ttl;
+    return ttl < milliseconds::max() - refuse_for ? ttl + refuse_for : milliseconds::max();
+  }
   bool fail_open = false;       ///< a failing store runs the command without the key
 };
 

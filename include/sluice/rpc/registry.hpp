@@ -68,9 +68,9 @@ struct CommandSpec {
   Handler handler;
 };
 
-/// Between the key's lookup and its claim: an order slot and a permit. Implemented by the admission
+/// Between the key's claim and the handler: an order slot and a permit. Implemented by the admission
 /// room's adapter. enter() ends, now or later on the lane, by invocation.entered(status); leave()
-/// is called once for each success, when the invocation finishes or must wait for a duplicate.
+/// is called once for each success, when the invocation finishes.
 class Gatekeeper {
  public:
   virtual ~Gatekeeper() = default;
@@ -141,6 +141,10 @@ class Invocation {
   struct ClaimJob : idempotency::PendingClaim {
     Invocation* self = nullptr;
   };
+  struct VersionProbe : store::PendingQuery {
+    Invocation* self = nullptr;
+    std::uint32_t version = 0;  // asked for last
+  };
   struct CommitJob : store::PendingCommit {
     Invocation* self = nullptr;
     Bytes reply;
@@ -167,6 +171,7 @@ class Invocation {
   Digest fingerprint_{};
   idempotency::Claim claim_;
   TaskContext context_;
+  VersionProbe version_probe_;
   ClaimJob pending_claim_;
   CommitJob pending_commit_;
   CancelListener listener_;
@@ -224,6 +229,14 @@ class Registry {
   friend class Invocation;
   Status authorise(Invocation& invocation);
   Status check_key(const Invocation& invocation) const;
+  bool check(Invocation& invocation);
+  std::size_t versions_of(std::string_view name) const { return specs_.find(name)->second.size(); }
+  static Bytes scope_of(const Command& command, std::uint32_t version);
+  void find_version(Invocation& invocation);
+  void try_older(Invocation& invocation);
+  bool version_found(Invocation& invocation);
+  void proceed(Invocation& invocation);
+  void enter(Invocation& invocation);
   void claim(Invocation& invocation);
   void handle(Invocation& invocation);
 
