@@ -45,6 +45,7 @@ void Exchange::become_branch(const Exchange& parent, std::uint32_t branch) {
   bag_ = parent.bag_;
   for (auto& entry : bag_) entry.changed = false;
   draft_ = parent.draft_;  // reads see what was drafted before
+  seen_ = parent.seen_;
   drafted_before_ = {draft_.guards.size(), draft_.mutations.size(), draft_.events.size()};
   store_ = parent.store_;
   context_ = parent.context_;
@@ -64,6 +65,9 @@ void Exchange::absorb_branch(Exchange& child) {
       const std::string name = entry.name;
       entry_for(name) = std::move(entry);
     }
+  snapshot_moved_ = snapshot_moved_ || child.snapshot_moved_;
+  for (auto& seen : child.seen_)
+    if (std::ranges::none_of(seen_, [&](const Seen& s) { return s.key == seen.key; })) seen_.push_back(std::move(seen));
   const bool responded = child.responded_at_ != kNobody;
   if (responded && (!response_ || child.aborting_)) {
     response_ = std::move(child.response_);
@@ -104,15 +108,13 @@ void Exchange::restore_entry(std::string name, Bytes stored) {
   entry.durable = true;
 }
 
-std::optional<store::KvRow> Exchange::with_draft(const store::KvKey& key,
-                                                 std::optional<store::KvRow> row, bool verify) {
-  if (verify) {
-    draft_.guards.push_back(
-        {{store::KvVersionIs{key, row ? row->version : 0}, "read " + key.collection + "/" + key.key},
-         std::nullopt,
-         true});
-  }
-  for (const auto& mutation : draft_.mutations) {
+namespace {
+
+std::uint64_t version_of(const std::optional<store::KvRow>& row) { return row ? row->version : 0; }
+
+// What the draft would make of the row.
+void apply(const std::vector<store::Mutation>& mutations, const store::KvKey& key, std::optional<store::KvRow>& row) {
+  for (const auto& mutation : mutations) {
     if (const auto* put = std::get_if<store::KvPut>(&mutation); put && put->key == key) {
       if (!row) row.emplace();
       row->value = put->value;
@@ -124,37 +126,68 @@ std::optional<store::KvRow> Exchange::with_draft(const store::KvKey& key,
       row.reset();
     }
   }
-  return row;
 }
 
-Result<std::optional<store::KvRow>> Exchange::read(const store::KvKey& key, bool verify) {
+}  // namespace
+
+// The store answers one query from one snapshot: asking for the earlier rows again shows whether they
+// and the new one ever stood beside each other.
+store::GetRows Exchange::rows_to_ask(const store::KvKey& key, Read how) const {
+  store::GetRows wanted;
+  wanted.keys.push_back(key);
+  if (how == Read::latest) return wanted;
+  for (const auto& seen : seen_) wanted.keys.push_back(seen.key);
+  return wanted;
+}
+
+Result<std::optional<store::KvRow>> Exchange::take_rows(const store::KvKey& key, Read how,
+                                                        store::GetRows::Answer rows) {
+  auto& row = rows[0];
+  if (how != Read::latest) {
+    for (std::size_t i = 1; i < rows.size(); ++i) {
+      const Seen& seen = seen_[i - 1];
+      if (version_of(rows[i]) == seen.version) continue;
+      snapshot_moved_ = true;
+      return fail(FailureKind::version_conflict, "snapshot_moved",
+                  "row " + seen.key.collection + "/" + seen.key.key + " changed between two reads of this exchange");
+    }
+    if (std::ranges::none_of(seen_, [&](const Seen& s) { return s.key == key; }))
+      seen_.push_back({key, version_of(row)});
+  }
+  if (how == Read::verified)
+    draft_.guards.push_back({{store::KvVersionIs{key, version_of(row)}, "read " + key.collection + "/" + key.key},
+                             std::nullopt,
+                             true});
+  apply(draft_.mutations, key, row);
+  return std::move(row);
+}
+
+Result<std::optional<store::KvRow>> Exchange::read(const store::KvKey& key, Read how) {
   if (store_ == nullptr)
     return fail(FailureKind::unavailable, "no_store", "this flow has no store to read from");
   store::PendingQuery query;
-  query.query = store::GetRows{{key}};
+  query.query = rows_to_ask(key, how);
   query.run = [](Job*) noexcept {};
   // A store that answers later would write into a query that is gone; only local stores may be
   // asked this way.
   SLUICE_ASSERT(store_->ask(query), "Exchange::read on a remote store: use read_task");
   if (!query.answer) return fail(query.answer.error());
-  return with_draft(key, std::move(std::get<store::GetRows::Answer>(*query.answer)[0]), verify);
+  return take_rows(key, how, std::move(std::get<store::GetRows::Answer>(*query.answer)));
 }
 
-Task<Result<std::optional<store::KvRow>>> Exchange::read_task(store::KvKey key, bool verify) {
+Task<Result<std::optional<store::KvRow>>> Exchange::read_task(store::KvKey key, Read how) {
   using Answer = Result<std::optional<store::KvRow>>;
   if (store_ == nullptr) {
     Answer none = fail(FailureKind::unavailable, "no_store", "this flow has no store to read from");
     co_return none;
   }
-  store::GetRows wanted;
-  wanted.keys.push_back(key);
-  auto asking = store::ask(*store_, std::move(wanted));
+  auto asking = store::ask(*store_, rows_to_ask(key, how));
   auto rows = co_await asking;
   if (!rows) {
     Answer failed = fail(rows.error());
     co_return failed;
   }
-  Answer found = with_draft(key, std::move(rows->at(0)), verify);
+  Answer found = take_rows(key, how, *std::move(rows));
   co_return found;
 }
 

@@ -10,6 +10,7 @@ RetryStage::RetryStage(StagePtr stage, Random& random, resilience::RetryPolicy p
 void RetryStage::rewind(Exchange& exchange, const Mark& mark) {
   exchange.response_ = mark.response;
   exchange.responded_at_ = mark.responded_at;
+  if (exchange.snapshot_moved_) exchange.begin_snapshot();
   Draft& draft = exchange.draft();
   const auto cut = [](auto& list, std::size_t size) {
     list.erase(list.begin() + static_cast<std::ptrdiff_t>(size), list.end());
@@ -48,6 +49,8 @@ Task<Result<Vote>> RetryStage::prepare_task(Exchange& exchange) {
     auto trying = attempt(exchange);
     Result<Vote> vote = co_await trying;
     if (vote || exchange.aborting() || context.scope->cancelled()) co_return vote;
+    // Another attempt would read beside the same old rows: the whole first phase runs again.
+    if (exchange.snapshot_moved_ && inner_->effect() != Effect::external) co_return vote;
     const auto delay = policy_.next_delay(made, vote.error(), random_, clock.now() - began);
     if (!delay) co_return vote;
     if (context.deadline != kNever && context.deadline - clock.now() <= *delay) co_return vote;

@@ -113,6 +113,7 @@ Runner::Next Runner::prepare(std::uint32_t step) {
   Stage& stage = machine_.stage_of(step);
   exchange_->step_ = step;
   exchange_->attempt_ = 1;
+  if (machine_.facts_of(step).external || detached_) exchange_->begin_snapshot();
   time_begin();
   try {
     if (!machine_.facts_of(step).asynchronous) return prepared(stage.prepare(*exchange_));
@@ -150,6 +151,10 @@ Runner::Next Runner::prepared(Result<Vote> vote) {
   time_end(step, Phase::prepare, vote.has_value());
   vote_task_.reset();
   exchange_->wake_.reset();
+  if (exchange_->snapshot_moved_) {
+    if (!machine_.any_external() && !detached_ && !stage_scope_.cancelled()) return rerun();
+    exchange_->snapshot_moved_ = false;
+  }
   if (vote && vote->kind() == Vote::Kind::pause)
     pause_for_ = vote->timeout();
   else if (sleeping_ != Sleeping::no)

@@ -354,6 +354,8 @@ Runner::Next Runner::rerun() {
     return machine_.decided(Decision::abort);
   }
   exchange_->draft_.clear();
+  exchange_->begin_snapshot();
+  if (sleeping_ != Sleeping::no) forget_token();
   exchange_->bag_ = callers_bag_;
   exchange_->response_.reset();
   machine_.reset();

@@ -110,7 +110,7 @@ TEST_F(DurableFlow, a_verified_read_that_changed_runs_prepare_again_and_never_re
   int runs = 0;
   Flow flow("f", {.store = store.get()});
   flow.group("main", {func("double", [&](Exchange& x) -> Result<Vote> {
-               auto row = x.read(at("ann"), true);
+               auto row = x.read(at("ann"), Read::verified);
                if (!row) return fail(row.error());
                if (++runs == 1) deposit("ann", 1);  // somebody else, in between
                x.draft().put(at("copy"), "", (*row)->number);
@@ -119,6 +119,67 @@ TEST_F(DurableFlow, a_verified_read_that_changed_runs_prepare_again_and_never_re
   EXPECT_EQ(run(flow).kind, OutcomeKind::committed);
   EXPECT_EQ(runs, 2);
   EXPECT_EQ(balance("copy"), 101);
+}
+
+TEST_F(DurableFlow, G2_rows_read_one_after_the_other_are_of_one_snapshot) {
+  deposit("ann", 60);
+  deposit("bob", 40);
+  int runs = 0;
+  std::vector<std::int64_t> sums;
+  Flow flow("f", {.store = store.get()});
+  std::int64_t ann = 0;
+  flow.group("main", {func("first", [&](Exchange& x) -> Result<Vote> {
+                        auto row = x.read(at("ann"));
+                        if (!row) return fail(row.error());
+                        ann = (*row)->number;
+                        if (++runs == 1) {  // a transfer by somebody else, in between
+                          deposit("ann", -50);
+                          deposit("bob", 50);
+                        }
+                        return Vote();
+                      }),
+                      func("second", [&](Exchange& x) -> Result<Vote> {
+                        auto row = x.read(at("bob"));
+                        if (!row) return fail(row.error());
+                        sums.push_back(ann + (*row)->number);
+                        return Vote();
+                      })});
+  EXPECT_EQ(run(flow).kind, OutcomeKind::committed);
+  EXPECT_EQ(runs, 2) << "the first phase runs again";
+  EXPECT_EQ(sums, std::vector<std::int64_t>{100}) << "money was seen twice, or nowhere";
+}
+
+TEST_F(DurableFlow, G2_a_row_read_as_it_is_now_belongs_to_no_snapshot) {
+  deposit("ann", 1);
+  int runs = 0;
+  Flow flow("f", {.store = store.get()});
+  flow.group("main", {func("hint", [&](Exchange& x) -> Result<Vote> {
+                        ++runs;
+                        (void)x.read(at("ann"), Read::latest);
+                        deposit("ann", 1);
+                        auto other = x.read(at("bob"));
+                        if (!other) return fail(other.error());
+                        return Vote();
+                      })});
+  EXPECT_EQ(run(flow).kind, OutcomeKind::committed);
+  EXPECT_EQ(runs, 1);
+}
+
+TEST_F(DurableFlow, G2_a_snapshot_that_never_holds_still_ends_as_a_conflict) {
+  deposit("ann", 1);
+  Flow flow("f", {.store = store.get()});
+  flow.group("main", {func("unlucky", [&](Exchange& x) -> Result<Vote> {
+                        (void)x.read(at("ann"));
+                        deposit("ann", 1);
+                        auto other = x.read(at("bob"));
+                        if (!other) return fail(other.error());
+                        x.draft().add(at("bob"), 1);
+                        return Vote();
+                      })});
+  const Outcome outcome = run(flow);
+  EXPECT_EQ(outcome.kind, OutcomeKind::aborted);
+  EXPECT_EQ(outcome.cause->code(), "too_many_reruns");
+  EXPECT_EQ(balance("bob"), 0);
 }
 
 TEST_F(DurableFlow, a_read_sees_the_exchanges_own_draft) {

@@ -297,6 +297,33 @@ TEST_F(Pause, FLOW_21_pausing_without_a_token_or_inside_parallel_is_refused) {
   EXPECT_EQ(run(both).cause->code(), "pause_not_here");
 }
 
+TEST_F(Pause, G7_a_wake_token_belongs_to_a_namespace) {
+  int told = 0;
+  Flow same("same", {.store = store.get()});
+  same.group("main", {func("ask", [](Exchange& x) -> Result<Vote> {
+                        if (x.wake() != nullptr) return Vote();
+                        SLUICE_TRY(x.expect_wake("order-7"));
+                        return Vote::pause(seconds(5));
+                      })});
+  const auto sleep = [&](Namespace ns) {
+    auto x = std::make_shared<Exchange>(ids.exchange(), std::move(ns), Bytes());
+    RunOptions options;
+    options.lane = &lane;
+    same.run(std::move(x), std::move(options), [](void* at, Outcome o) noexcept {
+      if (o.kind == OutcomeKind::committed) ++*static_cast<int*>(at);
+    }, &told);
+    settle();
+  };
+  sleep(Namespace("app", true));  // shadow traffic came first
+  sleep(Namespace("app"));
+  EXPECT_TRUE(same.expects(Namespace("app"), "order-7")) << "shadow traffic kept live traffic from its token";
+  EXPECT_TRUE(wake(same, "order-7"));
+  settle();
+  EXPECT_EQ(told, 1);
+  EXPECT_TRUE(same.expects(Namespace("app", true), "order-7")) << "a live wake-up woke shadow traffic";
+  EXPECT_FALSE(same.expects(Namespace("app"), "order-7"));
+}
+
 TEST_F(Pause, FLOW_21_a_pause_is_told_so_that_the_permit_can_go_back) {
   auto flow = make(store.get());
   fund();

@@ -553,7 +553,7 @@ TEST_F(Sentences, PROTOCOL_4_a_rerun_keeps_what_the_caller_put_into_the_bag) {
   std::vector<bool> had;
   flow.group("main", {func("a", [&](Exchange& x) -> Result<Vote> {
                         had.push_back(x.get(kTerminal) != nullptr);
-                        (void)x.read(at("ann"), true);
+                        (void)x.read(at("ann"), Read::verified);
                         if (++runs == 1) deposit("ann", 1);
                         return Vote();
                       })});
@@ -837,7 +837,7 @@ TEST_F(Sentences, PROTOCOL_4_reruns_are_bounded_and_not_stored) {
   int runs = 0;
   flow.group("main", {func("a", [&](Exchange& x) -> Result<Vote> {
                         ++runs;
-                        (void)x.read(at("ann"), true);
+                        (void)x.read(at("ann"), Read::verified);
                         deposit("ann", 1);
                         return Vote();
                       })});

@@ -194,5 +194,28 @@ TEST_P(KeyLife, IDEM_1_scopes_that_look_alike_when_joined_are_apart) {
   }
 }
 
+TEST_P(KeyLife, IDEM_8_an_expired_key_stays_refused_after_a_restart) {
+  if (!store) GTEST_SKIP() << "keys in memory alone go with the process";
+  const auto refusing = [](Request& r) -> Request& {
+    r.policy.ttl = seconds(10);
+    r.policy.refuse_expired = true;
+    r.policy.refuse_for = seconds(30);
+    return r;
+  };
+  Request first = request("k"), late = request("k"), again = request("k"), purged = request("k"),
+          much_later = request("k");
+  decide(must_run(refusing(first)), "done");
+  turn(seconds(11));
+  keys = make_keys();  // nothing is in memory any more
+  EXPECT_NE(claim(refusing(late)).as<ExpiredKey>(), nullptr);
+  EXPECT_NE(claim(refusing(again)).as<ExpiredKey>(), nullptr) << "from memory this time";
+  (void)store->purge(seconds(1), 100);
+  keys = make_keys();
+  EXPECT_NE(claim(refusing(purged)).as<ExpiredKey>(), nullptr) << "a purge must not make it run again";
+  turn(seconds(30));
+  keys = make_keys();
+  EXPECT_TRUE(must_run(refusing(much_later))) << "refused for as long as declared, not for ever";
+}
+
 }  // namespace
 }  // namespace sluice::idempotency

@@ -157,11 +157,88 @@ class Queue final : public Gatekeeper {
   void leave(Invocation&) noexcept override { inside_ = false; }
   bool forget(Invocation& invocation) noexcept override { return std::erase(queue_, &invocation) != 0; }
   std::size_t queued() const { return queue_.size(); }
+  void let_all_in() {
+    for (auto* invocation : std::exchange(queue_, {})) invocation->entered({});
+  }
 
  private:
   bool inside_ = false;
   std::deque<Invocation*> queue_;
 };
+
+TEST_F(RegistrySentences, IDEM_6_a_duplicate_of_a_running_key_is_told_so_before_it_queues) {
+  Queue queue;
+  registry->set_gatekeeper(&queue);
+  Invocation* running = nullptr;
+  auto placed = spec([&](Invocation& i) { running = &i; });
+  placed.keys.wait = false;
+  ASSERT_TRUE(registry->add(std::move(placed)));
+  Got& first = send("k");
+  Got& other = send("other");
+  ASSERT_FALSE(other.done) << "there is one permit";
+  Got& again = send("k");
+  EXPECT_EQ(queue.queued(), 1u) << "a duplicate holds no place";
+  EXPECT_TRUE(again.done);
+  EXPECT_EQ(again.code(), "in_progress");
+  running->finish(Answer::of(Reply::ok("{}")));
+  while (lane.run_ready() != 0) {
+  }
+  EXPECT_TRUE(first.done);
+  registry->set_gatekeeper(nullptr);
+  queue.let_all_in();
+  running->finish(Answer::of(Reply::ok("{}")));
+  while (lane.run_ready() != 0) {
+  }
+  EXPECT_TRUE(other.done);
+}
+
+TEST_F(RegistrySentences, IDEM_3_who_waits_behind_an_unknown_commit_asks_the_store_before_it_runs) {
+  ASSERT_TRUE(registry->add(spec([&](Invocation& i) {
+    ++runs;
+    i.finish(Answer::of(Reply::ok("{}")));
+  })));
+  store.at = 0;
+  Got& first = send("k");
+  Got& second = send("k");
+  ASSERT_FALSE(second.done);
+  store.tell();
+  while (lane.run_ready() != 0) {
+  }
+  ASSERT_TRUE(first.done && second.done);
+  EXPECT_EQ(first.answer.failure->kind(), FailureKind::unknown_outcome);
+  EXPECT_TRUE(second.answer.replayed) << "the Commit had happened";
+  EXPECT_EQ(runs, 1);
+}
+
+TEST_F(RegistrySentences, G1_a_retry_without_version_keeps_the_version_its_key_was_used_with) {
+  const auto handler = [&](Invocation& i) {
+    ++runs;
+    i.finish(Answer::of(Reply::ok("{}")));
+  };
+  ASSERT_TRUE(registry->add(spec(handler)));
+  send("k");
+  restart();  // version 2 is deployed beside version 1
+  ASSERT_TRUE(registry->add(spec(handler)));
+  ASSERT_TRUE(registry->add(spec(handler, 2)));
+  EXPECT_TRUE(send("k").answer.replayed);
+  EXPECT_EQ(runs, 1) << "the retry ran again under version 2";
+  EXPECT_FALSE(send("new").answer.replayed);
+  EXPECT_EQ(runs, 2);
+  EXPECT_EQ(invocations.back().command.version, 2u) << "new keys belong to the newest";
+}
+
+TEST_F(RegistrySentences, G1_the_version_found_by_its_key_is_authorised_as_itself) {
+  const auto handler = [&](Invocation& i) { i.finish(Answer::of(Reply::ok("{}"))); };
+  auto old = spec(handler);
+  old.permission = "order.old";
+  ASSERT_TRUE(registry->add(old));
+  send("k");
+  restart();
+  old.permission = "legacy";
+  ASSERT_TRUE(registry->add(old));
+  ASSERT_TRUE(registry->add(spec(handler, 2)));
+  EXPECT_EQ(send("k").code(), "forbidden");
+}
 
 }  // namespace
 }  // namespace sluice::rpc

@@ -33,6 +33,19 @@ struct BagKey {
 /// A durable key for text.
 BagKey<std::string> durable_text(std::string_view name);
 
+/// How Exchange::read sees a row.
+enum class Read : std::uint8_t {
+  /// As one snapshot with the other rows read: when one of those changed meanwhile, the read fails
+  /// version_conflict `snapshot_moved` and prepare runs again from the start. After an external
+  /// stage or a pause a new snapshot begins, since what was asked outside cannot be asked again.
+  snapshot,
+  /// The same, and its version is a precondition of the Commit: if it changed before, prepare is
+  /// run again.
+  verified,
+  /// As it is now, for what need not agree with anything: a hint, a hot counter.
+  latest,
+};
+
 /// What ended a pause.
 struct Wake {
   bool timed_out = false;
@@ -101,11 +114,11 @@ class Exchange {
   }
 
   Draft& draft() noexcept { return draft_; }
-  /// A row with this exchange's own drafted changes applied. With `verify`, its version becomes a
-  /// precondition: if it changed before the Commit, prepare is run again. Fails unavailable when the
-  /// store cannot answer at once (remote stores: use read_task), not_found without a store.
-  Result<std::optional<store::KvRow>> read(const store::KvKey& key, bool verify = false);
-  Task<Result<std::optional<store::KvRow>>> read_task(store::KvKey key, bool verify = false);
+  /// A row with this exchange's own drafted changes applied. Each read looks at all rows of its
+  /// snapshot once more: Fails unavailable without a store, and
+  /// when the store cannot answer at once (remote stores: use read_task); pass failures on.
+  Result<std::optional<store::KvRow>> read(const store::KvKey& key, Read how = Read::snapshot);
+  Task<Result<std::optional<store::KvRow>>> read_task(store::KvKey key, Read how = Read::snapshot);
 
   /// 1 for the first call of this phase of this stage; grows with retries.
   std::uint32_t attempt() const noexcept { return attempt_; }
@@ -148,8 +161,12 @@ class Exchange {
   void drop_transient();
   std::vector<std::pair<std::string, Bytes>> durable_entries() const;
   void restore_entry(std::string name, Bytes stored);
-  std::optional<store::KvRow> with_draft(const store::KvKey& key, std::optional<store::KvRow> row,
-                                         bool verify);
+  store::GetRows rows_to_ask(const store::KvKey& key, Read how) const;
+  Result<std::optional<store::KvRow>> take_rows(const store::KvKey& key, Read how, store::GetRows::Answer rows);
+  void begin_snapshot() noexcept {
+    seen_.clear();
+    snapshot_moved_ = false;
+  }
 
   ExchangeId id_;
   Namespace ns_;
@@ -165,6 +182,12 @@ class Exchange {
   std::uint32_t branch_ = 0;  // from 1: which child of a parallel stage
   std::vector<Entry> bag_;
   Draft draft_;
+  struct Seen {
+    store::KvKey key;
+    std::uint64_t version = 0;  // 0: it was not there
+  };
+  std::vector<Seen> seen_;  // the rows of the snapshot
+  bool snapshot_moved_ = false;
   std::array<std::size_t, 3> drafted_before_{};  // of a branch: what it got from its parent
   store::Store* store_ = nullptr;
   WakeDesk* desk_ = nullptr;
