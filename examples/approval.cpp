@@ -80,7 +80,7 @@ int main() {
     };
     block_on(lane, recover(recovery));
     // In a service: the command sluice.tx.wake, given the token the mail holds.
-    const Status woken = block_on(lane, expense->wake(mailbox, answer));
+    const Status woken = block_on(lane, expense->wake(Namespace("office"), mailbox, answer));
     if (!woken) return std::fprintf(stderr, "%s\n", woken.error().to_string().c_str()), 1;
     auto over = [](store::Store& store, ExchangeId id) -> Task<std::string> {
       for (;;) {
