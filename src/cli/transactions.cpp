@@ -14,8 +14,8 @@ std::string text(const Json& json, const char* name) {
   return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
 }
 
-std::string when(const Json& json) {
-  const auto ms = json.value("began_ms", std::int64_t{0});
+std::string when(const Json& json, const char* name) {
+  const auto ms = json.value(name, std::int64_t{0});
   const std::chrono::sys_time<std::chrono::milliseconds> at{std::chrono::milliseconds(ms)};
   const auto day = std::chrono::floor<std::chrono::days>(at);
   const std::chrono::year_month_day date(day);
@@ -45,7 +45,7 @@ void list(const TxOptions& options) {
   }
   fmt::print("{:<14} {:<19} {:<10} {:<40} {}\n", "TRANSACTION", "BEGAN (UTC)", "OUTCOME", "COMMAND", "CAUSE");
   for (const auto& row : rows)
-    fmt::print("{:<14} {:<19} {:<10} {:<40} {}\n", text(row, "id"), when(row), text(row, "outcome"),
+    fmt::print("{:<14} {:<19} {:<10} {:<40} {}\n", text(row, "id"), when(row, "began_ms"), text(row, "outcome"),
                text(row, "command").empty() ? text(row, "flow") : text(row, "command"), text(row, "cause"));
   if (rows.size() == static_cast<std::size_t>(options.limit) && options.state.empty())
     fmt::print("More: --before {}\n", text(rows.back(), "id"));
@@ -62,6 +62,8 @@ std::string what_follows(const Json& tx) {
   if (outcome == "paused")
     return "It waits for an event from outside, or its timeout. Whoever has the wake token may send sluice.tx.wake.";
   if (outcome == "pending") return "It is decided; its stages outside are being finished, also after a restart.";
+  if (outcome == "unknown")
+    return "The store could not say whether it was written. Repeat the request with its key, or look at what it changes.";
   return "It is not decided. If its process is gone, the next sweep undoes what it began.";
 }
 
@@ -70,9 +72,9 @@ void show(const TxOptions& options) {
   if (!answer.ok()) refuse(options, answer);
   if (options.json) return fmt::print("{}\n", answer.body);
   const Json& tx = answer.json;
-  fmt::print("transaction  {}\noutcome      {}{}\nbegan        {} UTC\nflow         {} version {}\n", text(tx, "id"),
-             text(tx, "outcome"), text(tx, "cause").empty() ? "" : " (" + text(tx, "cause") + ")", when(tx),
-             text(tx, "flow"), tx.value("version", 0));
+  fmt::print("transaction  {}\noutcome      {}{}\nbegan        {} UTC\n", text(tx, "id"), text(tx, "outcome"),
+             text(tx, "cause").empty() ? "" : " (" + text(tx, "cause") + ")", when(tx, "began_ms"));
+  if (!text(tx, "flow").empty()) fmt::print("flow         {} version {}\n", text(tx, "flow"), tx.value("version", 0));
   for (const char* name : {"command", "namespace", "principal", "reference", "correlation_id"})
     if (!text(tx, name).empty()) fmt::print("{:<12} {}\n", name, text(tx, name));
   for (const auto& stage : tx.value("stages", Json::array()))
@@ -82,6 +84,8 @@ void show(const TxOptions& options) {
     fmt::print("reply        {}{}{}\n", text(tx["reply"], "kind"),
                text(tx["reply"], "code").empty() ? "" : "/" + text(tx["reply"], "code"),
                tx["reply"].contains("body") && !tx["reply"]["body"].is_null() ? " " + tx["reply"]["body"].dump() : "");
+  if (tx.contains("audit"))
+    fmt::print("audit        {} at {} UTC\n", text(tx["audit"], "outcome"), when(tx["audit"], "at_ms"));
   if (tx.contains("settled"))
     fmt::print("settled      by {}: {}\n", text(tx["settled"], "by"), text(tx["settled"], "reason"));
   fmt::print("\n{}\n", what_follows(tx));

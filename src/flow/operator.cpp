@@ -1,6 +1,7 @@
 // What an operator sees of a transaction, and settling one that is in doubt.
 #include <algorithm>
 
+#include "flow/audit_trail.hpp"
 #include "flow/history.hpp"
 #include "sluice/flow/recovery.hpp"
 
@@ -54,9 +55,13 @@ Result<std::optional<store::OpenState>> open_state(store::Store& store, Exchange
 
 Result<TransactionView> describe(store::Store& store, ExchangeId exchange, const Flows* flows) {
   SLUICE_ASSIGN(const auto rows, store::ask_now(store, store::ReadJournal{exchange}));
-  if (rows.empty())
+  if (rows.empty()) {
+    SLUICE_ASSIGN(const auto audit, audit_of(store, exchange));
+    if (audit) return view_of(*audit);
     return fail(FailureKind::not_found, "no_transaction",
-                "no transaction " + to_string(exchange) + "; aborted ones without a key leave none");
+                "no transaction " + to_string(exchange) +
+                    ": it never was, is older than store.retention_s, or runs and has stored nothing yet");
+  }
   SLUICE_ASSIGN(History history, fold(rows));
   SLUICE_ASSIGN(const auto open, open_state(store, exchange));
   TransactionView view;
@@ -83,14 +88,23 @@ Result<TransactionView> describe(store::Store& store, ExchangeId exchange, const
   return view;
 }
 
-Result<std::vector<TransactionView>> list_transactions(store::Store& store, ExchangeId before,
-                                                       std::size_t limit) {
+Result<std::vector<TransactionView>> list_transactions(
+    store::Store& store, ExchangeId before, std::size_t limit,
+    const std::function<bool(const store::AuditRow&)>& listed) {
   SLUICE_ASSIGN(const auto rows, store::ask_now(store, store::ListJournal{before, limit}));
   std::vector<TransactionView> views;
   for (const auto& row : rows) {
     SLUICE_ASSIGN(auto view, describe(store, row.exchange));
     views.push_back(std::move(view));
   }
+  SLUICE_ASSIGN(const auto audits, audits_before(store, before, limit, listed));
+  for (const auto& row : audits) {
+    const auto same = [&](const TransactionView& view) { return view.exchange == row.exchange; };
+    // Those with a journal that is older than the page's are cut off below.
+    if (std::none_of(views.begin(), views.end(), same)) views.push_back(view_of(row));
+  }
+  std::ranges::sort(views, [](const auto& a, const auto& b) { return a.exchange > b.exchange; });
+  if (views.size() > limit) views.resize(limit);
   return views;
 }
 

@@ -37,8 +37,11 @@ Handler flow_handler(flow::Flow& flow,
     exchange->correlation = command.correlation;
     exchange->trace = command.trace;
     exchange->command = command.name;
-    exchange->audited = true;
-    invocation.audited();
+    // In memory there is no Commit that could carry the row: the registry writes it then.
+    if (flow.options().store != nullptr) {
+      exchange->audited = true;
+      invocation.audited();
+    }
     if (prepare) prepare(command, *exchange);
     // The caller's leaving stops the exchange, unless it is decided: the runner sees to that.
     invocation.pass_cancel_to(std::shared_ptr<CancelScope>(exchange, &exchange->scope()));

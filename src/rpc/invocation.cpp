@@ -208,7 +208,10 @@ void Invocation::audit_answer(const Answer& answer) {
       return registry_->audit(audit_row(ok ? AuditOutcome::ok : AuditOutcome::error, ok ? "" : reply ? reply->code : "corrupt"));
     }
     case Answer::Kind::failure:
-      return registry_->audit(audit_row(AuditOutcome::error, answer.failure->code()));
+      return registry_->audit(audit_row(
+          AuditOutcome::error, answer.failure->kind() == FailureKind::unknown_outcome
+                                   ? traits(FailureKind::unknown_outcome).name
+                                   : answer.failure->code()));
     case Answer::Kind::pending:
     case Answer::Kind::in_doubt:
       return;  // not over: the deciding Commit, or the settlement, writes it

@@ -22,6 +22,9 @@ Result<std::unique_ptr<store::Store>> open_store(const Config& config, Clock& cl
 }
 
 namespace {
+// No audit row waits longer than this for being written.
+constexpr milliseconds kYoung{10'000};
+
 std::unique_ptr<Logger> make_default_logger(const Config& config, Clock& clock) {
   LogOptions options;
   options.json = config.log_json;
@@ -78,6 +81,7 @@ struct Server::Impl {
 
   transport::HttpHooks hooks();
   Status make_first_token();
+  Result<flow::TransactionView> look_up(ExchangeId exchange);
   void answer_query(const transport::TransactionQuery& query, transport::RespondJson respond);
 };
 
@@ -99,18 +103,38 @@ transport::HttpHooks Server::Impl::hooks() {
   return hooks;
 }
 
+// What a reply has shown is found at once, also while its audit row waits to be written: of the two
+// batches that there may be of those, each empty Commit waits for one.
+Result<flow::TransactionView> Server::Impl::look_up(ExchangeId exchange) {
+  auto view = flow::describe(*store, exchange, &flows);
+  const bool young = clock.wall() < IdSource::time_of(exchange.value) + kYoung;
+  for (int batch = 0; batch < 2 && young && !view && view.error().kind() == FailureKind::not_found; ++batch) {
+    SLUICE_TRY(store::commit_and_wait(*store, {}));
+    view = flow::describe(*store, exchange, &flows);
+  }
+  if (view && !view->audit) {
+    SLUICE_ASSIGN(view->audit, flow::audit_of(*store, exchange));
+  }
+  return view;
+}
+
 void Server::Impl::answer_query(const transport::TransactionQuery& query,
                                 transport::RespondJson respond) {
   Result<std::string> json;
   if (query.exchange) {
-    const auto view = flow::describe(*store, query.exchange, &flows);
+    const auto view = look_up(query.exchange);
     json = view ? Result<std::string>(transaction_json(*view)) : fail(view.error());
   } else {
+    // Commands without keys only read, or end at once; they are found by id, and would crowd the list.
+    const auto has_key = [this](const store::AuditRow& row) {
+      const auto spec = registry->find(row.command);
+      return !spec || (*spec)->idempotency != rpc::KeyUse::none;
+    };
     std::optional<store::OpenState> state;
     if (query.state == "in_doubt") state = store::OpenState::in_doubt;
     if (query.state == "paused") state = store::OpenState::paused;
     const auto list = query.state.empty()
-                          ? flow::list_transactions(*store, query.before, query.limit)
+                          ? flow::list_transactions(*store, query.before, query.limit, has_key)
                           : flow::list_open(*store, state, query.limit);
     if (!list) {
       json = fail(list.error());

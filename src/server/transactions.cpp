@@ -31,6 +31,13 @@ std::string transaction_json(const flow::TransactionView& view) {
                      {"detail", view.reply->detail},
                      {"body", body.is_discarded() ? Json() : std::move(body)}};
   }
+  if (view.audit) {
+    constexpr std::string_view kOutcomes[] = {"", "ok", "error", "denied", "replayed"};
+    json["audit"] = {{"sequence", view.audit->sequence},
+                     {"at_ms", view.audit->at.time_since_epoch().count()},
+                     {"outcome", kOutcomes[static_cast<std::size_t>(view.audit->outcome)]},
+                     {"detail", view.audit->detail}};
+  }
   if (!view.settled_by.empty())
     json["settled"] = {{"by", view.settled_by}, {"reason", view.settled_reason}};
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);

@@ -96,20 +96,28 @@ struct TransactionView {
   std::string flow;
   std::uint32_t version = 0;
   std::string ns, reference, principal, command, correlation;
-  std::string outcome;  ///< running, committed, aborted, in_doubt, pending
+  std::string outcome;  ///< running, paused, committed, aborted, in_doubt, pending, unknown
   std::string cause;
   std::optional<Reply> reply;
   std::vector<StageView> stages;  ///< external ones; store-only exchanges leave none
   WallTime began{};
   std::string settled_by, settled_reason;
   std::size_t records = 0;
+  std::optional<store::AuditRow> audit;  ///< of those without a journal; see audit_of()
 };
 
-/// Folds an exchange's journal. Fails not_found when there is none, corrupt when it does not read.
+/// Folds an exchange's journal; one without a journal (a plain handler, a flow in memory) is told by
+/// its audit row. Fails not_found when there is neither, corrupt when the journal does not read.
+/// Blocks, as all of these.
 Result<TransactionView> describe(store::Store& store, ExchangeId exchange, const Flows* flows = nullptr);
-/// The newest exchanges before `before` (0: from the newest).
-Result<std::vector<TransactionView>> list_transactions(store::Store& store, ExchangeId before,
-                                                       std::size_t limit);
+/// The audit row of the run itself, not of its replays. Looks from the time in the id on, at no more
+/// than 200,000 rows.
+Result<std::optional<store::AuditRow>> audit_of(store::Store& store, ExchangeId exchange);
+/// The newest exchanges before `before` (0: from the newest). `listed` chooses among those without a
+/// journal; empty: all.
+Result<std::vector<TransactionView>> list_transactions(
+    store::Store& store, ExchangeId before, std::size_t limit,
+    const std::function<bool(const store::AuditRow&)>& listed = {});
 /// Those that are not over: all, or in one state (in_doubt: they wait for an operator).
 Result<std::vector<TransactionView>> list_open(store::Store& store, std::optional<store::OpenState> state,
                                                std::size_t limit);
