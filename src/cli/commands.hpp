@@ -12,6 +12,7 @@ namespace sluice::cli {
 void add_serve(CLI::App& app);
 void add_config(CLI::App& app);
 void add_token(CLI::App& app);
+void add_guards(CLI::App& app);
 void add_send(CLI::App& app);
 void add_tx(CLI::App& app);
 void add_idempotency(CLI::App& app);

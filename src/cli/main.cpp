@@ -18,6 +18,7 @@ constexpr void (*kCommands[])(CLI::App&) = {
     add_tx,
     add_idempotency,
     add_token,
+    add_guards,
     add_voucher,
     add_demo,
     add_bench,

@@ -20,6 +20,7 @@ void serve(const ServeOptions& options) {
   sigemptyset(&stop);
   sigaddset(&stop, SIGINT);
   sigaddset(&stop, SIGTERM);
+  sigaddset(&stop, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &stop, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
 
@@ -47,7 +48,11 @@ void serve(const ServeOptions& options) {
   fmt::print("Listening on http://{}:{}\n", server.config().http.address, server.port());
   std::fflush(stdout);
   int signal = 0;
-  sigwait(&stop, &signal);
+  while (sigwait(&stop, &signal), signal == SIGHUP) {
+    const auto reloaded = server.reload_rules();
+    fmt::print("{}\n", reloaded ? "Rules read again: " + reloaded->text : reloaded.error().to_string());
+    std::fflush(stdout);
+  }
   fmt::print("Stopping: what runs may finish within {} ms\n", server.config().grace.count());
   std::fflush(stdout);
   if (const auto stopped = server.stop(); !stopped) die(stopped.error());

@@ -159,6 +159,8 @@ std::vector<ConfigKey> make_keys() {
               SLUICE_MEMBER(keys.max_bytes)),
       integer("keys.max_claims", "keys running at once; past it: overloaded", 1, 100'000'000,
               SLUICE_MEMBER(keys.max_claims)),
+      text("guards.rules", "TOML file with the rules of outbound calls; read again when it changes", SLUICE_MEMBER(guard_rules)),
+      time_ms("guards.watch_ms", "between two looks at that file", SLUICE_MEMBER(guard_watch)),
       text("log.level", "trace, debug, info, warn, error or off", SLUICE_MEMBER(log_level),
            {"trace", "debug", "info", "warn", "error", "off"}),
       boolean("log.json", "JSON lines instead of text for people", SLUICE_MEMBER(log_json)),

@@ -2,9 +2,11 @@
 
 #include "server/commands.hpp"
 #include "server/gatekeeper.hpp"
+#include "server/guard_rules.hpp"
 #include "server/purger.hpp"
 
 #include "sluice/base/runtime.hpp"
+#include "sluice/resilience/guard_metrics.hpp"
 #include "sluice/store/memory.hpp"
 
 namespace sluice::server {
@@ -53,6 +55,9 @@ struct Server::Impl {
   std::unique_ptr<store::Store> store;
   std::unique_ptr<idempotency::Keys> keys;
   RegistryGate gate;
+  resilience::Guards guards;
+  resilience::GuardMetrics guard_metrics;
+  std::unique_ptr<GuardRules> guard_rules;
   std::unique_ptr<Backroom> backroom;
   std::unique_ptr<Purger> purger;
   std::unique_ptr<rpc::Registry> registry;
@@ -77,7 +82,32 @@ struct Server::Impl {
         ids(clock, config.node),
         background(real_clock, "background"),
         reader(real_clock, "reader"),
-        gate(config.gate, clock, &metrics) {}
+        gate(config.gate, clock, &metrics),
+        guards(clock, random, guard_options()),
+        guard_metrics(guards, metrics),
+        guard_rules(std::make_unique<GuardRules>(guards, config.guard_rules, logger)) {}
+
+  resilience::GuardsOptions guard_options() {
+    resilience::GuardsOptions options;
+    options.on_transition = [this](const resilience::Protector& protector, const resilience::BreakerTransition& t) {
+      logger.warn("a breaker changed", {{"command", protector.name()},
+                                        {"shadow", protector.shadow()},
+                                        {"from", to_string(t.from)},
+                                        {"to", to_string(t.to)},
+                                        {"reason", to_string(t.reason)}});
+    };
+    options.on_audit = [this](const resilience::GuardAudit& audit) {
+      if (!registry) return;
+      store::AuditRow row;
+      row.ns = "sluice";
+      row.principal = audit.by;
+      row.command = "sluice.guards";
+      row.outcome = store::AuditOutcome::ok;
+      row.detail = audit.what.substr(0, 2000);
+      registry->audit(std::move(row));
+    };
+    return options;
+  }
 
   transport::HttpHooks hooks();
   Status make_first_token();
@@ -182,6 +212,8 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   SLUICE_TRY(add_basic_commands(*self.registry));
   SLUICE_TRY(add_operator_commands(*self.registry, *self.backroom, self.flows));
   SLUICE_TRY(add_wake_command(*self.registry, self.flows));
+  SLUICE_TRY(self.guard_rules->load());
+  SLUICE_TRY(add_guard_commands(*self.registry, self.guards, *self.guard_rules, self.clock));
   self.door = std::make_unique<transport::HttpDoor>(*self.registry, self.clock, self.config.http,
                                                     self.hooks(), self.logger, &self.metrics);
   self.context.reset(new AppContext{*self.registry,
@@ -193,7 +225,8 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
                                     self.ids,
                                     {},
                                     self.logger,
-                                    self.metrics});
+                                    self.metrics,
+                                    self.guards});
   for (std::size_t i = 0; i < self.door->lanes(); ++i)
     self.context->lanes.push_back(&self.door->lane(i));
   self.apps = std::move(parts.apps);
@@ -231,6 +264,7 @@ Status Server::start() {
   self.started = true;
   // Only now: a start that fails (the port is taken) must not show a token and be forgotten.
   SLUICE_TRY(self.make_first_token());
+  self.background.lane().post([&self] { self.guard_rules->watch(self.background.lane(), self.config.guard_watch); });
   self.recovery = std::make_unique<flow::Recovery>(*self.store, self.flows, self.background.lane());
   self.background.lane().post([&self] {
     self.recovery->keep_sweeping(self.config.sweep_every, [&self, first = true](const auto& progress) mutable {
@@ -249,6 +283,8 @@ Status Server::start() {
   self.logger.info("listening", {{"address", self.config.http.address}, {"port", port()}});
   return {};
 }
+
+Result<resilience::ReloadPlan> Server::reload_rules() { return impl_->guard_rules->reload(std::nullopt, "SIGHUP"); }
 
 Status Server::stop() {
   auto& self = *impl_;

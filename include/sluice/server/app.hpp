@@ -8,6 +8,7 @@
 #include "sluice/base/metrics.hpp"
 #include "sluice/base/random.hpp"
 #include "sluice/flow/recovery.hpp"
+#include "sluice/resilience/guards.hpp"
 #include "sluice/rpc/registry.hpp"
 
 namespace sluice::server {
@@ -24,6 +25,7 @@ struct AppContext {
   std::vector<Lane*> lanes;  ///< of the doors; they run once the server has started
   Logger& logger;
   Metrics& metrics;
+  resilience::Guards& guards;  ///< of outbound calls
 };
 
 /// Owns its flows. Destroyed after the doors have stopped and the store has closed.

@@ -35,6 +35,8 @@ struct Config {
   idempotency::KeysOptions keys;
   GateLimits gate;
   PurgeOptions purge;
+  std::string guard_rules;  ///< a TOML file; empty: none
+  milliseconds guard_watch{1'000};
   std::string log_level = "info";
   bool log_json = false;
   std::uint16_t node = 1;  ///< 0–1023, unique among nodes of one store

@@ -38,6 +38,9 @@ class Server {
   /// Drains within the grace, cancels the rest, closes. Idempotent; blocks.
   Status stop();
 
+  /// Reads the rules of outbound calls again (SIGHUP). Fails as the file does; the old ones stay.
+  Result<resilience::ReloadPlan> reload_rules();
+
   std::uint16_t port() const noexcept;
   AppContext& context() noexcept;
   Tokens& tokens() noexcept;

@@ -1,0 +1,199 @@
+// sluice breakers and sluice rules: what guards the calls of a running server, and what an operator
+// may do to it.
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iterator>
+#include <map>
+
+#include "cli/client.hpp"
+#include "cli/commands.hpp"
+#include "sluice/base/runtime.hpp"
+#include "sluice/resilience/rule.hpp"
+
+namespace sluice::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct GuardOptions : ServerOptions {
+  std::string name, state, reason, file;
+  bool shadow = false;
+  int interval_ms = 1000;
+  int count = 0;  // looks of `watch`; 0: until Ctrl-C
+};
+
+std::string shown(const Json& one) {
+  return one.value("name", "") + (one.value("shadow", false) ? " (shadow)" : "");
+}
+
+std::string ago(double ms) {
+  if (ms < 1000) return fmt::format("{:.0f} ms ago", ms);
+  if (ms < 120'000) return fmt::format("{:.1f} s ago", ms / 1000);
+  return fmt::format("{:.0f} min ago", ms / 60'000);
+}
+
+std::string change(const Json& t) {
+  std::string line = fmt::format("{} -> {}: {}", t.value("from", ""), t.value("to", ""), t.value("reason", ""));
+  if (t.contains("threshold"))
+    line += fmt::format(" {:.2f} (threshold {:.2f})", t.value("observed", 0.0), t.value("threshold", 0.0));
+  return line;
+}
+
+HttpAnswer asked(const GuardOptions& options, const char* command, const Json& payload = Json::object()) {
+  HttpAnswer answer = run_command(options, command, payload);
+  if (!answer.ok()) refuse(options, answer);
+  return answer;
+}
+
+void list(const GuardOptions& options) {
+  const HttpAnswer answer = asked(options, "sluice.breakers.list");
+  if (options.json) return fmt::print("{}\n", answer.body);
+  const Json rows = answer.json.value("protectors", Json::array());
+  if (rows.empty())
+    return fmt::print("Nothing has called outside yet: a protector is made by the first call of its command.\n");
+  fmt::print("{:<44} {:<13} {:>10} {:>10} {:>12}  {}\n", "COMMAND", "BREAKER", "PASSED", "REFUSED", "IN WINDOW", "RULE");
+  for (const auto& row : rows)
+    fmt::print("{:<44} {:<13} {:>10} {:>10} {:>12}  {}\n", shown(row), row.value("state", ""), row.value("passed", 0),
+               row.value("blocked", 0),
+               fmt::format("{}/{} bad", row.value("failures", 0), row.value("calls", 0)),
+               row.value("rule", "").empty() ? "(none: passes)" : row.value("rule", ""));
+}
+
+void show(const GuardOptions& options) {
+  const HttpAnswer answer = asked(options, "sluice.breakers.show", {{"name", options.name}, {"shadow", options.shadow}});
+  if (options.json) return fmt::print("{}\n", answer.body);
+  const Json& one = answer.json;
+  fmt::print("command   {}\nrule      {} (rules version {})\nbreaker   {}\n", shown(one), one.value("rule", ""),
+             one.value("version", 0), one.value("state", ""));
+  if (one.contains("opens_for_ms")) fmt::print("          tries again in {:.0f} ms\n", one.value("opens_for_ms", 0.0));
+  fmt::print("passed    {}\nrefused   {}\n", one.value("passed", 0), one.value("blocked", 0));
+  for (const auto& policy : one.value("policies", Json::array()))
+    fmt::print("policy    {:<10} {:<8} refused {}, would have refused {}\n", policy.value("policy", ""),
+               policy.value("mode", ""), policy.value("blocked", 0), policy.value("would_block", 0));
+  for (const char* name : {"bulkhead", "adaptive"})
+    if (one.contains(name))
+      fmt::print("{:<9} {} of {} in flight, {} waiting\n", name, one[name].value("in_flight", 0),
+                 one[name].value("limit", 0), one[name].value("waiting", 0));
+  if (one.contains("tokens")) fmt::print("tokens    {}\n", one.value("tokens", 0));
+  for (const auto& t : one.value("transitions", Json::array()))
+    fmt::print("history   {:<14} {}\n", ago(t.value("ago_ms", 0.0)), change(t));
+}
+
+void force(const GuardOptions& options) {
+  const HttpAnswer answer = asked(options, "sluice.breakers.force",
+                                  {{"name", options.name},
+                                   {"shadow", options.shadow},
+                                   {"state", options.state},
+                                   {"reason", options.reason}});
+  if (options.json) return fmt::print("{}\n", answer.body);
+  fmt::print("The breaker of {} is {} now; who did it and why is in the audit trail.\n", options.name, options.state);
+  if (options.state.starts_with("forced"))
+    fmt::print("It stays so until told otherwise: sluice breakers force {} closed --reason \"...\"\n", options.name);
+}
+
+// A line for each change since the last look; what happened before the first is not told.
+void watch(const GuardOptions& options) {
+  std::map<std::string, std::uint64_t> seen;
+  RealClock clock;
+  Parker pause;
+  for (int look = 0; options.count == 0 || look < options.count; ++look) {
+    if (look != 0) pause.park(milliseconds(options.interval_ms));
+    const HttpAnswer answer = asked(options, "sluice.breakers.list");
+    for (const auto& row : answer.json.value("protectors", Json::array())) {
+      if (!options.name.empty() && row.value("name", "") != options.name) continue;
+      auto& generation = seen[shown(row)];
+      for (const auto& t : row.value("transitions", Json::array())) {
+        if (t.value("generation", std::uint64_t{0}) <= generation) continue;
+        generation = t.value("generation", std::uint64_t{0});
+        if (look == 0) continue;
+        if (options.json) {
+          Json line = t;
+          line["name"] = row.value("name", "");
+          line["shadow"] = row.value("shadow", false);
+          fmt::print("{}\n", line.dump());
+        } else {
+          fmt::print("{:<44} {}\n", shown(row), change(t));
+        }
+      }
+    }
+    std::fflush(stdout);
+  }
+}
+
+std::string read_rules(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) die(Failure(FailureKind::invalid_argument, "rules_file", "cannot read " + path));
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void check(const GuardOptions& options) {
+  const auto rules = resilience::parse_rules(read_rules(options.file), options.file);
+  if (!rules) die(rules.error());
+  fmt::print("{}: {} rule{}, all good.\n", options.file, rules->rules.size(), rules->rules.size() == 1 ? "" : "s");
+}
+
+void change_rules(const GuardOptions& options, const char* command, const char* done) {
+  Json payload = Json::object();
+  if (!options.file.empty()) payload["rules"] = read_rules(options.file);
+  const HttpAnswer answer = asked(options, command, payload);
+  if (options.json) return fmt::print("{}\n", answer.body);
+  fmt::print("{}{}{}\n", answer.json.value("text", ""), answer.json.value("text", "").ends_with('\n') ? "" : "\n", done);
+}
+void diff(const GuardOptions& options) { change_rules(options, "sluice.rules.diff", "Nothing was changed."); }
+void reload(const GuardOptions& options) {
+  change_rules(options, "sluice.rules.reload",
+               options.file.empty() ? "The file's rules are in force." : "These rules are in force until the server's "
+                                                                          "rules file changes or it starts again.");
+}
+
+using Run = void (*)(const GuardOptions&);
+CLI::App* add(CLI::App& group, const std::shared_ptr<GuardOptions>& options, const char* name, const char* what, Run run,
+              bool online = true) {
+  auto* command = group.add_subcommand(name, what);
+  if (online) add_server_options(*command, *options);
+  command->callback([options, run] { run(*options); });
+  return command;
+}
+
+}  // namespace
+
+void add_guards(CLI::App& app) {
+  auto options = std::make_shared<GuardOptions>();
+  auto* breakers = app.add_subcommand("breakers", "What guards the calls of a running server: list, show, force, watch");
+  breakers->require_subcommand(1);
+  breakers->footer("Example: sluice breakers list");
+  add(*breakers, options, "list", "Every protector with its breaker's state", list)->footer("Example: sluice breakers list --json");
+  auto* showing = add(*breakers, options, "show", "One protector: policies, window, permits, last changes", show);
+  showing->add_option("name", options->name, "The outbound command")->required();
+  showing->add_flag("--shadow", options->shadow, "Of shadow traffic");
+  showing->footer("Example: sluice breakers show voucher.code.batch_get_code_using_cache");
+  auto* forcing = add(*breakers, options, "force", "Puts a breaker into a state", force);
+  forcing->add_option("name", options->name, "The outbound command")->required();
+  forcing->add_option("state", options->state, "closed, half_open, forced_open, forced_closed, disabled or metrics_only")
+      ->required()
+      ->check(CLI::IsMember({"closed", "half_open", "forced_open", "forced_closed", "disabled", "metrics_only"}));
+  forcing->add_option("--reason", options->reason, "Kept in the audit trail, with who did it")->required();
+  forcing->add_flag("--shadow", options->shadow, "Of shadow traffic");
+  forcing->footer("Example: sluice breakers force voucher.user.exists forced_open --reason \"maintenance until 14:00\"");
+  auto* watching = add(*breakers, options, "watch", "A line for each change, until Ctrl-C", watch);
+  watching->add_option("name", options->name, "One outbound command; default: all");
+  watching->add_option("--interval-ms", options->interval_ms, "Between two looks")->check(CLI::Range(10, 600'000))->capture_default_str();
+  watching->add_option("--count", options->count, "Looks; 0: until Ctrl-C")->capture_default_str();
+  watching->footer("Example: sluice breakers watch --json");
+
+  auto* rules = app.add_subcommand("rules", "The rules of outbound calls: check, diff, reload");
+  rules->require_subcommand(1);
+  rules->footer("Example: sluice rules check rules.toml && sluice rules diff rules.toml");
+  auto* checking = add(*rules, options, "check", "Says what is wrong in a file; asks no server", check, false);
+  checking->add_option("file", options->file, "TOML")->required();
+  checking->footer("Example: sluice rules check rules.toml");
+  auto* comparing = add(*rules, options, "diff", "What a reload would change, without doing it", diff);
+  comparing->add_option("file", options->file, "TOML; default: the server's own file as it is now");
+  comparing->footer("Example: sluice rules diff rules.toml");
+  auto* loading = add(*rules, options, "reload", "Puts rules into force, keeping all state that fits them", reload);
+  loading->add_option("file", options->file, "TOML; default: the server's own file");
+  loading->footer("Example: sluice rules reload");
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,80 @@
+#include "server/guard_rules.hpp"
+
+#include <fstream>
+#include <iterator>
+
+namespace sluice::server {
+
+namespace {
+constexpr std::uintmax_t kRuleBytesMax = 4 << 20;
+}  // namespace
+
+GuardRules::GuardRules(resilience::Guards& guards, std::string path, Logger& logger)
+    : guards_(guards), path_(std::move(path)), logger_(logger) {}
+
+GuardRules::Stamp GuardRules::stamp() const noexcept {
+  std::error_code none;
+  Stamp now;
+  now.written = std::filesystem::last_write_time(path_, none);
+  now.size = std::filesystem::file_size(path_, none);
+  return now;
+}
+
+Result<resilience::RuleSet> GuardRules::read(const std::optional<std::string>& text) const {
+  if (text) return resilience::parse_rules(*text, "(request)");
+  if (path_.empty())
+    return fail(FailureKind::invalid_argument, "no_rules_file",
+                "no rules were given and the configuration names no guards.rules file to read them from");
+  std::ifstream file(path_, std::ios::binary);
+  if (!file)
+    return fail(FailureKind::not_found, "rules_file",
+                "reading " + path_ + ": there is no such file, or it may not be read; guards.rules names it");
+  std::error_code none;
+  if (const auto size = std::filesystem::file_size(path_, none); size > kRuleBytesMax)
+    return fail(FailureKind::invalid_argument, "rules_file",
+                "reading " + path_ + ": expected at most " + std::to_string(kRuleBytesMax) + " bytes, got " +
+                    std::to_string(size));
+  const std::string content{std::istreambuf_iterator<char>(file), {}};
+  return resilience::parse_rules(content, path_);
+}
+
+Status GuardRules::load() {
+  if (path_.empty()) return {};
+  seen_ = stamp();
+  SLUICE_TRY(reload(std::nullopt, "start"));
+  return {};
+}
+
+Result<resilience::ReloadPlan> GuardRules::plan(const std::optional<std::string>& text) const {
+  SLUICE_ASSIGN(const auto rules, read(text));
+  return guards_.plan(rules);
+}
+
+Result<resilience::ReloadPlan> GuardRules::reload(const std::optional<std::string>& text, std::string_view by) {
+  SLUICE_ASSIGN(auto rules, read(text));
+  return guards_.reload(std::move(rules), by);
+}
+
+void GuardRules::watch(Lane& lane, Duration every) {
+  if (path_.empty()) return;
+  lane_ = &lane;
+  every_ = every;
+  look();
+}
+
+void GuardRules::look() {
+  if (const Stamp now = stamp(); now != seen_) {
+    seen_ = now;
+    const auto done = reload(std::nullopt, "file change");
+    if (!done)
+      logger_.error("the rules file has changed and is not good; the old rules stay",
+                    {{"failure", done.error().to_string()}});
+    else if (!done->empty())
+      logger_.info("the rules file has changed",
+                   {{"version", done->version}, {"closes", done->closes}, {"resets", done->resets}});
+  }
+  timer_.arm(*lane_, lane_->clock().now() + every_, [](void* self) noexcept { static_cast<GuardRules*>(self)->look(); },
+             this);
+}
+
+}  // namespace sluice::server

@@ -1,0 +1,49 @@
+// The rules of outbound calls: read from a file at the start, again when the file changes or an
+// operator says so, or replaced through the admin API. A mistake changes nothing.
+#pragma once
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "sluice/base/log.hpp"
+#include "sluice/resilience/guards.hpp"
+
+namespace sluice::server {
+
+/// Thread-safe but for watch() and its destruction, which belong to the lane's side.
+class GuardRules {
+ public:
+  /// An empty path: no file, rules come through reload() only. All outlive this.
+  GuardRules(resilience::Guards& guards, std::string path, Logger& logger);
+
+  /// At the start. Fails as the file does: not_found, or invalid_argument with file, line and reason.
+  Status load();
+  /// What reload() would do. Without a text: with the file as it is now.
+  Result<resilience::ReloadPlan> plan(const std::optional<std::string>& text) const;
+  /// Replaces all rules, by those of the text or of the file. A text holds until the file changes or
+  /// the server starts again.
+  Result<resilience::ReloadPlan> reload(const std::optional<std::string>& text, std::string_view by);
+  /// Looks at the file every so often, on the lane, and reloads it once it has changed.
+  void watch(Lane& lane, Duration every);
+  const std::string& path() const noexcept { return path_; }
+
+ private:
+  struct Stamp {
+    std::filesystem::file_time_type written{};
+    std::uintmax_t size = 0;
+    bool operator==(const Stamp&) const = default;
+  };
+  Stamp stamp() const noexcept;
+  Result<resilience::RuleSet> read(const std::optional<std::string>& text) const;
+  void look();
+
+  resilience::Guards& guards_;
+  const std::string path_;
+  Logger& logger_;
+  Stamp seen_;  // of the file that was tried last; the lane's after the start
+  Lane* lane_ = nullptr;
+  Duration every_{};
+  Timer timer_;
+};
+
+}  // namespace sluice::server

@@ -1,0 +1,102 @@
+// The rules of outbound calls on a running server: read, refused, compared, replaced, forced.
+#include <gmock/gmock.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "server/running.hpp"
+#include "support/temp_folder.hpp"
+
+namespace sluice::server {
+namespace {
+
+using Json = nlohmann::json;
+using testing::HasSubstr;
+
+constexpr const char* kGood = "[guard.\"code.*\".breaker]\nminimum_calls = 2\nfailure_ratio = 0.5\n";
+
+class GuardRulesOnServer : public testing::Test {
+ protected:
+  testing_support::TempFolder folder;
+  std::string path = folder.file("rules.toml");
+  void write(const std::string& text) { std::ofstream(path, std::ios::trunc) << text; }
+  Config config(milliseconds watch = std::chrono::hours(1)) const {
+    Config c;
+    c.guard_rules = path;
+    c.guard_watch = watch;
+    return c;
+  }
+  static Json ask(RunningServer& running, const char* command, const Json& payload, int expected = 200) {
+    const auto response = running.ask(test::post(command, payload.dump(), running.bearer()));
+    EXPECT_EQ(response.status, expected) << command << ": " << response.body;
+    return Json::parse(response.body, nullptr, false);
+  }
+};
+
+TEST_F(GuardRulesOnServer, RES_40_a_bad_file_keeps_the_server_from_starting_with_file_line_and_reason) {
+  write("[guard.\"code.*\".breaker]\nfailure_ratio = 7\n");
+  ServerParts parts;
+  parts.logger = &null_logger();
+  auto c = config();
+  c.store_kind = "memory";
+  const auto opened = Server::open(std::move(c), std::move(parts));
+  ASSERT_FALSE(opened);
+  EXPECT_THAT(opened.error().to_string(), HasSubstr("rules.toml"));
+  EXPECT_THAT(opened.error().to_string(), HasSubstr("failure_ratio"));
+}
+
+TEST_F(GuardRulesOnServer, RES_40_a_dry_run_changes_nothing_and_a_bad_reload_keeps_the_old_rules) {
+  write(kGood);
+  RunningServer running(config());
+  auto& guards = running.server->context().guards;
+  auto& protector = guards.find("code.get");
+  const std::string wider = std::string(kGood) + "[guard.\"code.*\".rate]\nlimit = 5\n";
+  const Json plan = ask(running, "sluice.rules.diff", {{"rules", wider}});
+  EXPECT_EQ(plan["rules_changed"], 1);
+  EXPECT_EQ(protector.mode(resilience::Policy::rate), resilience::Mode::off) << "a dry run must not act";
+  const Json refused = ask(running, "sluice.rules.reload", {{"rules", "[guard.x.nonsense]\n"}}, 400);
+  EXPECT_THAT(refused.dump(), HasSubstr("nonsense"));
+  EXPECT_NE(protector.breaker(), nullptr) << "the old rules stay";
+  ask(running, "sluice.rules.reload", {{"rules", wider}});
+  EXPECT_EQ(protector.mode(resilience::Policy::rate), resilience::Mode::enforce);
+  write("[guard.\"code.*\".timeout]\nafter_ms = 50\n");
+  (void)ask(running, "sluice.rules.reload", Json::object(), 400);  // the file is bad now: no such field
+  EXPECT_EQ(protector.mode(resilience::Policy::rate), resilience::Mode::enforce);
+  write(kGood);
+  ask(running, "sluice.rules.reload", Json::object());
+  EXPECT_EQ(protector.mode(resilience::Policy::rate), resilience::Mode::off) << "the file's rules are back";
+}
+
+TEST_F(GuardRulesOnServer, RES_40_a_changed_file_is_read_again_by_itself) {
+  write(kGood);
+  RunningServer running(config(milliseconds(5)));
+  auto& protector = running.server->context().guards.find("code.get");
+  ASSERT_EQ(protector.mode(resilience::Policy::rate), resilience::Mode::off);
+  write(std::string(kGood) + "[guard.\"code.*\".rate]\nlimit = 5\n");
+  EXPECT_TRUE(wait_until([&] { return protector.mode(resilience::Policy::rate) == resilience::Mode::enforce; }));
+}
+
+TEST_F(GuardRulesOnServer, RES_41_an_operator_sees_and_forces_a_breaker_and_it_is_audited) {
+  write(kGood);
+  RunningServer running(config());
+  auto& protector = running.server->context().guards.find("code.get");
+  const Json force{{"name", "code.get"}, {"state", "forced_open"}, {"reason", "maintenance"}};
+  ask(running, "sluice.breakers.force", {{"name", "code.other"}, {"state", "closed"}, {"reason", "x"}}, 404);
+  ask(running, "sluice.breakers.force", {{"name", "code.get"}, {"state", "ajar"}, {"reason", "x"}}, 400);
+  ask(running, "sluice.breakers.force", force);
+  EXPECT_EQ(protector.breaker()->state(), resilience::BreakerState::forced_open);
+  const Json shown = ask(running, "sluice.breakers.show", {{"name", "code.get"}});
+  EXPECT_EQ(shown["state"], "forced_open");
+  EXPECT_EQ(shown["transitions"].back()["reason"], "operator_order");
+  EXPECT_THAT(ask(running, "sluice.breakers.list", Json::object()).dump(), HasSubstr("forced_open"));
+  EXPECT_TRUE(wait_until([&] {
+    const auto rows = store::ask_now(running.server->context().store, store::ListAudit{});
+    return rows && std::ranges::any_of(*rows, [](const store::AuditRow& row) {
+             return row.command == "sluice.guards" && row.detail.find("maintenance") != std::string::npos;
+           });
+  })) << "who forced it, and why, is not in the audit trail";
+  EXPECT_TRUE(running.metric("sluice_guard_breaker_state{command=\"code.get\""));
+}
+
+}  // namespace
+}  // namespace sluice::server
