@@ -1,17 +1,20 @@
-# sluice_proto(target FILES sluice/v1/commands.proto … [LINK other targets])
-# A static library of the messages in proto/, included as "sluice/v1/commands.pb.h".
+# sluice_proto(target FILES sluice/v1/commands.proto … [LINK other targets] [ROOT folder])
+# A static library of the messages in proto/ (or another root), included as "sluice/v1/commands.pb.h".
 set(SLUICE_PROTO_DIR ${PROJECT_SOURCE_DIR}/proto)
 set(SLUICE_PROTO_OUT ${PROJECT_BINARY_DIR}/proto)
 function(sluice_proto target)
-  cmake_parse_arguments(PROTO "" "" "FILES;LINK" ${ARGN})
+  cmake_parse_arguments(PROTO "" "ROOT" "FILES;LINK" ${ARGN})
+  if(NOT PROTO_ROOT)
+    set(PROTO_ROOT ${SLUICE_PROTO_DIR})
+  endif()
   set(generated)
   foreach(file IN LISTS PROTO_FILES)
     string(REGEX REPLACE "\\.proto$" "" stem ${file})
     add_custom_command(
       OUTPUT ${SLUICE_PROTO_OUT}/${stem}.pb.cc ${SLUICE_PROTO_OUT}/${stem}.pb.h
       COMMAND ${CMAKE_COMMAND} -E make_directory ${SLUICE_PROTO_OUT}
-      COMMAND protobuf::protoc --cpp_out=${SLUICE_PROTO_OUT} -I ${SLUICE_PROTO_DIR} ${file}
-      DEPENDS ${SLUICE_PROTO_DIR}/${file} VERBATIM COMMENT "proto ${file}")
+      COMMAND protobuf::protoc --cpp_out=${SLUICE_PROTO_OUT} -I ${PROTO_ROOT} ${file}
+      DEPENDS ${PROTO_ROOT}/${file} VERBATIM COMMENT "proto ${file}")
     list(APPEND generated ${SLUICE_PROTO_OUT}/${stem}.pb.cc ${SLUICE_PROTO_OUT}/${stem}.pb.h)
   endforeach()
   add_library(${target} STATIC ${generated})
@@ -21,5 +24,7 @@ function(sluice_proto target)
   target_link_libraries(${target} PUBLIC protobuf::libprotobuf ${PROTO_LINK})
   string(REGEX REPLACE "^sluice_" "" short ${target})
   set_target_properties(${target} PROPERTIES EXPORT_NAME ${short})
-  set_property(GLOBAL APPEND PROPERTY SLUICE_ROOMS ${target})
+  if(PROTO_ROOT STREQUAL SLUICE_PROTO_DIR)
+    set_property(GLOBAL APPEND PROPERTY SLUICE_ROOMS ${target})
+  endif()
 endfunction()

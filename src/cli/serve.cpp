@@ -11,7 +11,7 @@ namespace sluice::cli {
 namespace {
 
 struct ServeOptions {
-  std::string config, listen, store, log_level;
+  std::string config, listen, grpc_listen, store, log_level;
 };
 
 void serve(const ServeOptions& options) {
@@ -31,6 +31,7 @@ void serve(const ServeOptions& options) {
     if (!host.empty()) environment["SLUICE_HTTP_ADDRESS"] = host;
     environment["SLUICE_HTTP_PORT"] = colon == std::string::npos ? options.listen : options.listen.substr(colon + 1);
   }
+  if (!options.grpc_listen.empty()) environment["SLUICE_GRPC_LISTEN"] = options.grpc_listen;
   if (!options.store.empty()) environment["SLUICE_STORE_PATH"] = options.store;
   if (!options.log_level.empty()) environment["SLUICE_LOG_LEVEL"] = options.log_level;
   auto config = server::load_config(options.config, environment);
@@ -46,6 +47,8 @@ void serve(const ServeOptions& options) {
   auto& server = **opened;
   if (const auto started = server.start(); !started) die(started.error());
   fmt::print("Listening on http://{}:{}\n", server.config().http.address, server.port());
+  if (server.grpc_port() != 0)
+    fmt::print("gRPC on {} (port {})\n", server.config().grpc.listen, server.grpc_port());
   std::fflush(stdout);
   int signal = 0;
   while (sigwait(&stop, &signal), signal == SIGHUP) {
@@ -66,11 +69,14 @@ void add_serve(CLI::App& app) {
   serve_command->add_option("--config", options->config, "TOML file; without one: defaults")
       ->envname("SLUICE_CONFIG");
   serve_command->add_option("--listen", options->listen, "ADDRESS:PORT or PORT; 0: any free port");
+  serve_command->add_option("--grpc-listen", options->grpc_listen,
+                            "HOST:PORT of the gRPC door; without one there is none");
   serve_command->add_option("--store", options->store, "Path of the database");
   serve_command->add_option("--log-level", options->log_level, "trace, debug, info, warn, error or off");
   serve_command->footer(
       "Options win over SLUICE_* variables, and those over the file.\n"
-      "Examples:\n  sluice serve --config sluice.toml\n  sluice serve --listen 127.0.0.1:9000 --store orders.db");
+      "Examples:\n  sluice serve --config sluice.toml\n  sluice serve --listen 127.0.0.1:9000 --store orders.db\n"
+      "  sluice serve --grpc-listen 127.0.0.1:9090");
   serve_command->callback([options] { serve(*options); });
 }
 

@@ -1,6 +1,7 @@
 #include "sluice/server/server.hpp"
 
 #include "server/commands.hpp"
+#include "server/doors.hpp"
 #include "server/gatekeeper.hpp"
 #include "server/guard_rules.hpp"
 #include "server/purger.hpp"
@@ -12,8 +13,17 @@
 namespace sluice::server {
 
 bool is_loopback(std::string_view address) noexcept {
-  return address == "::1" || address.starts_with("127.");
+  return address == "::1" || address == "localhost" || address.starts_with("127.");
 }
+
+namespace {
+// Of "host:port" or "[host]:port".
+std::string_view host_of(std::string_view listen) noexcept {
+  auto host = listen.substr(0, listen.rfind(':'));
+  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  return host;
+}
+}  // namespace
 
 Result<std::unique_ptr<store::Store>> open_store(const Config& config, Clock& clock, Random& random,
                                                  Executor& executor) {
@@ -64,6 +74,8 @@ struct Server::Impl {
   flow::Flows flows;
   std::unique_ptr<Tokens> tokens;
   std::unique_ptr<transport::HttpDoor> door;
+  std::unique_ptr<transport::GrpcDoor> grpc;  // on the lanes of the other
+  Doors doors;
   std::vector<std::unique_ptr<App>> apps;
   std::unique_ptr<AppContext> context;
   std::unique_ptr<flow::Recovery> recovery;
@@ -193,6 +205,13 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
                 "http.address " + config.http.address +
                     " is beyond the loopback and the door has no TLS: set server.allow_remote = "
                     "true if something in front of it has");
+  if (const auto& listen = config.grpc.listen; !listen.empty() && !config.allow_remote &&
+                                               !is_loopback(host_of(listen)) &&
+                                               config.grpc.tls_cert.empty())
+    return fail(FailureKind::invalid_argument, "remote_not_allowed",
+                "grpc.listen " + listen +
+                    " is beyond the loopback without TLS: set grpc.tls_cert and grpc.tls_key, or "
+                    "server.allow_remote = true if something in front of it has TLS");
   std::unique_ptr<Server> server(new Server);
   server->impl_ = std::make_unique<Impl>(std::move(config), parts);
   auto& self = *server->impl_;
@@ -226,7 +245,8 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
                                     {},
                                     self.logger,
                                     self.metrics,
-                                    self.guards});
+                                    self.guards,
+                                    {}});
   for (std::size_t i = 0; i < self.door->lanes(); ++i)
     self.context->lanes.push_back(&self.door->lane(i));
   self.apps = std::move(parts.apps);
@@ -234,6 +254,14 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
     const auto installed = app->install(*self.context);
     if (!installed)
       return fail(installed.error().at("application '" + std::string(app->name()) + "'"));
+  }
+  if (!self.config.grpc.listen.empty()) {
+    transport::GrpcHooks hooks;
+    hooks.authenticate = [&self](std::string_view token) { return self.tokens->authenticate(token); };
+    self.grpc = std::make_unique<transport::GrpcDoor>(*self.registry, self.clock,
+                                                      self.context->lanes, self.config.grpc,
+                                                      std::move(hooks), self.logger, &self.metrics);
+    SLUICE_TRY(self.grpc->bind(self.context->grpc));
   }
   self.first_token = std::move(parts.first_token);
   return server;
@@ -257,7 +285,9 @@ Status Server::start() {
   self.lifecycle = std::make_unique<Lifecycle>(options, self.logger);
   self.lifecycle->add(*self.purger);
   self.lifecycle->add(self.gate.component());
-  self.lifecycle->add(*self.door);
+  self.doors.add(*self.door);
+  if (self.grpc) self.doors.add(*self.grpc);
+  self.lifecycle->add(self.doors);
   self.background.start();
   self.reader.start();
   SLUICE_TRY(self.lifecycle->start());
@@ -281,6 +311,9 @@ Status Server::start() {
     });
   });
   self.logger.info("listening", {{"address", self.config.http.address}, {"port", port()}});
+  if (self.grpc)
+    self.logger.info("listening for gRPC",
+                     {{"address", self.config.grpc.listen}, {"port", grpc_port()}});
   return {};
 }
 
@@ -302,6 +335,7 @@ Status Server::stop() {
 }
 
 std::uint16_t Server::port() const noexcept { return impl_->door->port(); }
+std::uint16_t Server::grpc_port() const noexcept { return impl_->grpc ? impl_->grpc->port() : 0; }
 AppContext& Server::context() noexcept { return *impl_->context; }
 Tokens& Server::tokens() noexcept { return *impl_->tokens; }
 const Config& Server::config() const noexcept { return impl_->config; }

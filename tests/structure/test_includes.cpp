@@ -101,6 +101,9 @@ TEST(Structure, the_check_finds_each_kind_of_broken_include) {
   EXPECT_NE(rule("src/flow/a.cpp", "sim/clock.hpp"), "");
   EXPECT_NE(rule("src/elsewhere/a.cpp", "string"), "");
   EXPECT_EQ(rule("src/flow/a.cpp", "sluice/store/rows.hpp"), "");
+  EXPECT_NE(rule("src/server/a.cpp", "grpcpp/server.h"), "");
+  EXPECT_NE(rule("src/rpc/a.cpp", "google/protobuf/message.h"), "");
+  EXPECT_EQ(rule("src/transport/grpc/a.cpp", "grpcpp/server.h"), "");
   EXPECT_EQ(rule("src/store/sqlite/a.cpp", "sqlite3.h"), "");
 }
 

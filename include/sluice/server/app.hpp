@@ -10,6 +10,7 @@
 #include "sluice/flow/recovery.hpp"
 #include "sluice/resilience/guards.hpp"
 #include "sluice/rpc/registry.hpp"
+#include "sluice/transport/grpc.hpp"
 
 namespace sluice::server {
 
@@ -26,6 +27,7 @@ struct AppContext {
   Logger& logger;
   Metrics& metrics;
   resilience::Guards& guards;  ///< of outbound calls
+  transport::GrpcMethods grpc;  ///< typed methods of the application's commands
 };
 
 /// Owns its flows. Destroyed after the doors have stopped and the store has closed.

@@ -10,6 +10,7 @@
 #include "sluice/base/log.hpp"
 #include "sluice/idempotency/keys.hpp"
 #include "sluice/store/sqlite.hpp"
+#include "sluice/transport/grpc.hpp"
 #include "sluice/transport/http.hpp"
 
 namespace sluice::server {
@@ -32,6 +33,7 @@ struct Config {
   std::string store_kind = "sqlite";  ///< sqlite or memory
   store::SqliteOptions sqlite;
   transport::HttpOptions http;
+  transport::GrpcOptions grpc;  ///< an empty `listen`: no gRPC door
   idempotency::KeysOptions keys;
   GateLimits gate;
   PurgeOptions purge;
@@ -43,7 +45,10 @@ struct Config {
   milliseconds grace{10'000};
   milliseconds sweep_every{30'000};  ///< between two sweeps over what is open or in doubt
   bool allow_remote = false;
-  Config() { sqlite.path = "sluice.db"; }
+  Config() {
+    sqlite.path = "sluice.db";
+    grpc.listen.clear();
+  }
 };
 
 enum class KeyType : std::uint8_t { text, integer, boolean };

@@ -1,5 +1,5 @@
 // The composition root: store → keys → registry → applications → recovery (beside requests) →
-// HTTP. Everything is made once, here, and taken down in reverse.
+// HTTP and gRPC. Everything is made once, here, and taken down in reverse.
 #pragma once
 #include <functional>
 #include <memory>
@@ -42,6 +42,8 @@ class Server {
   Result<resilience::ReloadPlan> reload_rules();
 
   std::uint16_t port() const noexcept;
+  /// 0: grpc.listen is empty, or the server has not started.
+  std::uint16_t grpc_port() const noexcept;
   AppContext& context() noexcept;
   Tokens& tokens() noexcept;
   const Config& config() const noexcept;
@@ -53,7 +55,7 @@ class Server {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Whether an address is the loopback's.
+/// Whether an address (or the name localhost) is the loopback's.
 bool is_loopback(std::string_view address) noexcept;
 /// The store the configuration names; all of them must outlive it.
 Result<std::unique_ptr<store::Store>> open_store(const Config& config, Clock& clock, Random& random,

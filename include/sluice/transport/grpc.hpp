@@ -26,6 +26,26 @@ struct GrpcOptions {
   Duration max_deadline = seconds(300);     ///< longer ones are cut to this
 };
 
+/// Methods of typed services that are commands: a line each. The service is known by its .proto,
+/// whose generated messages must be linked; a request becomes the command's JSON payload with the
+/// names of the .proto's fields (fields at their defaults are left out, 64-bit integers are text:
+/// protobuf's JSON mapping), the reply's body becomes the response, names unknown to it left out.
+class GrpcMethods {
+ public:
+  struct Binding {
+    std::string method;   ///< "package.Service/Method"
+    std::string command;  ///< as the registry knows it
+    std::uint32_t version = 0;
+  };
+  void bind(std::string method, std::string command, std::uint32_t version = 0) {
+    bindings_.push_back({std::move(method), std::move(command), version});
+  }
+  const std::vector<Binding>& bindings() const noexcept { return bindings_; }
+
+ private:
+  std::vector<Binding> bindings_;
+};
+
 /// What the door asks others; called on the lanes, concurrently. Empty: no token is known.
 struct GrpcHooks {
   std::function<Result<std::shared_ptr<const rpc::Principal>>(std::string_view token)> authenticate;
@@ -47,6 +67,9 @@ class GrpcDoor final : public Component {
   ~GrpcDoor() override;
 
   std::string_view name() const noexcept override { return "grpc"; }
+  /// Before start(); fails invalid_argument for a method that no linked .proto has, that is not
+  /// unary, or that is bound already, and not_found for an unknown command.
+  Status bind(const GrpcMethods& methods);
   /// Fails invalid_argument for an address, certificate or key that cannot be used, unavailable
   /// when the address cannot be listened on; all say why and what to do.
   Status start() override;

@@ -24,6 +24,11 @@ class Codec {
 /// Of sluice.v1.Commands/Execute.
 std::unique_ptr<Codec> execute_codec();
 
+/// Of a typed service's method, "package.Service/Method". Fails invalid_argument when it is in no
+/// linked .proto, or streams.
+Result<std::unique_ptr<Codec>> typed_codec(const std::string& method, std::string command,
+                                           std::uint32_t version);
+
 /// The bytes of a message as gRPC takes them, and back.
 grpc::ByteBuffer to_buffer(std::string_view bytes);
 Result<std::string> from_buffer(const grpc::ByteBuffer& buffer);

@@ -4,6 +4,9 @@
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
+#include <map>
+#include <set>
+
 #include "transport/grpc/call.hpp"
 #include "transport/grpc/service.hpp"
 #include "transport/grpc/tls.hpp"
@@ -23,13 +26,19 @@ struct GrpcDoor::Impl {
     for (Lane* lane : lanes) shared->lanes.push_back({lane, nullptr});
   }
 
-  void serve_execute() {
-    services.push_back(std::make_unique<RawService>());
-    codecs.push_back(execute_codec());
-    services.back()->add("/sluice.v1.Commands/Execute",
-                         [this, &codec = *codecs.back()](auto* context, auto* request, auto* response) {
-                           return Call::begin(shared, codec, *context, *request, *response);
-                         });
+  /// `method` is "package.Service/Method".
+  Status serve(const std::string& method, std::unique_ptr<Codec> codec) {
+    auto& service = services[method.substr(0, method.find('/'))];
+    if (service == nullptr) service = std::make_unique<RawService>();
+    if (!methods.insert(method).second)
+      return fail(FailureKind::invalid_argument, "method_bound_twice",
+                  "gRPC method " + method + " is bound to a command already");
+    codecs.push_back(std::move(codec));
+    service->add("/" + method,
+                 [this, &with = *codecs.back()](auto* context, auto* request, auto* response) {
+                   return Call::begin(shared, with, *context, *request, *response);
+                 });
+    return {};
   }
   Status listen();
   /// Runs `work` for each call that is not answered, on its lane. Thread-safe.
@@ -47,7 +56,8 @@ struct GrpcDoor::Impl {
 
   const std::shared_ptr<GrpcShared> shared;
   std::vector<std::unique_ptr<Codec>> codecs;
-  std::vector<std::unique_ptr<RawService>> services;
+  std::map<std::string, std::unique_ptr<RawService>> services;  // by name
+  std::set<std::string> methods;
   std::unique_ptr<grpc::Server> server;
   std::uint16_t port = 0;
 };
@@ -64,7 +74,7 @@ Status GrpcDoor::Impl::listen() {
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, static_cast<int>(options.max_streams));
   // Two servers on one port would share its calls in silence.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  for (const auto& service : services) builder.RegisterService(service.get());
+  for (const auto& [name, service] : services) builder.RegisterService(service.get());
   server = builder.BuildAndStart();
   if (server == nullptr || chosen == 0) {
     server.reset();
@@ -81,13 +91,23 @@ GrpcDoor::GrpcDoor(rpc::Registry& registry, Clock& clock, std::vector<Lane*> lan
                    GrpcOptions options, GrpcHooks hooks, Logger& logger, Metrics* metrics)
     : impl_(new Impl(registry, clock, std::move(lanes), std::move(options), std::move(hooks),
                      logger)) {
-  impl_->serve_execute();
+  (void)impl_->serve("sluice.v1.Commands/Execute", execute_codec());
   if (metrics != nullptr)
     impl_->shared->latency = &metrics->histogram(
         "sluice_grpc_request_seconds", "From the whole call to its answer, without the network");
 }
 
 GrpcDoor::~GrpcDoor() { stop(); }
+
+Status GrpcDoor::bind(const GrpcMethods& methods) {
+  for (const auto& [method, command, version] : methods.bindings()) {
+    if (const auto spec = impl_->shared->registry.find(command, version); !spec)
+      return fail(spec.error().at("gRPC method " + method));
+    SLUICE_ASSIGN(auto codec, typed_codec(method, command, version));
+    SLUICE_TRY(impl_->serve(method, std::move(codec)));
+  }
+  return {};
+}
 
 Status GrpcDoor::start() { return impl_->listen(); }
 

@@ -16,8 +16,7 @@ class RawService final : public grpc::Service {
   using Begin = std::function<grpc::ServerUnaryReactor*(
       grpc::CallbackServerContext*, const grpc::ByteBuffer*, grpc::ByteBuffer*)>;
 
-  /// `path` is "/package.Service/Method". All methods of one RawService are of one service, in the
-  /// order of the .proto file, for gRPC numbers them.
+  /// `path` is "/package.Service/Method". All methods of one RawService are of one service.
   void add(std::string path, Begin begin) {
     paths_.push_back(std::move(path));
     AddMethod(new grpc::internal::RpcServiceMethod(
