@@ -1,0 +1,42 @@
+// A store that passes everything on, and lets a test look at each Commit or act just before it.
+#pragma once
+#include <functional>
+
+#include "sluice/store/store.hpp"
+
+namespace sluice::flow {
+
+class SpyStore final : public store::Store {
+ public:
+  explicit SpyStore(store::Store& inner) : inner_(inner) {}
+  /// Called with each Commit before it is passed on, counted from zero.
+  std::function<void(int n, const store::Commit& commit)> before;
+  int submitted = 0;
+  int lost = -1;  ///< this one is never passed on, and nobody can say so: unknown_outcome
+
+  void submit(store::PendingCommit& pending) override {
+    if (const int n = submitted++; n == lost) {
+      pending.outcome = fail(FailureKind::unknown_outcome, "", "lost");
+      return pending.lane->post(pending);
+    } else if (before) {
+      before(n, pending.commit);
+    }
+    inner_.submit(pending);
+  }
+  bool ask(store::PendingQuery& pending) override { return inner_.ask(pending); }
+  WallTime now() override { return inner_.now(); }
+  std::uint64_t incarnation() const override { return inner_.incarnation(); }
+  std::uint64_t largest_id() override { return inner_.largest_id(); }
+  void set_expander(store::Expander* e) override { inner_.set_expander(e); }
+  Result<store::PurgeResult> purge(milliseconds keep, std::size_t limit) override {
+    return inner_.purge(keep, limit);
+  }
+  store::StoreStats stats() const override { return inner_.stats(); }
+  Status health() override { return inner_.health(); }
+  void close() override {}
+
+ private:
+  store::Store& inner_;
+};
+
+}  // namespace sluice::flow
