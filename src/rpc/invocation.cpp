@@ -97,6 +97,7 @@ void Invocation::commit(store::Commit changes, Bytes reply, AuditOutcome outcome
       // The caller's branch is applied with the key, or a retry would apply it again.
       store::Commit refused;
       claim_.complete_in(refused, refusal_of(requirement.name).encode());
+      refused.then.emplace_back(store::AuditAppend{audit_row(AuditOutcome::error, requirement.name)});
       auto branch = all.otherwise[static_cast<std::size_t>(requirement.otherwise)];
       for (auto& mutation : refused.then) branch.push_back(std::move(mutation));
       requirement.otherwise = static_cast<std::int32_t>(all.otherwise.size());
@@ -145,6 +146,7 @@ void Invocation::committed() {
   }
   const auto& name = pending_commit_.names[refused - pending_commit_.own_requirements];
   answer = Answer::of(refusal_of(name), exchange_);
+  if (!claim_) audited_ = false;  // no branch of ours carried the row
   if (claim_) claim_.completed(*answer.reply);
   deliver(std::move(answer));
 }

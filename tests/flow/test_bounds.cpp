@@ -12,7 +12,7 @@ class Bounds : public FlowTest {
  protected:
   std::unique_ptr<store::Store> store = store::make_memory_store(clock, random);
   const Instant began = clock.now();
-  std::int64_t passed_ms() const { return duration_cast<milliseconds>(clock.now() - began).count(); }
+  std::int64_t passed_ms() { return duration_cast<milliseconds>(clock.now() - began).count(); }
   static Task<Result<Vote>> hang(Exchange&) {
     auto nap = sleep_for(seconds(100));
     const FailureKind cut = co_await nap;

@@ -118,6 +118,7 @@ TEST_F(Slow, FLOW_29_or_are_told_in_progress_by_choice_and_by_deadline) {
   const auto second = run(flow, keyed("k"));
   EXPECT_EQ(second.kind, OutcomeKind::pending);
   EXPECT_EQ(second.cause->kind(), FailureKind::in_progress);
+  EXPECT_EQ(second.cause->retry_after(), seconds(1)) << "when to come back";
   drive([&] { return first->outcome.has_value(); });
 }
 

@@ -1,5 +1,9 @@
 // Shape and votes: FLOW-1 … FLOW-11, in memory.
+#include <atomic>
+#include <thread>
+
 #include "flow/flow_fixture.hpp"
+#include "sluice/base/runtime.hpp"
 
 namespace sluice::flow {
 namespace {
@@ -64,6 +68,72 @@ TEST_F(FlowTest, FLOW_4_many_exchanges_run_at_once_and_groups_are_sealed) {
   drive([&] { return std::ranges::all_of(all, [](const auto& r) { return r->outcome.has_value(); }); });
   for (const auto& one : all) EXPECT_EQ(one->outcome->kind, OutcomeKind::committed);
   EXPECT_DEATH(flow.group("late", {}), "cannot change");
+}
+
+// One flow, many lanes, each on a thread of its own; exchanges begin before and after it is sealed.
+TEST(FlowThreads, FLOW_4_one_flow_serves_the_lanes_of_many_threads) {
+  constexpr int kThreads = 4, kEach = 500;
+  RealClock clock;
+  sim::SimRandom random{1};
+  auto store = store::make_memory_store(clock, random);
+  IdSource ids(clock, 1);
+  std::atomic<int> prepared{0}, committed{0}, done{0}, elsewhere{0};
+  Flow flow("f", {.store = store.get()});
+  Phases made;
+  made.prepare = [&](Exchange& x) -> Result<Vote> {
+    ++prepared;
+    x.draft().add({"app", "n", "runs"}, 1);
+    return Vote();
+  };
+  made.commit = [&](Exchange&) -> Status {
+    ++committed;
+    return {};
+  };
+  flow.group("main", {phases("a", Effect::external, std::move(made)),
+                      task_func("nap", [](Exchange&) -> Task<Result<Vote>> {
+                        auto nap = sleep_for(milliseconds(1));
+                        const FailureKind cut = co_await nap;
+                        (void)cut;
+                        co_return Vote();
+                      })});
+  struct Owner {
+    std::atomic<int>* done;
+    std::atomic<int>* elsewhere;
+    std::thread::id thread;
+  };
+  {
+    std::vector<std::unique_ptr<LaneThread>> threads;
+    for (int i = 0; i < kThreads; ++i) threads.push_back(std::make_unique<LaneThread>(clock));
+    std::vector<Owner> owners(kThreads);
+    Parker finished;
+    for (int i = 0; i < kThreads; ++i) {
+      Lane& lane = threads[static_cast<std::size_t>(i)]->lane();
+      Owner& owner = owners[static_cast<std::size_t>(i)];
+      owner = {&done, &elsewhere, {}};
+      lane.post([&flow, &ids, &lane, &owner] {
+        owner.thread = std::this_thread::get_id();
+        for (int n = 0; n < kEach; ++n) {
+          RunOptions options;
+          options.lane = &lane;
+          flow.run(std::make_shared<Exchange>(ids.exchange(), Namespace("app"), Bytes()), std::move(options),
+                   [](void* self, Outcome outcome) noexcept {
+                     auto* o = static_cast<Owner*>(self);
+                     if (std::this_thread::get_id() != o->thread) ++*o->elsewhere;
+                     if (outcome.kind == OutcomeKind::committed) ++*o->done;
+                   },
+                   &owner);
+        }
+      });
+    }
+    for (auto& thread : threads) thread->start();
+    for (int waited = 0; done != kThreads * kEach && waited < 20'000; ++waited) finished.park(milliseconds(1));
+  }
+  EXPECT_EQ(done, kThreads * kEach);
+  EXPECT_EQ(prepared, kThreads * kEach) << "each exchange once";
+  EXPECT_EQ(committed, kThreads * kEach);
+  EXPECT_EQ(elsewhere, 0) << "each is answered on its own lane";
+  const auto rows = store::ask_now(*store, store::GetRows{{{"app", "n", "runs"}}});
+  EXPECT_EQ(rows->at(0)->number, kThreads * kEach);
 }
 
 TEST_F(FlowTest, FLOW_5_the_bag_carries_typed_values_and_transient_ones_end_with_the_decision) {

@@ -97,6 +97,51 @@ TEST_F(KeyTrouble, IDEM_10_one_question_per_key_is_in_flight) {
   EXPECT_NE(c.as<Mismatch>(), nullptr);
 }
 
+// The fingerprint is compared per request, also of those who came while the store was asked.
+TEST_F(KeyTrouble, IDEM_5_a_duplicate_with_another_body_gets_mismatch_also_while_the_lookup_is_under_way) {
+  ASSERT_FALSE(keys.claim(a));
+  ASSERT_FALSE(keys.claim(b));
+  ASSERT_FALSE(keys.claim(c));
+  store::KeyRow row;
+  row.exchange = {77};
+  row.scope = "k";
+  row.fingerprint = print_of("p");
+  row.state = store::KeyState::completed;
+  row.reply = "the reply";
+  row.expires_at = WallTime::max();
+  store.answer(store::Answer(store::FindKey::Answer{row}));
+  lane.run_ready();
+  EXPECT_EQ(a.replayed(), "the reply");
+  EXPECT_EQ(b.replayed(), "the reply");
+  EXPECT_NE(c.as<Mismatch>(), nullptr);
+}
+
+TEST_F(KeyTrouble, IDEM_5_a_waiting_duplicate_with_another_body_gets_mismatch_when_the_first_runs) {
+  ASSERT_FALSE(keys.claim(a));
+  ASSERT_FALSE(keys.claim(c));  // would wait
+  store.answer_unknown();
+  lane.run_ready();
+  ASSERT_NE(a.as<idempotency::Run>(), nullptr);
+  EXPECT_TRUE(c.ran) << "told at once, not when the first has finished";
+  EXPECT_NE(c.as<Mismatch>(), nullptr);
+  a.as<idempotency::Run>()->claim.release();
+}
+
+TEST_F(KeyTrouble, IDEM_5_a_key_that_another_node_runs_is_a_mismatch_for_another_body) {
+  ASSERT_FALSE(keys.claim(a));
+  ASSERT_FALSE(keys.claim(c));
+  store::KeyRow row;
+  row.exchange = {77};
+  row.scope = "k";
+  row.fingerprint = print_of("p");
+  row.state = store::KeyState::claimed;
+  row.expires_at = WallTime::max();
+  store.answer(store::Answer(store::FindKey::Answer{row}));
+  lane.run_ready();
+  EXPECT_NE(a.as<InProgress>(), nullptr);
+  EXPECT_NE(c.as<Mismatch>(), nullptr);
+}
+
 TEST_F(KeyTrouble, IDEM_11_a_silent_store_costs_the_deadline_and_no_more) {
   a.deadline = clock.now() + seconds(1);
   ASSERT_FALSE(keys.claim(a));
@@ -137,6 +182,17 @@ TEST_F(KeyBounds, IDEM_9_least_recently_used_replies_go_first) {
   for (const char* key : {"a", "c", "d"}) EXPECT_NE(keys.lookup(key), nullptr) << key;
   EXPECT_EQ(keys.stats().entries, 3u);
   EXPECT_EQ(keys.stats().evicted, 1u);
+}
+
+TEST_F(KeyBounds, IDEM_9_a_claim_that_is_answered_from_a_reply_makes_it_recent) {
+  Keys keys(clock, nullptr, {.max_entries = 3, .shards = 1});
+  for (const char* key : {"a", "b", "c"}) finish(keys, key, "r");
+  Request duplicate("a", "p", 2, &lane);
+  ASSERT_TRUE(keys.claim(duplicate));
+  ASSERT_NE(duplicate.as<Replay>(), nullptr);
+  finish(keys, "d", "r");
+  EXPECT_EQ(keys.lookup("b"), nullptr) << "b is the oldest now";
+  EXPECT_NE(keys.lookup("a"), nullptr);
 }
 
 TEST_F(KeyBounds, IDEM_9_bytes_are_bounded_and_too_large_a_reply_is_not_kept) {

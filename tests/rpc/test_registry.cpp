@@ -147,6 +147,69 @@ TEST_F(RegistryTest, IDEM_6_a_missing_or_malformed_key_is_refused) {
   EXPECT_EQ(runs, 0);
 }
 
+TEST_F(RegistryTest, IDEM_1_a_key_without_a_principal_is_refused_and_nothing_runs) {
+  auto s = spec();
+  s.anonymous = true;
+  s.idempotency = KeyUse::optional;
+  ASSERT_TRUE(registry.add(s));
+  for (const bool nameless : {false, true}) {
+    auto& invocation = make("order.place", "k");
+    invocation.command.principal = nameless ? std::make_shared<Principal>() : nullptr;
+    EXPECT_EQ(send(invocation).code(), "key_needs_principal");
+  }
+  EXPECT_EQ(runs, 0);
+  auto& keyless = make("order.place", std::nullopt);
+  keyless.command.principal = nullptr;
+  EXPECT_EQ(send(keyless).answer.kind, Answer::Kind::reply);
+}
+
+// One row, in the Commit that decides: neither lost with a crash nor doubled by the batch.
+TEST_F(RegistryTest, CONSOLE_6_what_is_finished_with_a_commit_is_audited_in_it) {
+  auto s = spec();
+  bool refused = false;
+  s.idempotency = KeyUse::optional;
+  s.handler = [&](Invocation& invocation) {
+    store::Commit commit;
+    if (refused) commit.requires_.push_back({store::KvAtLeast{{"shop", "stock", "a"}, 1}, "sold_out", -1});
+    invocation.finish_with(std::move(commit), Reply::ok("{}"));
+  };
+  ASSERT_TRUE(registry.add(s));
+  for (int round = 0; round < 2; ++round) {
+    refused = round == 1;
+    const auto commits = store->stats().commits;
+    send(make("order.place", "k" + std::to_string(round)));
+    EXPECT_EQ(store->stats().commits, commits + 1) << "one Commit, and no other for the row";
+    const auto rows = audit();
+    ASSERT_EQ(rows.size(), static_cast<std::size_t>(round) + 1);
+    EXPECT_EQ(rows[0].outcome, refused ? store::AuditOutcome::error : store::AuditOutcome::ok);
+    EXPECT_EQ(rows[0].detail, refused ? "sold_out" : "");
+    EXPECT_EQ(rows[0].principal, "ann");
+  }
+  // Without a key nothing is stored of a refusal but its row, which used to be forgotten.
+  send(make("order.place", std::nullopt));
+  ASSERT_EQ(audit().size(), 3u);
+  EXPECT_EQ(audit()[0].outcome, store::AuditOutcome::error);
+  EXPECT_EQ(audit()[0].detail, "sold_out");
+}
+
+TEST_F(RegistryTest, CONSOLE_6_a_refusal_with_a_branch_of_its_own_is_audited_once) {
+  auto s = spec();
+  s.idempotency = KeyUse::optional;
+  s.handler = [&](Invocation& invocation) {
+    store::Commit commit;
+    commit.otherwise.push_back({store::KvAdd{{"shop", "refused", "a"}, 1}});
+    commit.requires_.push_back({store::KvAtLeast{{"shop", "stock", "a"}, 1}, "sold_out", 0});
+    invocation.finish_with(std::move(commit), Reply::ok("{}"));
+  };
+  ASSERT_TRUE(registry.add(s));
+  send(make("order.place", "k"));
+  ASSERT_EQ(audit().size(), 1u);
+  EXPECT_EQ(audit()[0].detail, "sold_out");
+  send(make("order.place", std::nullopt));
+  ASSERT_EQ(audit().size(), 2u);
+  EXPECT_EQ(audit()[0].detail, "sold_out");
+}
+
 TEST_F(RegistryTest, CONSOLE_9_a_payload_past_the_commands_bound_is_refused) {
   auto s = spec();
   s.max_payload = 8;
@@ -218,7 +281,7 @@ TEST_F(RegistryTest, IDEM_6_a_command_may_answer_duplicates_at_once) {
   send(make("order.place", "k"));
   auto& second = send(make("order.place", "k"));
   EXPECT_EQ(second.code(), "in_progress");
-  EXPECT_TRUE(second.answer.failure->retry_after().has_value());
+  EXPECT_EQ(second.answer.failure->retry_after(), seconds(1)) << "when to come back";
   answer_next("{}");
 }
 

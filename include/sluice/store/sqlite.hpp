@@ -20,6 +20,7 @@ struct SqliteOptions {
   std::size_t cache_mib = 64;              ///< page cache of the writer
   std::size_t checkpoint_pages = 4000;     ///< size of the log at which it is copied back
   std::size_t max_readers = 4;             ///< read connections; further readers wait their turn
+  milliseconds max_reader_wait{2000};      ///< longest wait for one; past it: overloaded
   bool verify = false;                     ///< full integrity check on opening
   /// When set, the database lives on this file layer and is used from one thread only: simulation.
   Files* files = nullptr;

@@ -68,6 +68,14 @@ std::size_t KeyIndex::find(std::uint64_t hash, std::uint64_t (&seqs)[kMaxCandida
   return found;
 }
 
+std::vector<KeyIndex::Entry> KeyIndex::next_entries(std::size_t slots) {
+  const std::unique_lock lock(mutex_);
+  std::vector<Entry> found;
+  for (std::size_t i = 0; i < std::min(slots, table_.size()); ++i, ++walked_)
+    if (const Entry& entry = table_[walked_ & (table_.size() - 1)]; entry.seq != 0) found.push_back(entry);
+  return found;
+}
+
 std::uint64_t KeyIndex::size() const noexcept {
   const std::shared_lock lock(mutex_);
   return size_;

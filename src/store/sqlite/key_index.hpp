@@ -24,6 +24,8 @@ class KeyIndex {
   static constexpr std::size_t kMaxCandidates = 8;
   std::size_t find(std::uint64_t hash, std::uint64_t (&seqs)[kMaxCandidates]) const noexcept;
   std::uint64_t size() const noexcept;
+  /// Entries from the next `slots` places of the table, beginning where the last call ended.
+  std::vector<Entry> next_entries(std::size_t slots);
   void reserve(std::size_t keys);
 
  private:
@@ -33,6 +35,7 @@ class KeyIndex {
   mutable std::shared_mutex mutex_;
   std::vector<Entry> table_ = std::vector<Entry>(1024);  // a power of two, at most 7/8 full
   std::uint64_t size_ = 0;
+  std::size_t walked_ = 0;  // where next_entries() goes on
 };
 
 }  // namespace sluice::store

@@ -1,7 +1,5 @@
 #include "sluice/store/sqlite.hpp"
 
-#include <condition_variable>
-
 #include <atomic>
 #include <thread>
 
@@ -9,60 +7,13 @@
 #include "sluice/base/runtime.hpp"
 #include "store/sqlite/group_commit.hpp"
 #include "store/sqlite/log_rewrite.hpp"
-#include "store/sqlite/reader.hpp"
+#include "store/sqlite/reader_pool.hpp"
 #include "store/sqlite/schema.hpp"
 
 namespace sluice::store {
 namespace {
 
 constexpr int kWriterFlags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
-
-// Read connections, opened when first needed, at most `max`. A caller past the bound waits.
-class ReaderPool {
- public:
-  using Open = std::function<Result<std::unique_ptr<SqliteReader>>()>;
-  ReaderPool(std::size_t max, Open open) : max_(std::max<std::size_t>(1, max)), open_(std::move(open)) {}
-
-  Result<Answer> answer(const Query& query, WallTime now) {
-    SLUICE_ASSIGN(std::unique_ptr<SqliteReader> reader, take());
-    auto answer = reader->answer(query, now);
-    {
-      const std::scoped_lock lock(mutex_);
-      idle_.push_back(std::move(reader));
-    }
-    returned_.notify_one();
-    return answer;
-  }
-  void clear() {
-    const std::scoped_lock lock(mutex_);
-    opened_ -= idle_.size();
-    idle_.clear();
-  }
-
- private:
-  Result<std::unique_ptr<SqliteReader>> take() {
-    std::unique_lock lock(mutex_);
-    returned_.wait(lock, [this] { return !idle_.empty() || opened_ < max_; });
-    if (!idle_.empty()) {
-      auto reader = std::move(idle_.back());
-      idle_.pop_back();
-      return reader;
-    }
-    auto reader = open_();
-    // The writer has the database open, so whatever keeps a reader out is passing trouble (too many
-    // open files, say) and nothing a caller could mistake for a verdict on its request.
-    if (!reader)
-      return fail(FailureKind::unavailable, reader.error().code(), std::string(reader.error().detail()));
-    ++opened_;
-    return reader;
-  }
-  const std::size_t max_;
-  Open open_;
-  std::mutex mutex_;
-  std::condition_variable returned_;
-  std::vector<std::unique_ptr<SqliteReader>> idle_;
-  std::size_t opened_ = 0;
-};
 
 class SqliteStoreImpl final : public SqliteStore {
  public:
@@ -93,7 +44,8 @@ class SqliteStoreImpl final : public SqliteStore {
         *writer_, clock_, incarnation_,
         GroupCommit::Bounds{options_.max_queue, options_.max_group, options_.lazy_delay});
     readers_ = std::make_unique<ReaderPool>(
-        options_.max_readers, [this]() -> Result<std::unique_ptr<SqliteReader>> {
+        ReaderPool::Bounds{options_.max_readers, options_.max_reader_wait},
+        [this]() -> Result<std::unique_ptr<SqliteReader>> {
           SLUICE_ASSIGN(Database reading, open_database(options_.path, SQLITE_OPEN_READONLY, vfs()));
           sqlite3_busy_timeout(reading.get(), 2000);
           return SqliteReader::open(std::move(reading), index_);

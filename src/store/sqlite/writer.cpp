@@ -1,5 +1,7 @@
 #include "store/sqlite/writer.hpp"
 
+#include <algorithm>
+
 #include "store/sqlite/row_codec.hpp"
 
 namespace sluice::store {
@@ -17,6 +19,7 @@ Status SqliteWriter::prepare() {
       {&update_kv_,
        "UPDATE kv SET version=?4, number=?5, value=?6 WHERE ns=?1 AND collection=?2 AND key=?3"},
       {&delete_kv_, "DELETE FROM kv WHERE ns=?1 AND collection=?2 AND key=?3"},
+      {&has_key_, "SELECT 1 FROM keys WHERE seq=?1"},
       {&get_key_,
        "SELECT exchange, scope, fingerprint, state, token, stored_at, expires_at, reply "
        "FROM keys WHERE seq=?1"},
@@ -133,6 +136,7 @@ Status SqliteWriter::begin() {
   inserted_.clear();
   erased_.clear();
   sealing_ = false;
+  dropped_stale_ = false;
   return begin_.run();
 }
 
@@ -140,6 +144,7 @@ Status SqliteWriter::commit() {
   SLUICE_TRY(commit_.run());
   for (const auto& entry : erased_) index_.erase(entry);
   if (sealing_) unsealed_.clear();
+  take_out_erased(unsealed_);
   sealing_ = false;
   return {};
 }
@@ -180,11 +185,34 @@ Result<std::optional<KeyRow>> SqliteWriter::load_key(const Bytes& scope) {
     found_.emplace(ByteView(scope), seqs[i]);
     return found;
   }
+  if (index_.size() >= max_live_keys_ && !std::exchange(dropped_stale_, true))
+    SLUICE_TRY(drop_stale_entries());
   if (index_.size() >= max_live_keys_)
     return fail(FailureKind::overloaded, "too_many_keys",
                 "the store holds its bound of " + std::to_string(max_live_keys_) +
                     " idempotency keys; purge expired ones or raise max_live_keys");
   return std::nullopt;
+}
+
+// A segment also names keys that were released after it was sealed. Opening loads them all; at the
+// bound they are looked for, so many places of the index per group, and count no more.
+Status SqliteWriter::drop_stale_entries() {
+  constexpr std::size_t kPlacesPerGroup = 1024;
+  for (const auto& entry : index_.next_entries(kPlacesPerGroup)) {
+    has_key_.bind(1, stored(entry.seq));
+    SLUICE_ASSIGN(const bool row, has_key_.step());
+    has_key_.reset();
+    if (!row) index_.erase(entry);
+  }
+  return {};
+}
+
+void SqliteWriter::take_out_erased(std::vector<KeyIndex::Entry>& entries) {
+  if (erased_.empty()) return;
+  std::ranges::sort(erased_, {}, &KeyIndex::Entry::seq);
+  std::erase_if(entries, [this](const auto& entry) {
+    return std::ranges::binary_search(erased_, entry.seq, {}, &KeyIndex::Entry::seq);
+  });
 }
 
 Result<std::optional<LeaseRow>> SqliteWriter::load_lease(const std::string& name) {

@@ -43,6 +43,8 @@ class SqliteWriter final : public RowSource {
   Status write_rest(const GroupWrites& writes);
   Status see_other_ids();
   Status seal_segment();
+  Status drop_stale_entries();
+  void take_out_erased(std::vector<KeyIndex::Entry>& entries);
   Result<std::uint64_t> delete_rows(Statement& statement, std::int64_t before, std::size_t limit);
   void saw(std::uint64_t id) noexcept { largest_id_ = std::max(largest_id_, id); }
 
@@ -58,10 +60,11 @@ class SqliteWriter final : public RowSource {
   std::unordered_map<ByteView, std::uint64_t, ViewHash> found_;  // scope → row number, this group
   std::vector<KeyIndex::Entry> inserted_;  // this group, for rollback
   std::vector<KeyIndex::Entry> erased_;
+  bool dropped_stale_ = false;  // this group
 
   Statement begin_, commit_, rollback_;
   Statement get_kv_, insert_kv_, update_kv_, delete_kv_;
-  Statement get_key_, insert_key_, update_key_, delete_key_;
+  Statement get_key_, has_key_, insert_key_, update_key_, delete_key_;
   Statement get_lease_, put_lease_, get_open_, put_open_, delete_open_;
   Statement next_record_, last_record_, append_record_, event_sequence_, append_event_, append_audit_;
   Statement insert_segment_;

@@ -119,7 +119,9 @@ Status SqliteWriter::seal_segment() {
   Bytes entries;
   entries.reserve(unsealed_.size() * sizeof(KeyIndex::Entry));
   ByteWriter writer(entries);
-  for (const auto& entry : unsealed_) {
+  std::vector<KeyIndex::Entry> sealed = unsealed_;
+  take_out_erased(sealed);
+  for (const auto& entry : sealed) {
     writer.u64(entry.hash);
     writer.u64(entry.seq);
   }
