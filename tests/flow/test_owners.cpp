@@ -65,6 +65,7 @@ class Owners : public FlowTest {
     struct Asking : PendingWake {
       bool over = false;
     } asking;
+    asking.ns = Namespace("app");
     asking.token = std::move(token);
     asking.lane = &lane;
     asking.run = [](Job* job) noexcept { static_cast<Asking*>(static_cast<PendingWake*>(job))->over = true; };
