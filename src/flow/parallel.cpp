@@ -85,6 +85,7 @@ Task<Result<Vote>> ParallelStage::prepare_task(Exchange& exchange) {
     auto child = std::make_unique<Child>(exchange, stages_[i]);
     child->join = &join;
     child->view.become_branch(exchange, static_cast<std::uint32_t>(i + 1));
+    child->view.context().outside = stages_[i]->effect() == Effect::external;
     children.push_back(std::move(child));
   }
   if (context.scope != nullptr) {

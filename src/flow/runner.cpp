@@ -113,6 +113,7 @@ Runner::Next Runner::prepare(std::uint32_t step) {
   Stage& stage = machine_.stage_of(step);
   exchange_->step_ = step;
   exchange_->attempt_ = 1;
+  exchange_->context_.outside = machine_.facts_of(step).external;
   if (machine_.facts_of(step).external || detached_) exchange_->begin_snapshot();
   time_begin();
   try {

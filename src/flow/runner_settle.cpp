@@ -35,6 +35,7 @@ Runner::Next Runner::second_phase(Action action) {
     detached_scope_.reset();
   }
   exchange_->second_phase_ = true;
+  exchange_->context_.outside = machine_.facts_of(action.step).external;
   exchange_->context_.scope = &detached_scope_;
   const bool asynchronous = machine_.facts_of(action.step).asynchronous;
   if (asynchronous) {

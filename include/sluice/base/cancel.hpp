@@ -63,6 +63,8 @@ struct TaskContext {
   Lane* lane = nullptr;
   CancelScope* scope = nullptr;
   Instant deadline = kNever;
+  /// Whether it may change something outside: not in a stage of a flow that is declared otherwise.
+  bool outside = true;
 };
 
 }  // namespace sluice

@@ -25,7 +25,8 @@ class Attempt final : public Suspension {
     if (!suspend(self)) return false;
     deadline_ = std::min(deadline_, context().deadline);
     // The next hop is told to be done a little earlier, so that its answer still arrives.
-    inner_ = {context().lane, &scope_, deadline_ == kNever ? kNever : deadline_ - margin_};
+    inner_ = {context().lane, &scope_, deadline_ == kNever ? kNever : deadline_ - margin_,
+              context().outside};
     if (task_.start(inner_, &Attempt::ended, this)) return false;
     if (deadline_ != kNever) timer_.arm(*context().lane, deadline_, &Attempt::late, this);
     return true;

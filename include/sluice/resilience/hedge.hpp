@@ -61,7 +61,7 @@ class HedgeRace final : public Suspension {
     Lap& lap = laps_[made_++];
     lap.race = this;
     lap.note.number = made_;
-    lap.context = {context().lane, &lap.scope, context().deadline};
+    lap.context = {context().lane, &lap.scope, context().deadline, context().outside};
     lap.task = make_(lap.note);
     lap.running = true;
     ++running_;

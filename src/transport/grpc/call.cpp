@@ -7,6 +7,7 @@
 
 #include "sluice/base/reply.hpp"
 #include "transport/envelope.hpp"
+#include "transport/grpc/metadata.hpp"
 #include "transport/grpc/status.hpp"
 
 namespace sluice::transport {
@@ -146,7 +147,8 @@ Instant Call::deadline() const {
 }
 
 void Call::note(const char* key, const std::string& value) {
-  context_.AddTrailingMetadata(key, value);
+  if (usable_metadata_name(key) && usable_metadata_value(value))
+    context_.AddTrailingMetadata(key, value);
 }
 
 void Call::answer(const rpc::Answer& answer) {

@@ -1,0 +1,323 @@
+#include <grpc/support/time.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+
+#include <atomic>
+#include <charconv>
+#include <condition_variable>
+#include <mutex>
+#include <set>
+
+#include "sluice/transport/grpc_channel.hpp"
+#include "sluice/v1/commands.pb.h"
+#include "transport/envelope.hpp"
+#include "transport/grpc/codec.hpp"
+#include "transport/grpc/metadata.hpp"
+#include "transport/grpc/status.hpp"
+#include "transport/grpc/tls.hpp"
+
+namespace sluice::transport {
+
+namespace {
+
+constexpr const char* kExecute = "/sluice.v1.Commands/Execute";
+
+// One call on the wire. gRPC's, the waiting task's and the channel's, whoever needs it longest.
+struct Wire {
+  enum class State : std::uint8_t { waiting, answered, abandoned };
+  grpc::ClientContext context;
+  grpc::ByteBuffer request, response;
+  grpc::Status status;
+  std::atomic<State> state{State::waiting};
+  Lane* lane = nullptr;             // touched by gRPC's thread only if somebody waits there
+  class Answer* waiter = nullptr;   // lane-only
+  /// Whether the request got as far as a connection. Before that gRPC tells the target's name.
+  bool sent() const {
+    const std::string peer = context.peer();
+    return peer.starts_with("ipv4:") || peer.starts_with("ipv6:") || peer.starts_with("unix:");
+  }
+};
+using WirePtr = std::shared_ptr<Wire>;
+
+// The calls that run, so that destroying the channel can end them.
+class InFlight {
+ public:
+  bool add(const WirePtr& wire, std::size_t limit) {
+    const std::lock_guard lock(mutex_);
+    if (wires_.size() >= limit) return false;
+    wires_.insert(wire);
+    return true;
+  }
+  void remove(const WirePtr& wire) {
+    const std::lock_guard lock(mutex_);
+    wires_.erase(wire);
+    if (wires_.empty()) none_.notify_all();
+  }
+  void end_all() {
+    std::unique_lock lock(mutex_);
+    for (const auto& wire : wires_) wire->context.TryCancel();
+    none_.wait(lock, [this] { return wires_.empty(); });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable none_;
+  std::set<WirePtr> wires_;
+};
+
+// `FailureKind k = co_await Answer(wire, start)`: none once the wire has its status.
+class Answer final : public Suspension {
+ public:
+  Answer(WirePtr wire, std::move_only_function<void(const WirePtr&)> start)
+      : wire_(std::move(wire)), start_(std::move(start)) {}
+  ~Answer() override { abandon(); }
+  bool await_ready() const noexcept { return false; }
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> self) {
+    if (!suspend(self)) return false;
+    wire_->lane = context().lane;
+    wire_->waiter = this;
+    begun_ = true;
+    start_(wire_);
+    return true;
+  }
+  FailureKind await_resume() const noexcept { return cancel_kind(); }
+  bool begun() const noexcept { return begun_; }
+  void arrived() noexcept {
+    wire_->waiter = nullptr;
+    finish();
+  }
+
+ private:
+  void on_cancel() noexcept override { abandon(); }
+  void abandon() noexcept {
+    if (!begun_ || wire_->waiter == nullptr) return;
+    wire_->waiter = nullptr;
+    wire_->state.exchange(Wire::State::abandoned);
+    wire_->context.TryCancel();
+  }
+  WirePtr wire_;
+  std::move_only_function<void(const WirePtr&)> start_;
+  bool begun_ = false;
+};
+
+Failure bad_header(std::string_view name) {
+  return Failure(FailureKind::invalid_argument, "bad_header",
+                 "header " + quoted(name) +
+                     " cannot be sent: expected a lower-case name and a value of visible ASCII");
+}
+
+// As the header wants it: quoted when it is more than a plain word.
+std::string key_text(const std::string& key) {
+  std::string text = "\"";
+  for (const char c : key) {
+    if (c == '"' || c == '\\') text += '\\';
+    text += c;
+  }
+  return text + "\"";
+}
+
+class GrpcChannel final : public rpc::Channel {
+ public:
+  GrpcChannel(GrpcChannelOptions options, std::shared_ptr<grpc::Channel> channel)
+      : options_(std::move(options)), stub_(std::move(channel)) {}
+  ~GrpcChannel() override { in_flight_->end_all(); }
+
+  Task<Result<rpc::Response>> invoke(const rpc::RemoteCommand& command,
+                                     const rpc::CallContext& context,
+                                     const rpc::Request& request) override;
+
+ private:
+  Status prepare(Wire& wire, const rpc::RemoteCommand& command, const rpc::CallContext& context,
+                 const rpc::Request& request, Duration within) const;
+  Failure failure_of(const Wire& wire, const rpc::RemoteCommand& command) const;
+
+  const GrpcChannelOptions options_;
+  grpc::GenericStub stub_;
+  const std::shared_ptr<InFlight> in_flight_ = std::make_shared<InFlight>();
+};
+
+Status GrpcChannel::prepare(Wire& wire, const rpc::RemoteCommand& command,
+                            const rpc::CallContext& context, const rpc::Request& request,
+                            Duration within) const {
+  std::vector<std::pair<std::string, std::string>> metadata = context.headers;
+  const auto put = [&](const char* name, std::string value) {
+    if (!value.empty()) metadata.emplace_back(name, std::move(value));
+  };
+  if (!options_.token.empty()) put("authorization", "Bearer " + options_.token);
+  if (!context.idempotency_key.empty()) put("idempotency-key", key_text(context.idempotency_key));
+  put("traceparent", context.trace);
+  put("x-correlation-id", context.correlation);
+  // Shadow traffic never goes out unmarked, with or without the interceptor.
+  const bool marked = std::ranges::any_of(
+      metadata, [](const auto& pair) { return pair.first == "x-sluice-shadow"; });
+  if (context.shadow() && !marked) put("x-sluice-shadow", "true");
+  for (const auto& [name, value] : metadata) {
+    if (!usable_metadata_name(name) || !usable_metadata_value(value)) return fail(bad_header(name));
+    wire.context.AddMetadata(name, value);
+  }
+  wire.context.set_deadline(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                                         gpr_time_from_nanos(within.count(), GPR_TIMESPAN)));
+  if (!command.method.empty()) {
+    wire.request = to_buffer(*request.body);
+    return {};
+  }
+  v1::ExecuteRequest message;
+  message.set_name(command.name);
+  message.set_payload(*request.body);
+  wire.request = to_buffer(message.SerializeAsString());
+  return {};
+}
+
+Failure GrpcChannel::failure_of(const Wire& wire, const rpc::RemoteCommand& command) const {
+  Failure failure = from_grpc_status(wire.status);
+  const auto code = wire.status.error_code();
+  // Source: gRPC proposal A6, "Pushback".
+  const auto& trailing = wire.context.GetServerTrailingMetadata();
+  if (const auto found = trailing.find("grpc-retry-pushback-ms"); found != trailing.end()) {
+    const std::string_view text(found->second.data(), found->second.size());
+    std::int64_t ms = -1;  // unreadable means: do not retry
+    const auto [at, error] = std::from_chars(text.data(), text.data() + text.size(), ms);
+    if (error != std::errc() || at != text.data() + text.size()) ms = -1;
+    failure = failure.with_retry_after(milliseconds(ms));
+  }
+  if (!wire.status.error_details().empty()) return failure;  // the callee's own words
+
+  std::string_view word;
+  switch (code) {
+    case grpc::DEADLINE_EXCEEDED:
+      word = "deadline_exceeded";
+      break;
+    case grpc::UNAVAILABLE:
+      word = wire.sent() ? "connection_lost" : "cannot_connect";
+      break;
+    case grpc::CANCELLED:
+      word = "cancelled_by_peer";
+      break;
+    case grpc::RESOURCE_EXHAUSTED:
+      // gRPC's own words for an answer that it will not take; the command has run.
+      if (!failure.detail().starts_with("Received message larger")) return failure;
+      word = "answer_too_large";
+      break;
+    case grpc::UNKNOWN:
+    case grpc::INTERNAL:
+    case grpc::DATA_LOSS:
+      word = "peer_failed";
+      break;
+    default:
+      return failure;  // refused before it ran
+  }
+  FailureKind kind = failure.kind();
+  if (!command.read_only && wire.sent())
+    kind = FailureKind::unknown_outcome;
+  else if (word != "deadline_exceeded")
+    kind = FailureKind::unavailable;
+  Failure told(kind, word,
+               "'" + command.name + "' at " + options_.target + ": " + wire.status.error_message());
+  if (const auto after = failure.retry_after()) told = told.with_retry_after(*after);
+  return told;
+}
+
+Task<Result<rpc::Response>> GrpcChannel::invoke(const rpc::RemoteCommand& command,
+                                                const rpc::CallContext& context,
+                                                const rpc::Request& request) {
+  const TaskContext& task = co_await current_context();
+  const Instant now = task.lane->clock().now();
+  const Duration within =
+      task.deadline == kNever ? options_.default_deadline : task.deadline - now;
+  if (within <= Duration::zero()) {
+    Failure late(FailureKind::timeout, "deadline_exceeded", "no time is left to call " + options_.target);
+    co_return fail(std::move(late));
+  }
+  const auto wire = std::make_shared<Wire>();
+  if (const Status prepared = prepare(*wire, command, context, request, within); !prepared)
+    co_return fail(prepared.error());
+  if (!in_flight_->add(wire, options_.max_calls)) {
+    Failure full(FailureKind::overloaded, "too_many_calls",
+                 "as many calls of " + options_.target + " run as may run at once (" +
+                     std::to_string(options_.max_calls) + ")");
+    co_return fail(std::move(full));
+  }
+  const std::string method = command.method.empty() ? kExecute : "/" + command.method;
+  Answer answer(wire, [this, &method](const WirePtr& started) {
+    stub_.UnaryCall(&started->context, method, {}, &started->request, &started->response,
+                    [started, flights = in_flight_](grpc::Status status) {
+                      started->status = std::move(status);
+                      auto expected = Wire::State::waiting;
+                      if (started->state.compare_exchange_strong(expected, Wire::State::answered))
+                        started->lane->post([started] {
+                          if (started->waiter != nullptr) started->waiter->arrived();
+                        });
+                      flights->remove(started);
+                    });
+  });
+  const FailureKind cut = co_await answer;
+  if (!answer.begun()) in_flight_->remove(wire);
+  if (cut != FailureKind::none) {
+    const bool maybe = answer.begun() && !command.read_only && wire->sent();
+    Failure why(maybe ? FailureKind::unknown_outcome : cut,
+                !maybe                          ? "cancelled"
+                : cut == FailureKind::timeout ? "deadline_exceeded"
+                                                : "cancelled_after_sending",
+                "'" + command.name + "' at " + options_.target + " was given up before its answer");
+    co_return fail(std::move(why));
+  }
+  if (!wire->status.ok()) {
+    Failure told = failure_of(*wire, command);
+    co_return fail(std::move(told));
+  }
+  rpc::Response response;
+  response.replayed = wire->context.GetServerTrailingMetadata().contains("idempotency-replayed");
+  Result<std::string> bytes = from_buffer(wire->response);
+  v1::ExecuteReply reply;
+  bool good = bytes.has_value();
+  if (good && command.method.empty()) {
+    good = reply.ParseFromString(*bytes);
+    if (good) *bytes = std::move(*reply.mutable_body());
+  }
+  if (!good) {
+    Failure unreadable(
+        command.read_only ? FailureKind::unavailable : FailureKind::unknown_outcome, "bad_response",
+        "the answer of '" + command.name + "' at " + options_.target + " is no message");
+    co_return fail(std::move(unreadable));
+  }
+  response.body = std::make_shared<const Bytes>(*std::move(bytes));
+  co_return response;
+}
+
+int as_ms(Duration duration) {
+  return static_cast<int>(std::chrono::duration_cast<milliseconds>(duration).count());
+}
+
+}  // namespace
+
+Result<std::shared_ptr<rpc::Channel>> make_grpc_channel(GrpcChannelOptions options) {
+  if (options.target.empty())
+    return fail(FailureKind::invalid_argument, "bad_target",
+                "a gRPC channel needs a target: host:port or dns:///host:port");
+  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
+  if (options.tls && options.tls_ca.empty()) credentials = grpc::SslCredentials({});
+  if (options.tls && !options.tls_ca.empty()) {
+    SLUICE_ASSIGN(credentials, client_credentials(options.tls_ca));
+  }
+  grpc::ChannelArguments arguments;
+  arguments.SetLoadBalancingPolicyName(options.balancing);
+  arguments.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, as_ms(options.keepalive));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, as_ms(options.keepalive_timeout));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  // The first is also how long one attempt to connect may take.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, as_ms(options.connect_timeout));
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS,
+                   std::min(100, as_ms(options.max_backoff)));
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, as_ms(options.max_backoff));
+  // Retries are the resilience room's, under its budget.
+  arguments.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  if (!options.tls_server_name.empty())
+    arguments.SetSslTargetNameOverride(options.tls_server_name);
+  auto channel = grpc::CreateCustomChannel(options.target, credentials, arguments);
+  return std::make_shared<GrpcChannel>(std::move(options), std::move(channel));
+}
+
+}  // namespace sluice::transport
