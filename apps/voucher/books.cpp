@@ -28,7 +28,7 @@ class Auditor {
       books_.stock += voucher->stock;
       accounts_[key].voucher = *std::move(voucher);
     }));
-    SLUICE_TRY(each(kStock, [this](const auto& k, const auto& r) { accounts_[k].stock = r.number; }));
+    SLUICE_TRY(each(kStock, [this](const auto& k, const auto& r) { books_.left += accounts_[k].stock = r.number; }));
     SLUICE_TRY(each(kBudget, [this](const auto& k, const auto& r) { accounts_[k].budget = r.number; }));
     SLUICE_TRY(each(kPool, [this](const auto& k, const auto& r) { accounts_[k].codes = r.number; }));
     SLUICE_TRY(each(kUsers, [this](const auto&, const auto&) { ++books_.users; }));

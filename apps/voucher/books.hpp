@@ -14,6 +14,7 @@ struct Books {
   std::uint64_t codes = 0;
   std::uint64_t users = 0;
   std::int64_t stock = 0;   ///< of all vouchers, as imported
+  std::int64_t left = 0;    ///< of all vouchers, as the rows say now
   std::int64_t issued = 0;  ///< assignments found
   std::uint64_t events = 0; ///< voucher.distributed events found
   std::vector<std::string> wrong;  ///< each a full sentence; at most kMaxWrong

@@ -130,6 +130,8 @@ void refuse(const ServerOptions& options, const HttpAnswer& answer) {
   else
     fmt::print(stderr, "sluice: {}{}: {}\n", text("kind"), text("code") == text("kind") ? "" : "/" + text("code"),
                text("detail"));
+  if (text("code") == "idempotency_key_required")
+    fmt::print(stderr, "  Give one: --key NAME; the same NAME again is the same request and takes effect once.\n");
   if (answer.status == 401)
     fmt::print(stderr, "  {} Tokens are made by `sluice token create` (server stopped) or the command "
                "sluice.token.create; the first start of a server prints the administrator's.\n",

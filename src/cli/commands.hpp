@@ -19,9 +19,13 @@ void add_idempotency(CLI::App& app);
 void add_voucher(CLI::App& app);
 void add_demo(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_completion(CLI::App& app);
 
 /// The applications this binary is linked with.
 std::vector<std::unique_ptr<server::App>> linked_apps();
+
+/// The configuration; ends the command with status 2 when there is none to be had.
+server::Config load_config_or_die(const std::string& path, const server::Environment& environment);
 
 /// Ends the command: says what failed on standard error. Status 2: what was asked for is wrong; 1:
 /// it could not be done.

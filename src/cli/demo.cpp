@@ -65,7 +65,7 @@ class Demo {
     kill_during(options_.requests / 5);
     if (!start("restart")) return 1;
     resend_unanswered();
-    drive(options_.requests * 2 / 5);
+    drive(options_.requests - sent_);
     resend_unanswered();
     check_replays();
     check_books();
@@ -158,6 +158,7 @@ class Demo {
   void on_answer(const bench::Incoming& in) {
     if (in.whole.empty()) {
       ++cut_off_;
+      if ((in.id & kHostileBit) != 0) ++hostile_cut_off_;
       return;
     }
     latencies_.push_back(in.latency_us);
@@ -166,6 +167,7 @@ class Demo {
       if (in.status() != hostile.expected)
         problem(fmt::format("{}: expected {}, got {}", hostile.what, hostile.expected, in.whole.substr(0, 200)));
       ++hostile_answers_[hostile.what];
+      ++refused_;
       return;
     }
     Intent& intent = intents_[in.id];
@@ -178,7 +180,10 @@ class Demo {
       return;
     }
     ++intent.answers;
-    if (in.has_header("Idempotency-Replayed: true") || in.has_header("idempotency-replayed: true")) ++replayed_;
+    if (in.has_header("Idempotency-Replayed: true") || in.has_header("idempotency-replayed: true"))
+      ++replayed_;
+    else
+      ++done_;
     const std::string body(in.body());
     if (intent.acknowledged.empty())
       intent.acknowledged = body;
@@ -199,10 +204,15 @@ class Demo {
   }
 
   void kill_during(std::uint64_t count) {
-    std::uint64_t answered = 0;
+    std::uint64_t answered = 0, left = count;
     const std::uint64_t kill_at = count / 2 + draw(count / 4);
     seconds_ += bench::http_drive(
-        port_, kConnections, [&]() -> std::optional<bench::Outgoing> { return next_request(); },
+        port_, kConnections,
+        [&]() -> std::optional<bench::Outgoing> {
+          if (left == 0) return std::nullopt;
+          --left;
+          return next_request();
+        },
         [&](bench::Incoming in) {
           on_answer(in);
           if (++answered == kill_at) server_.kill_hard();
@@ -245,6 +255,7 @@ class Demo {
         },
         [this](bench::Incoming in) { on_answer(in); });
     reproduced_ = replayed_ - before;
+    asked_at_end_ = at;
     if (reproduced_ != intents_.size())
       problem(fmt::format("{} of {} acknowledged replies were marked as replayed", reproduced_, intents_.size()));
   }
@@ -285,7 +296,26 @@ class Demo {
     if (problems_.size() < 20) problems_.push_back(std::move(text));
   }
 
+  static std::string thousands(std::uint64_t number) {
+    std::string text = std::to_string(number);
+    for (std::size_t at = text.size(); at > 3;) text.insert(at -= 3, ",");
+    return text;
+  }
+
+  // One line of the report, whose parts must add up.
+  void sum(const char* what, std::uint64_t total, const std::vector<std::pair<std::uint64_t, std::string>>& parts) {
+    std::string text;
+    std::uint64_t added = 0;
+    for (const auto& [part, name] : parts) {
+      text += fmt::format("{}{} {}", text.empty() ? "" : " + ", thousands(part), name);
+      added += part;
+    }
+    fmt::print("  {:<12} {:>8} = {}\n", what, thousands(total), text);
+    if (added != total) problem(fmt::format("{}: the parts add up to {}, not to {}", what, thousands(added), thousands(total)));
+  }
+
   void report(double cpu) {
+    if (sent_ != options_.requests) problem(fmt::format("{} requests were sent instead of {}", sent_, options_.requests));
     const double p50 = bench::percentile(latencies_, 0.5) / 1000, p99 = bench::percentile(latencies_, 0.99) / 1000;
     const double rate = static_cast<double>(latencies_.size()) / seconds_;
     if (options_.json) {
@@ -293,16 +323,25 @@ class Demo {
                  sent_, intents_.size(), duplicates_, hostile_sent_, cut_off_, resent_, replayed_, reproduced_, total_, rate, p50, p99, problems_.size());
       return;
     }
-    fmt::print("\n  sent                {:>8}   of which duplicates {}, hostile {}\n", sent_, duplicates_, hostile_sent_);
-    fmt::print("  took effect         {:>8}   each once: the accounts hold {} in all\n", intents_.size(), total_);
-    fmt::print("  vouchers            {:>8}   issued in {} batches; stock {}, codes {}: the books balance{}\n", books_.issued, batches_,
-               books_.stock, books_.codes, books_.wrong.empty() ? "" : " NOT");
-    fmt::print("  cut off by the kill {:>8}   asked again with their keys: {}\n", cut_off_, resent_);
-    fmt::print("  replayed            {:>8}   at the end every reply once more, byte for byte: {}\n", replayed_, reproduced_);
-    fmt::print("  told to try later   {:>8}\n", retry_later_);
+    fmt::print("\n");
+    const auto n = [](auto value) { return static_cast<std::uint64_t>(value); };
+    const std::uint64_t first = intents_.size();
+    sum("sent", sent_, {{first, "first requests"}, {duplicates_, "duplicates of them"}, {hostile_sent_, "hostile"}});
+    sum("sent in all", sent_ + resent_ + asked_at_end_,
+        {{sent_, "as above"}, {resent_, "again, as they had no answer"}, {asked_at_end_, "every key once more at the end"}});
+    sum("  of these", sent_ + resent_ + asked_at_end_,
+        {{latencies_.size(), "answered"}, {cut_off_, "cut off by the kill"}});
+    sum("answered", latencies_.size(),
+        {{done_, "done"}, {replayed_, "replayed byte for byte"}, {retry_later_, "told to try later"}, {refused_, "hostile, refused"}});
+    sum("took effect", first, {{n(total_), "on the accounts"}, {batches_, "voucher batches: each once"}});
+    sum("vouchers", n(books_.stock), {{n(books_.left), "left"}, {n(books_.issued), "issued"}});
+    sum("batches", batches_, {{n(issued_), "issued a voucher"}, {batches_ - n(issued_), "declined (sold out, quota)"}});
+    std::vector<std::pair<std::uint64_t, std::string>> hostile_parts;
     for (const auto& hostile : kHostile)
-      fmt::print("  refused             {:>8}   {} → {}\n", hostile_answers_[hostile.what], hostile.what, hostile.expected);
-    fmt::print("  rate                {:>8.0f}   requests/s; p50 {:.2f} ms, p99 {:.2f} ms; server CPU since the restart {:.2f} s\n",
+      hostile_parts.emplace_back(hostile_answers_[hostile.what], fmt::format("{} ({})", hostile.what, hostile.expected));
+    if (hostile_cut_off_ > 0) hostile_parts.emplace_back(hostile_cut_off_, "cut off");
+    sum("hostile", hostile_sent_, hostile_parts);
+    fmt::print("  {:<12} {:>8.0f} requests/s; p50 {:.2f} ms, p99 {:.2f} ms; server CPU since the restart {:.2f} s\n", "rate",
                rate, p50, p99, cpu);
     for (const auto& text : problems_) fmt::print("WRONG: {}\n", text);
     fmt::print("{}\n", problems_.empty() ? "Everything is as it must be." : "Something is wrong.");
@@ -319,7 +358,7 @@ class Demo {
   std::vector<double> latencies_;
   std::vector<std::string> problems_;
   std::uint64_t sent_ = 0, duplicates_ = 0, hostile_sent_ = 0, cut_off_ = 0, resent_ = 0, replayed_ = 0, reproduced_ = 0,
-                retry_later_ = 0;
+                retry_later_ = 0, done_ = 0, refused_ = 0, hostile_cut_off_ = 0, asked_at_end_ = 0;
   std::int64_t total_ = 0, issued_ = 0;
   std::uint64_t batches_ = 0;
   CampaignBooks books_;

@@ -74,6 +74,7 @@ CampaignBooks audit_campaign(const std::string& database) {
     return result;
   }
   result.stock = books->stock;
+  result.left = books->left;
   result.issued = books->issued;
   result.codes = books->codes;
   result.wrong = books->wrong;

@@ -12,6 +12,7 @@ std::string prepare_campaign(const std::string& database);
 
 struct CampaignBooks {
   std::int64_t stock = 0;
+  std::int64_t left = 0;
   std::int64_t issued = 0;
   std::uint64_t codes = 0;
   std::vector<std::string> wrong;  ///< each a sentence

@@ -22,14 +22,8 @@ constexpr void (*kCommands[])(CLI::App&) = {
     add_voucher,
     add_demo,
     add_bench,
+    add_completion,
 };
-
-void list(const CLI::App& app, const std::string& prefix) {
-  for (const auto* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
-    fmt::print("{}{}\n", prefix, sub->get_name());
-    list(*sub, prefix + sub->get_name() + " ");
-  }
-}
 
 // How many letters must be changed, added or taken away.
 std::size_t distance(std::string_view a, std::string_view b) {
@@ -64,6 +58,28 @@ CLI::App* named(CLI::App& app, const std::vector<std::string>& arguments, std::s
   return at;
 }
 
+std::string nearest(const std::string& word, const std::vector<std::string>& names) {
+  std::string found;
+  std::size_t best = 4;
+  for (const auto& name : names)
+    if (const auto far = distance(word, name); far < best && far < word.size()) best = far, found = name;
+  return found;
+}
+
+// The first option that the command does not have, with what is near.
+void suggest_option(const CLI::App& at, const std::vector<std::string>& arguments) {
+  std::vector<std::string> names;
+  for (const auto* option : at.get_options())
+    for (const auto& name : option->get_lnames()) names.push_back("--" + name);
+  for (const auto& argument : arguments) {
+    const std::string name = argument.substr(0, argument.find('='));
+    if (!name.starts_with("--") || name == "--" || std::ranges::find(names, name) != names.end()) continue;
+    if (const std::string near = nearest(name, names); !near.empty())
+      fmt::print(stderr, "Did you mean '{}' instead of '{}'?\n", near, name);
+    return;
+  }
+}
+
 // Says what is wrong, what is near, and where help is. Status 2.
 int usage(CLI::App& app, const std::vector<std::string>& arguments, const CLI::ParseError& error) {
   std::string path = "sluice", unknown;
@@ -71,11 +87,10 @@ int usage(CLI::App& app, const std::vector<std::string>& arguments, const CLI::P
   const auto subcommands = at->get_subcommands([](const CLI::App*) { return true; });
   if (!unknown.empty()) {
     fmt::print(stderr, "{}: there is no '{}'.", path, unknown);
-    std::string nearest;
-    std::size_t best = 4;
-    for (const auto* sub : subcommands)
-      if (const auto far = distance(unknown, sub->get_name()); far < best) best = far, nearest = sub->get_name();
-    if (!nearest.empty()) fmt::print(stderr, " Did you mean '{}'?", nearest);
+    std::vector<std::string> names;
+    for (const auto* sub : subcommands) names.push_back(sub->get_name());
+    if (const std::string near = nearest(unknown, names); !near.empty())
+      fmt::print(stderr, " Did you mean '{}'?", near);
     fmt::print(stderr, "\n");
   } else if (!subcommands.empty() && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
     fmt::print(stderr, "{}: say what to do:", path);
@@ -83,6 +98,7 @@ int usage(CLI::App& app, const std::vector<std::string>& arguments, const CLI::P
     fmt::print(stderr, "\n");
   } else {
     fmt::print(stderr, "{}: {}\n", path, error.what());
+    suggest_option(*at, arguments);
   }
   fmt::print(stderr, "See `{} --help`.\n", path);
   return 2;
@@ -122,16 +138,13 @@ int main(int argc, char** argv) {
   CLI::App app("Sluice: a transaction runtime for services", "sluice");
   app.require_subcommand(1);
   app.footer(
-      "Exit status: 0 done, 1 failed or refused, 2 usage, 3 accepted and not settled yet.\n"
+      "Exit status: 0 done, 1 failed or refused, 2 usage or configuration, 3 accepted and not settled yet.\n"
       "Examples:\n"
       "  sluice serve --config sluice.toml\n"
       "  sluice send sluice.echo '{\"hello\":1}' --key first --token $SLUICE_TOKEN");
   app.add_subcommand("version", "Prints the version")->callback([] {
     fmt::print("sluice {}\n", SLUICE_VERSION);
   });
-  auto* completion = app.add_subcommand("completion", "Prints all commands, for shell completion");
-  completion->footer("Example: complete -W \"$(sluice completion)\" sluice");
-  completion->callback([&app] { sluice::cli::list(app, ""); });
   for (auto* add : sluice::cli::kCommands) add(app);
   return sluice::cli::run(app, argc, argv);
 }

@@ -58,7 +58,7 @@ void add_send(CLI::App& app) {
   command->add_flag("--shadow", options->shadow, "As stress-test traffic: touches nothing live");
   add_server_options(*command, *options);
   command->footer(
-      "Exit status: 0 done, 1 refused or failed, 2 usage, 3 accepted and not settled yet.\n"
+      "Exit status: 0 done, 1 refused or failed, 2 usage or configuration, 3 accepted and not settled yet.\n"
       "Examples:\n"
       "  sluice send kv.add '{\"collection\":\"c\",\"key\":\"k\",\"delta\":1}' --key order-17\n"
       "  sluice send voucher.ss.distribution.batch_distribute_voucher @batch.json --key batch-9");

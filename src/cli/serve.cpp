@@ -2,6 +2,7 @@
 #include <pthread.h>
 
 #include <csignal>
+#include <nlohmann/json.hpp>
 
 #include "cli/commands.hpp"
 #include "sluice/base/runtime.hpp"
@@ -34,15 +35,14 @@ void serve(const ServeOptions& options) {
   if (!options.grpc_listen.empty()) environment["SLUICE_GRPC_LISTEN"] = options.grpc_listen;
   if (!options.store.empty()) environment["SLUICE_STORE_PATH"] = options.store;
   if (!options.log_level.empty()) environment["SLUICE_LOG_LEVEL"] = options.log_level;
-  auto config = server::load_config(options.config, environment);
-  if (!config) die(config.error());
+  auto config = load_config_or_die(options.config, environment);
   server::ServerParts parts;
   parts.apps = linked_apps();
   parts.first_token = [](const std::string& token) {
     fmt::print("First start. The administrator's token, shown this once:\n  {}\n", token);
     std::fflush(stdout);
   };
-  auto opened = server::Server::open(std::move(*config), std::move(parts));
+  auto opened = server::Server::open(std::move(config), std::move(parts));
   if (!opened) die(opened.error());
   auto& server = **opened;
   if (const auto started = server.start(); !started) die(started.error());
@@ -61,7 +61,30 @@ void serve(const ServeOptions& options) {
   if (const auto stopped = server.stop(); !stopped) die(stopped.error());
 }
 
+// Every key with its value, under its section, for programs.
+void show_json(const server::Config& config) {
+  nlohmann::ordered_json all;
+  for (const auto& key : server::config_keys()) {
+    const auto dot = key.name.find('.');
+    auto& place = all[std::string(key.name.substr(0, dot))][std::string(key.name.substr(dot + 1))];
+    const std::string value = key.get(config);
+    if (key.type == server::KeyType::text)
+      place = value;
+    else
+      place = nlohmann::ordered_json::parse(value, nullptr, false);
+  }
+  fmt::print("{}\n", all.dump());
+}
+
 }  // namespace
+
+server::Config load_config_or_die(const std::string& path, const server::Environment& environment) {
+  auto config = server::load_config(path, environment);
+  if (config) return *std::move(config);
+  // Also a file that is not there: what was asked for is wrong, trying again does not help.
+  fmt::print(stderr, "sluice: {}\n", config.error().to_string());
+  std::exit(2);
+}
 
 void add_serve(CLI::App& app) {
   auto* serve_command = app.add_subcommand("serve", "Runs the server until SIGTERM or Ctrl-C");
@@ -83,20 +106,26 @@ void add_serve(CLI::App& app) {
 void add_config(CLI::App& app) {
   auto* config = app.add_subcommand("config", "Checks and shows the configuration");
   config->require_subcommand(1);
-  auto path = std::make_shared<std::string>();
+  struct Options {
+    std::string path, file;
+    bool json = false;
+  };
+  auto options = std::make_shared<Options>();
   for (const bool show : {false, true}) {
     auto* command = config->add_subcommand(
         show ? "show" : "check", show ? "Prints every key with its value" : "Says what is wrong");
-    command->add_option("--config", *path, "TOML file")->envname("SLUICE_CONFIG");
-    command->footer(
-        fmt::format("Example: sluice config {} --config sluice.toml", show ? "show" : "check"));
-    command->callback([path, show] {
-      const auto loaded = server::load_config(*path, server::process_environment());
-      if (!loaded) die(loaded.error());
-      if (show)
-        fmt::print("{}", server::show_config(*loaded));
-      else
+    command->add_option("--config", options->path, "TOML file")->envname("SLUICE_CONFIG");
+    command->add_option("file", options->file, "The same; wins over --config");
+    if (show) command->add_flag("--json", options->json, "For programs");
+    command->footer(fmt::format("Example: sluice config {} sluice.toml", show ? "show" : "check"));
+    command->callback([options, show] {
+      const auto loaded = load_config_or_die(options->file.empty() ? options->path : options->file, server::process_environment());
+      if (!show)
         fmt::print("The configuration is good.\n");
+      else if (options->json)
+        show_json(loaded);
+      else
+        fmt::print("{}", server::show_config(loaded));
     });
   }
 }

@@ -14,12 +14,11 @@ template <class Work>
 void with_tokens(const std::string& path, const std::string& database, Work work) {
   auto environment = server::process_environment();
   if (!database.empty()) environment["SLUICE_STORE_PATH"] = database;
-  const auto config = server::load_config(path, environment);
-  if (!config) die(config.error());
+  const auto config = load_config_or_die(path, environment);
   RealClock clock;
   RealRandom random;
   RealExecutor executor(clock);
-  auto store = server::open_store(*config, clock, random, executor);
+  auto store = server::open_store(config, clock, random, executor);
   if (!store) die(store.error());
   server::Tokens tokens(**store, clock, random);
   if (const auto loaded = tokens.load(); !loaded) die(loaded.error());

@@ -21,15 +21,14 @@ struct ImportArguments {
 void import(const ImportArguments& arguments) {
   auto environment = server::process_environment();
   if (!arguments.store.empty()) environment["SLUICE_STORE_PATH"] = arguments.store;
-  const auto config = server::load_config(arguments.config, environment);
-  if (!config) die(config.error());
+  const auto config = load_config_or_die(arguments.config, environment);
   RealClock clock;
   RealRandom random;
   RealExecutor executor(clock);
   RealFiles files;
   auto file = files.open(arguments.file, OpenMode::read);
   if (!file) die(file.error());
-  auto store = server::open_store(*config, clock, random, executor);
+  auto store = server::open_store(config, clock, random, executor);
   if (!store) die(store.error());
   voucher::ImportOptions options;
   options.batch = 2000;

@@ -44,6 +44,26 @@ TEST_F(Cli, CONSOLE_1_every_subcommand_helps_and_completion_knows_it) {
   EXPECT_GT(commands, 20);
 }
 
+// The script is run by the shell it is for, when that is there.
+TEST_F(Cli, CONSOLE_1_completion_completes) {
+  const Ran bash = sluice({"completion", "bash"});
+  ASSERT_EQ(bash.status, 0);
+  write("complete.bash", bash.out + R"(
+at() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _sluice; echo "${COMPREPLY[@]}"; }
+at sluice tx l
+at sluice tx list --lim
+at sluice --server x comp
+at sluice send good.to
+)");
+  write("good.toml", "");
+  const std::string run = "cd '" + folder.path() + "' && bash complete.bash > said";
+  ASSERT_EQ(std::system(run.c_str()), 0);
+  EXPECT_EQ(read_file(folder.file("said")), "list\n--limit\ncompletion\ngood.toml\n");
+  EXPECT_THAT(sluice({"completion", "zsh"}).out, HasSubstr("bashcompinit"));
+  EXPECT_THAT(sluice({"completion", "fish"}).out, HasSubstr("-l limit"));
+  expect_message(sluice({"completion", "tcsh"}), 2);
+}
+
 TEST_F(Cli, CONSOLE_1_what_is_not_there_is_named_with_what_is_near) {
   const Ran unknown = sluice({"tx", "shwo"});
   expect_message(unknown, 2);
@@ -55,6 +75,9 @@ TEST_F(Cli, CONSOLE_1_what_is_not_there_is_named_with_what_is_near) {
   const Ran option = sluice({"serve", "--prot", "1"});
   expect_message(option, 2);
   EXPECT_THAT(option.err, HasSubstr("--prot"));
+  const Ran near = sluice({"tx", "list", "--limt", "3"});
+  expect_message(near, 2);
+  EXPECT_THAT(near.err, HasSubstr("Did you mean '--limit' instead of '--limt'?"));
   const Ran missing = sluice({"send"});
   expect_message(missing, 2);
   EXPECT_THAT(missing.err, HasSubstr("name"));
@@ -72,8 +95,14 @@ TEST_F(Cli, CONSOLE_9_a_bad_configuration_names_file_line_and_key) {
   expect_message(served, 2);
   EXPECT_THAT(served.err, HasSubstr("http.port"));
   const Ran absent = sluice({"serve", "--config", "none.toml"});
-  EXPECT_NE(absent.status, 0);
+  EXPECT_EQ(absent.status, 2) << "as for one that is not valid";
   EXPECT_THAT(absent.err, HasSubstr("none.toml"));
+  EXPECT_EQ(sluice({"token", "list", "--config", "none.toml"}).status, 2);
+  write("good.toml", "[http]\nport = 9\n");
+  EXPECT_EQ(sluice({"config", "check", "good.toml"}).status, 0);
+  EXPECT_EQ(sluice({"config", "check", "sluice.toml"}, {{"SLUICE_CONFIG", "good.toml"}}).status, 2);
+  const Ran json = sluice({"config", "show", "good.toml", "--json"});
+  EXPECT_EQ(nlohmann::json::parse(json.out)["http"]["port"], 9) << json.out;
 }
 
 TEST_F(Cli, CONSOLE_9_a_store_that_cannot_be_opened_says_what_to_do) {
