@@ -36,6 +36,7 @@ Result<std::unique_ptr<store::Store>> open_store(const Config& config, Clock& cl
 namespace {
 // No audit row waits longer than this for being written.
 constexpr milliseconds kYoung{10'000};
+constexpr milliseconds kProgressEvery{200};
 
 std::unique_ptr<Logger> make_default_logger(const Config& config, Clock& clock) {
   LogOptions options;
@@ -82,6 +83,11 @@ struct Server::Impl {
   std::unique_ptr<Lifecycle> lifecycle;
   std::function<void(const std::string&)> first_token;
   std::atomic<bool> recovered{false};
+  // Of the first sweep, for /readyz and the metrics: open at the start, not looked at yet, in doubt.
+  std::atomic<std::uint64_t> open_found{0}, open_left{0}, in_doubt{0};
+  Gauge* left_gauge = nullptr;
+  Gauge* in_doubt_gauge = nullptr;
+  Timer progress_timer;
   bool started = false;
   bool stopped = false;
 
@@ -123,6 +129,8 @@ struct Server::Impl {
 
   transport::HttpHooks hooks();
   Status make_first_token();
+  Status count_open();
+  void show_progress();
   Result<flow::TransactionView> look_up(ExchangeId exchange);
   void answer_query(const transport::TransactionQuery& query, transport::RespondJson respond);
 };
@@ -133,6 +141,10 @@ transport::HttpHooks Server::Impl::hooks() {
   hooks.healthy = [this] { return store->health(); };
   // Recovery goes on beside new requests; keys of what it works on answer in_progress.
   hooks.ready = [this] { return store->health(); };
+  hooks.ready_body = [this] {
+    return R"({"status":"ok","recovery":{"found":)" + std::to_string(open_found.load()) + R"(,"left":)" +
+           std::to_string(open_left.load()) + R"(,"in_doubt":)" + std::to_string(in_doubt.load()) + "}}";
+  };
   hooks.metrics = [this] { return metrics.prometheus_text(); };
   hooks.home =
       "<!doctype html><title>Sluice</title><h1>Sluice</h1><p>Commands: "
@@ -267,6 +279,35 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   return server;
 }
 
+// Before the doors open, so that none of their own is counted.
+Status Server::Impl::count_open() {
+  left_gauge = &metrics.gauge("sluice_recovery_left", "Exchanges open at the start that recovery has not finished yet");
+  in_doubt_gauge = &metrics.gauge("sluice_recovery_in_doubt", "Exchanges in doubt after the last sweep");
+  store::ListOpen query;
+  for (;;) {
+    SLUICE_ASSIGN(const auto rows, store::ask_now(*store, query));
+    open_found += rows.size();
+    if (rows.size() < query.limit) break;
+    query.after = rows.back().exchange;
+  }
+  open_left = open_found.load();
+  left_gauge->set(static_cast<double>(open_left.load()));
+  if (open_found > 0) logger.info("recovery begins", {{"open", open_found.load()}});
+  return {};
+}
+
+// On the background lane, now and then until the first sweep is over.
+void Server::Impl::show_progress() {
+  if (recovered.load(std::memory_order_acquire)) return;
+  const auto& progress = recovery->progress();
+  const std::uint64_t over = progress.committed + progress.aborted + progress.paused + progress.in_doubt;
+  open_left = open_found - std::min<std::uint64_t>(over, open_found);
+  left_gauge->set(static_cast<double>(open_left.load()));
+  logger.debug("recovery goes on", {{"left", open_left.load()}});
+  progress_timer.arm(background.lane(), background.lane().clock().now() + kProgressEvery,
+                     [](void* self) noexcept { static_cast<Impl*>(self)->show_progress(); }, this);
+}
+
 Status Server::Impl::make_first_token() {
   if (!first_token || !tokens->empty()) return {};
   TokenRequest request;
@@ -290,6 +331,7 @@ Status Server::start() {
   self.lifecycle->add(self.doors);
   self.background.start();
   self.reader.start();
+  SLUICE_TRY(self.count_open());
   SLUICE_TRY(self.lifecycle->start());
   self.started = true;
   // Only now: a start that fails (the port is taken) must not show a token and be forgotten.
@@ -307,8 +349,15 @@ Status Server::start() {
                                               {"paused", progress->paused},
                                               {"in_doubt", progress->in_doubt}});
       first = false;
+      if (progress) {
+        self.open_left = 0;
+        self.in_doubt = progress->in_doubt;
+        self.left_gauge->set(0);
+        self.in_doubt_gauge->set(static_cast<double>(progress->in_doubt));
+      }
       self.recovered.store(true, std::memory_order_release);
     });
+    self.show_progress();
   });
   self.logger.info("listening", {{"address", self.config.http.address}, {"port", port()}});
   if (self.grpc)

@@ -125,6 +125,39 @@ TEST(Lookup, FLOW_27_every_id_that_a_reply_has_shown_answers) {
   }
 }
 
+// An exchange that no flow of this server knows: found at the start, in doubt after the sweep.
+TEST(Readiness, FLOW_24_what_is_left_to_recover_is_told) {
+  Config config;
+  config.http.port = 0;
+  testing_support::TempFolder folder;
+  config.sqlite.path = folder.file("open.db");
+  {
+    RealClock clock;
+    RealRandom random;
+    RealExecutor executor{clock};
+    auto store = std::move(*open_store(config, clock, random, executor));
+    store::Commit commit;
+    for (const std::uint64_t id : {7u, 8u, 9u})
+      commit.then.push_back(store::OpenPut{{.exchange = ExchangeId{id}, .ns = "shop", .flow = "gone"}});
+    ASSERT_TRUE(store::commit_and_wait(*store, std::move(commit)));
+    store->close();
+  }
+  ServerParts parts;
+  parts.logger = &null_logger();
+  auto server = std::move(*Server::open(std::move(config), std::move(parts)));
+  ASSERT_TRUE(server->start());
+  const auto get = [&](const char* target) {
+    test::HttpClient client(server->port());
+    const auto answer = client.ask("GET " + std::string(target) + " HTTP/1.1\r\nHost: x\r\n\r\n");
+    return answer ? answer->body : std::string();
+  };
+  const auto recovery = [&] { return Json::parse(get("/readyz"))["recovery"]; };
+  EXPECT_EQ(recovery()["found"], 3);
+  EXPECT_TRUE(wait_until([&] { return recovery()["left"] == 0 && recovery()["in_doubt"] == 3; })) << recovery();
+  EXPECT_NE(get("/metrics").find("sluice_recovery_in_doubt 3"), std::string::npos);
+  EXPECT_NE(get("/metrics").find("sluice_recovery_left 0"), std::string::npos);
+}
+
 // Among very many others, by its time; and when the clock was set back in between.
 TEST(Lookup, FLOW_27_an_audit_row_is_found_among_many) {
   sim::SimClock clock;

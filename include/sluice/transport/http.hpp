@@ -51,6 +51,7 @@ struct HttpHooks {
   std::function<void(TransactionQuery, RespondJson)> transactions;
   std::function<Status()> healthy;
   std::function<Status()> ready;
+  std::function<std::string()> ready_body;  ///< JSON of /readyz when ready; empty: {"status":"ok"}
   std::function<std::string()> metrics;
   std::string home;  ///< HTML of GET /
 };

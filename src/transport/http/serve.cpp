@@ -18,10 +18,10 @@ void Connection::dispatch() {
                                    route.kind == Route::Kind::command
                                        ? "commands are sent with POST"
                                        : "this is read with GET"));
-  const auto health = [&](const std::function<Status()>& check) {
+  const auto health = [&](const std::function<Status()>& check, const std::function<std::string()>& body = {}) {
     const Status status = check ? check() : Status{};
     if (!status) return respond_problem(status.error());
-    respond(200, "application/json", "{\"status\":\"ok\"}");
+    respond(200, "application/json", body ? body() : "{\"status\":\"ok\"}");
   };
   switch (route.kind) {
     case Route::Kind::none:
@@ -42,7 +42,7 @@ void Connection::dispatch() {
     case Route::Kind::readyz:
       if (draining())
         return respond_problem(Failure(FailureKind::shutting_down, "the server is stopping"));
-      return health(hooks.ready);
+      return health(hooks.ready, hooks.ready_body);
     case Route::Kind::metrics:
       return respond(200, "text/plain; version=0.0.4", hooks.metrics ? hooks.metrics() : "");
     case Route::Kind::home:
