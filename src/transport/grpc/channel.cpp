@@ -22,20 +22,37 @@ namespace {
 
 constexpr const char* kExecute = "/sluice.v1.Commands/Execute";
 
-// One call on the wire. gRPC's, the waiting task's and the channel's, whoever needs it longest.
-struct Wire {
+class InFlight;
+class Answer;
+
+// One call on the wire. gRPC's, the waiting task's and the channel's, whoever needs it longest. A
+// unary call by way of the streaming interface, because that alone tells whether the request has
+// left: on the wire both are the same.
+class Wire final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+ public:
   enum class State : std::uint8_t { waiting, answered, abandoned };
   grpc::ClientContext context;
   grpc::ByteBuffer request, response;
   grpc::Status status;
+  bool answered_with_message = false;
+  std::atomic<bool> sent{false};  // the transport has the request
   std::atomic<State> state{State::waiting};
-  Lane* lane = nullptr;             // touched by gRPC's thread only if somebody waits there
-  class Answer* waiter = nullptr;   // lane-only
-  /// Whether the request got as far as a connection. Before that gRPC tells the target's name.
-  bool sent() const {
-    const std::string peer = context.peer();
-    return peer.starts_with("ipv4:") || peer.starts_with("ipv6:") || peer.starts_with("unix:");
+  Lane* lane = nullptr;     // touched by gRPC's threads only if somebody waits there
+  Answer* waiter = nullptr;  // lane-only
+  std::shared_ptr<InFlight> flights;
+  std::shared_ptr<Wire> self;  // until OnDone()
+
+  void begin(grpc::GenericStub& stub, const std::string& method) {
+    stub.PrepareBidiStreamingCall(&context, method, {}, this);
+    StartWriteLast(&request, {});
+    StartRead(&response);
+    StartCall();
   }
+  void OnWriteDone(bool ok) override {
+    if (ok) sent = true;
+  }
+  void OnReadDone(bool ok) override { answered_with_message = ok; }
+  void OnDone(const grpc::Status& ended) override;
 };
 using WirePtr = std::shared_ptr<Wire>;
 
@@ -65,11 +82,11 @@ class InFlight {
   std::set<WirePtr> wires_;
 };
 
-// `FailureKind k = co_await Answer(wire, start)`: none once the wire has its status.
+// `FailureKind k = co_await Answer(wire, stub, method)`: none once the wire has its status.
 class Answer final : public Suspension {
  public:
-  Answer(WirePtr wire, std::move_only_function<void(const WirePtr&)> start)
-      : wire_(std::move(wire)), start_(std::move(start)) {}
+  Answer(WirePtr wire, grpc::GenericStub& stub, std::string method)
+      : wire_(std::move(wire)), stub_(stub), method_(std::move(method)) {}
   ~Answer() override { abandon(); }
   bool await_ready() const noexcept { return false; }
   template <class P>
@@ -78,7 +95,8 @@ class Answer final : public Suspension {
     wire_->lane = context().lane;
     wire_->waiter = this;
     begun_ = true;
-    start_(wire_);
+    wire_->self = wire_;
+    wire_->begin(stub_, method_);
     return true;
   }
   FailureKind await_resume() const noexcept { return cancel_kind(); }
@@ -97,9 +115,21 @@ class Answer final : public Suspension {
     wire_->context.TryCancel();
   }
   WirePtr wire_;
-  std::move_only_function<void(const WirePtr&)> start_;
+  grpc::GenericStub& stub_;
+  const std::string method_;
   bool begun_ = false;
 };
+
+void Wire::OnDone(const grpc::Status& ended) {
+  const std::shared_ptr<Wire> keep = std::move(self);
+  status = ended;
+  auto expected = State::waiting;
+  if (state.compare_exchange_strong(expected, State::answered))
+    lane->post([keep] {
+      if (keep->waiter != nullptr) keep->waiter->arrived();
+    });
+  flights->remove(keep);
+}
 
 Failure bad_header(std::string_view name) {
   return Failure(FailureKind::invalid_argument, "bad_header",
@@ -120,7 +150,7 @@ std::string key_text(const std::string& key) {
 class GrpcChannel final : public rpc::Channel {
  public:
   GrpcChannel(GrpcChannelOptions options, std::shared_ptr<grpc::Channel> channel)
-      : options_(std::move(options)), stub_(std::move(channel)) {}
+      : options_(std::move(options)), channel_(std::move(channel)), stub_(channel_) {}
   ~GrpcChannel() override { in_flight_->end_all(); }
 
   Task<Result<rpc::Response>> invoke(const rpc::RemoteCommand& command,
@@ -133,6 +163,7 @@ class GrpcChannel final : public rpc::Channel {
   Failure failure_of(const Wire& wire, const rpc::RemoteCommand& command) const;
 
   const GrpcChannelOptions options_;
+  const std::shared_ptr<grpc::Channel> channel_;
   grpc::GenericStub stub_;
   const std::shared_ptr<InFlight> in_flight_ = std::make_shared<InFlight>();
 };
@@ -189,7 +220,7 @@ Failure GrpcChannel::failure_of(const Wire& wire, const rpc::RemoteCommand& comm
       word = "deadline_exceeded";
       break;
     case grpc::UNAVAILABLE:
-      word = wire.sent() ? "connection_lost" : "cannot_connect";
+      word = wire.sent ? "connection_lost" : "cannot_connect";
       break;
     case grpc::CANCELLED:
       word = "cancelled_by_peer";
@@ -208,7 +239,7 @@ Failure GrpcChannel::failure_of(const Wire& wire, const rpc::RemoteCommand& comm
       return failure;  // refused before it ran
   }
   FailureKind kind = failure.kind();
-  if (!command.read_only && wire.sent())
+  if (!command.read_only && wire.sent)
     kind = FailureKind::unknown_outcome;
   else if (word != "deadline_exceeded")
     kind = FailureKind::unavailable;
@@ -239,22 +270,15 @@ Task<Result<rpc::Response>> GrpcChannel::invoke(const rpc::RemoteCommand& comman
     co_return fail(std::move(full));
   }
   const std::string method = command.method.empty() ? kExecute : "/" + command.method;
-  Answer answer(wire, [this, &method](const WirePtr& started) {
-    stub_.UnaryCall(&started->context, method, {}, &started->request, &started->response,
-                    [started, flights = in_flight_](grpc::Status status) {
-                      started->status = std::move(status);
-                      auto expected = Wire::State::waiting;
-                      if (started->state.compare_exchange_strong(expected, Wire::State::answered))
-                        started->lane->post([started] {
-                          if (started->waiter != nullptr) started->waiter->arrived();
-                        });
-                      flights->remove(started);
-                    });
-  });
+  wire->flights = in_flight_;
+  Answer answer(wire, stub_, method);
   const FailureKind cut = co_await answer;
   if (!answer.begun()) in_flight_->remove(wire);
   if (cut != FailureKind::none) {
-    const bool maybe = answer.begun() && !command.read_only && wire->sent();
+    // gRPC may have sent it a moment ago without having said so.
+    const bool maybe =
+        answer.begun() && !command.read_only &&
+        (wire->sent || channel_->GetState(false) == GRPC_CHANNEL_READY);
     Failure why(maybe ? FailureKind::unknown_outcome : cut,
                 !maybe                          ? "cancelled"
                 : cut == FailureKind::timeout ? "deadline_exceeded"
@@ -270,7 +294,7 @@ Task<Result<rpc::Response>> GrpcChannel::invoke(const rpc::RemoteCommand& comman
   response.replayed = wire->context.GetServerTrailingMetadata().contains("idempotency-replayed");
   Result<std::string> bytes = from_buffer(wire->response);
   v1::ExecuteReply reply;
-  bool good = bytes.has_value();
+  bool good = bytes.has_value() && wire->answered_with_message;
   if (good && command.method.empty()) {
     good = reply.ParseFromString(*bytes);
     if (good) *bytes = std::move(*reply.mutable_body());
@@ -305,7 +329,8 @@ Result<std::shared_ptr<rpc::Channel>> make_grpc_channel(GrpcChannelOptions optio
   arguments.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, as_ms(options.keepalive));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, as_ms(options.keepalive_timeout));
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  // Not without calls: a server that allows no such pings ends the connection.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 0);
   // The first is also how long one attempt to connect may take.
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, as_ms(options.connect_timeout));
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS,
