@@ -27,6 +27,16 @@ Answer to_answer(flow::Outcome outcome) {
   return answer;
 }
 
+CallContext outbound_context(const flow::Exchange& exchange, std::string_view what) {
+  CallContext context;
+  context.ns = exchange.ns();
+  context.trace = exchange.trace;
+  context.correlation = exchange.correlation;
+  context.idempotency_key = exchange.token();
+  if (!what.empty()) context.idempotency_key.append(".").append(what);
+  return context;
+}
+
 Handler flow_handler(flow::Flow& flow,
                      std::function<void(const Command&, flow::Exchange&)> prepare) {
   return [&flow, prepare = std::move(prepare)](Invocation& invocation) {

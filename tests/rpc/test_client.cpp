@@ -9,6 +9,7 @@
 #include "sluice/flow/combine.hpp"
 #include "sluice/flow/flow.hpp"
 #include "sluice/resilience/rule.hpp"
+#include "sluice/rpc/flow_handler.hpp"
 #include "sluice/rpc/interceptors.hpp"
 
 namespace sluice::rpc {
@@ -201,6 +202,18 @@ TEST_F(ClientTest, FLOW_13_a_flow_tells_its_stages_what_they_may_call) {
   EXPECT_EQ(told["inner_pure"], "call_from_pure_stage");
   EXPECT_EQ(told["inner_outside"], "called");
   EXPECT_EQ(told["outside"], "called");
+}
+
+TEST_F(ClientTest, FLOW_13_a_stage_calls_under_its_own_token) {
+  flow::Exchange exchange({77}, Namespace("shop", true), "{}");
+  exchange.correlation = "c";
+  exchange.trace = "t";
+  const CallContext context = outbound_context(exchange, "second");
+  EXPECT_TRUE(context.shadow());
+  EXPECT_EQ(context.correlation, "c");
+  EXPECT_EQ(context.trace, "t");
+  EXPECT_EQ(context.idempotency_key, exchange.token() + ".second");
+  EXPECT_EQ(outbound_context(exchange).idempotency_key, exchange.token());
 }
 
 class Lines final : public LogSink {

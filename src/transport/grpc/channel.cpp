@@ -13,6 +13,7 @@
 #include "transport/envelope.hpp"
 #include "transport/grpc/codec.hpp"
 #include "transport/grpc/metadata.hpp"
+#include "transport/grpc/own_log.hpp"
 #include "transport/grpc/status.hpp"
 #include "transport/grpc/tls.hpp"
 
@@ -319,6 +320,7 @@ Result<std::shared_ptr<rpc::Channel>> make_grpc_channel(GrpcChannelOptions optio
   if (options.target.empty())
     return fail(FailureKind::invalid_argument, "bad_target",
                 "a gRPC channel needs a target: host:port or dns:///host:port");
+  hush_grpc();
   std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
   if (options.tls && options.tls_ca.empty()) credentials = grpc::SslCredentials({});
   if (options.tls && !options.tls_ca.empty()) {

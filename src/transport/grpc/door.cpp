@@ -8,6 +8,7 @@
 #include <set>
 
 #include "transport/grpc/call.hpp"
+#include "transport/grpc/own_log.hpp"
 #include "transport/grpc/service.hpp"
 #include "transport/grpc/tls.hpp"
 
@@ -63,6 +64,7 @@ struct GrpcDoor::Impl {
 };
 
 Status GrpcDoor::Impl::listen() {
+  hush_grpc();
   const auto& options = shared->options;
   SLUICE_ASSIGN(const auto credentials, server_credentials(options.tls_cert, options.tls_key));
   grpc::EnableDefaultHealthCheckService(true);
