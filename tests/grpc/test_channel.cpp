@@ -7,7 +7,9 @@
 #include "grpc/grpc_fixture.hpp"
 #include "grpc_probe/probe.pb.h"
 #include "sluice/rpc/interceptors.hpp"
+#include "sluice/resilience/attempt.hpp"
 #include "sluice/transport/grpc_channel.hpp"
+#include "sluice/wire/details.pb.h"
 #include "support/certificates.hpp"
 #include "support/tcp_peer.hpp"
 #include "support/temp_folder.hpp"
@@ -318,6 +320,100 @@ TEST_F(ChannelTest, RES_1_a_channel_that_goes_ends_its_calls) {
   client.reset();
   channel_.reset();  // returns though the callee may still be told
   EXPECT_TRUE(wait_until([&] { return door->drained(); }));
+}
+
+TEST_F(ChannelTest, RES_10_and_12_a_hung_peer_opens_the_breaker_and_service_returns_after_it) {
+  start_door();
+  test::TcpPeer relay("", door->port());
+  resilience::Guards guards(clock, random);
+  auto rules = resilience::parse_rules(
+      "[guard.echo.timeout]\ntimeout = \"50ms\"\n"
+      "[guard.echo.breaker]\nwindow = \"count\"\nminimum_calls = 3\nisolation = \"100ms\"\n"
+      "isolation_max = \"200ms\"\ntrials = 1\n", "test");
+  ASSERT_TRUE(rules) << rules.error().to_string();
+  ASSERT_TRUE(guards.reload(*std::move(rules)));
+  connect_to(relay.port(), {}, {rpc::guard_calls(guards, random)});
+  ASSERT_TRUE(call(reads("echo")));
+  relay.hold(true);
+  ASSERT_TRUE(wait_until([&] {
+    const auto refused = call(reads("echo"));
+    return !refused && refused.error().code() == "blocked_by_breaker";
+  }));
+  const Instant began = clock.now();
+  for (int i = 0; i < 20; ++i) (void)call(reads("echo"));
+  EXPECT_LT(clock.now() - began, seconds(1)) << "refused, not waited for";
+  relay.hold(false);
+  relay.cut();
+  EXPECT_TRUE(wait_until([&] { return call(reads("echo")).has_value(); }));
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(call(reads("echo"))) << "full service";
+}
+
+TEST_F(ChannelTest, RES_30_pushback_is_read_with_its_limits_and_garbage_is_none) {
+  const auto told = [](std::int64_t seconds_after, int nanos) {
+    wire::Status status;
+    auto* any = status.add_details();
+    any->set_type_url("type.googleapis.com/google.rpc.RetryInfo");
+    wire::RetryInfo retry;
+    retry.mutable_retry_delay()->set_seconds(seconds_after);
+    retry.mutable_retry_delay()->set_nanos(nanos);
+    any->set_value(retry.SerializeAsString());
+    return from_grpc_status({grpc::UNAVAILABLE, "later", status.SerializeAsString()}).retry_after();
+  };
+  EXPECT_EQ(told(2, 500'000'000), milliseconds(2500));
+  EXPECT_LT(told(-5, 0), milliseconds(0)) << "never";
+  EXPECT_EQ(told(INT64_MAX, 0), std::chrono::days(1));
+  const Failure garbage = from_grpc_status({grpc::UNAVAILABLE, "x", "\xFF\x13 no details"});
+  EXPECT_EQ(garbage.kind(), FailureKind::unavailable);
+  EXPECT_EQ(garbage.code(), "grpc_14");
+  EXPECT_FALSE(garbage.retry_after().has_value());
+}
+
+TEST_F(ChannelTest, RES_13_a_storm_of_calls_cut_at_every_moment_leaves_nothing_behind) {
+  start_door();
+  connect_to(door->port());
+  const RemoteCommand* const commands[] = {&reads("echo"), &reads("hold"), &writes("context")};
+  struct Worker {
+    static Task<int> run(rpc::Client& to, const RemoteCommand* const* from, sim::SimRandom& luck) {
+      TaskContext& task = co_await current_context();
+      for (int i = 0; i < 50; ++i) {
+        Task<Result<rpc::Response>> one = to.call(*from[luck.below(3)], {}, "{}");
+        const Instant until = task.lane->clock().now() + microseconds(luck.below(4000));
+        Task<Result<rpc::Response>> cut = resilience::with_deadline(std::move(one), until);
+        (void)co_await cut;
+      }
+      co_return 0;
+    }
+    TaskContext context;
+    Task<int> task;
+    std::atomic<int>* left = nullptr;
+  };
+  constexpr int kWorkers = 32;
+  std::atomic<int> left = kWorkers;
+  std::vector<std::unique_ptr<Worker>> workers;
+  callers.start();
+  for (int i = 0; i < kWorkers; ++i) {
+    auto worker = std::make_unique<Worker>();
+    worker->context.lane = &callers.lane();
+    worker->left = &left;
+    worker->task = Worker::run(*client, commands, random);
+    workers.push_back(std::move(worker));
+  }
+  callers.lane().post([&] {
+    for (auto& worker : workers)
+      if (worker->task.start(worker->context,
+                             [](void* one) noexcept { --*static_cast<Worker*>(one)->left; },
+                             worker.get()))
+        --left;
+  });
+  ASSERT_TRUE(wait_until([&] { return left == 0; }));
+  EXPECT_TRUE(wait_until([&] { return door->drained(); })) << "every cut call was told";
+  std::atomic<bool> gone = false;
+  callers.lane().post([&] {
+    workers.clear();
+    gone = true;
+  });
+  EXPECT_TRUE(wait_until([&] { return gone.load(); }));
+  EXPECT_TRUE(call(reads("echo")));
 }
 
 }  // namespace
