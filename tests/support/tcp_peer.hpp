@@ -66,8 +66,12 @@ class TcpPeer {
   }
   std::uint16_t port() const { return port_; }
   std::size_t accepted() const { return accepted_; }
-  /// Resets all connections, once.
-  void cut() { cut_ = true; }
+  /// Resets all connections that are there, once; with `heal` nothing is held any more after it.
+  void cut(bool heal = false) {
+    heal_ = heal;
+    cut_ = true;
+  }
+  bool has_cut() const { return !cut_; }
   /// Takes what either side sends and passes none of it on.
   void hold(bool on) { hold_ = on; }
 
@@ -75,7 +79,11 @@ class TcpPeer {
   void run() {
     std::vector<std::pair<int, int>> pairs;  // client, server (-1: none)
     while (!stop_) {
-      if (cut_.exchange(false)) drop(pairs);
+      if (cut_) {
+        drop(pairs);
+        if (heal_) hold_ = false;
+        cut_ = false;
+      }
       std::vector<pollfd> polled{{listener_, POLLIN, 0}};
       for (const auto& [client, server] : pairs) {
         polled.push_back({client, POLLIN, 0});
@@ -126,7 +134,7 @@ class TcpPeer {
   const std::uint16_t to_;
   int listener_ = -1;
   std::uint16_t port_ = 0;
-  std::atomic<bool> stop_{false}, cut_{false}, hold_{false};
+  std::atomic<bool> stop_{false}, cut_{false}, heal_{false}, hold_{false};
   std::atomic<std::size_t> accepted_{0};
   Thread thread_;
 };
