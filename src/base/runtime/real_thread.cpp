@@ -37,7 +37,10 @@ bool Parker::park(Duration max) noexcept {
   if (max <= Duration::zero()) return false;
   expected = kIdle;
   if (!state_.compare_exchange_strong(expected, kParked, std::memory_order_acquire)) {
-    state_.store(kIdle, std::memory_order_relaxed);
+    // An exchange, not a store: another wake() may come in between, and what its caller wrote before
+    // must be seen by whoever looks after park(). A plain store may still sit in the store buffer
+    // while the caller's next load runs; it would then wipe out that wake() unseen.
+    state_.exchange(kIdle, std::memory_order_acquire);
     return true;
   }
   timespec until{};
