@@ -51,7 +51,8 @@ struct CallCacheOptions {
   std::function<bool(const RemoteCommand&)> cached;
 };
 /// Answers of read-only commands by namespace and body; one fetch however many wait for it. A
-/// not_found of the callee is remembered for absent_ttl.
+/// not_found of the callee is remembered for absent_ttl. Fetches may still run when all callers have
+/// their answers: destroyed after the threads of its lanes have stopped and before the lanes.
 std::shared_ptr<Interceptor> cache_calls(Random& random, CallCacheOptions options = {});
 
 }  // namespace sluice::rpc
