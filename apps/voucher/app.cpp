@@ -4,19 +4,34 @@
 
 #include <nlohmann/json.hpp>
 
+#include "voucher/v1/distribution.pb.h"
+
 #include "apps/voucher/batch.hpp"
 #include "apps/voucher/rows.hpp"
+#include "sluice/rpc/interceptors.hpp"
+#include "sluice/transport/grpc_channel.hpp"
 
 namespace sluice::voucher {
 namespace {
 
+namespace v1 = ::voucher::v1;
+
 class VoucherApp final : public server::App {
  public:
+  explicit VoucherApp(VoucherOptions options) : options_(std::move(options)) {}
   std::string_view name() const noexcept override { return "voucher"; }
 
   Status install(server::AppContext& context) override {
     store_ = &context.store;
-    distribution_ = std::make_unique<Distribution>(context.store, context.clock, context.ids);
+    SLUICE_TRY(connect(context));
+    if (options_.caller_rate != 0) {
+      resilience::HotKeyOptions limit;
+      limit.limit = options_.caller_rate;
+      limit.burst = std::max<std::uint64_t>(options_.caller_rate, kMaxItems);
+      rate_limit_ = std::make_unique<resilience::HotKeys>(limit, context.random);
+    }
+    distribution_ = std::make_unique<Distribution>(context.store, context.clock, context.ids, downstream_.get(),
+                                                   rate_limit_.get());
     context.flows.add(distribution_->flow());
     rpc::CommandSpec distribute;
     distribute.name = "voucher.ss.distribution.batch_distribute_voucher";
@@ -29,6 +44,10 @@ class VoucherApp final : public server::App {
         R"("required":["user","voucher"],"properties":{"user":{"type":"string"},"voucher":{"type":"string"}}}}}})";
     distribute.handler = [this](rpc::Invocation& invocation) { distribute_batch(invocation, *distribution_); };
     SLUICE_TRY(context.registry.add(std::move(distribute)));
+    // Also keeps the linker from leaving the messages out, which the door knows by their names alone.
+    context.grpc.bind(v1::BatchDistributeVoucherRequest::descriptor()->file()->service(0)->full_name() +
+                          "/BatchDistributeVoucher",
+                      "voucher.ss.distribution.batch_distribute_voucher");
     rpc::CommandSpec get;
     get.name = "voucher.catalogue.get";
     get.summary = "One voucher as it stands: what it is, what is left.";
@@ -39,6 +58,31 @@ class VoucherApp final : public server::App {
   }
 
  private:
+  Status connect(server::AppContext& context) {
+    if (options_.code_service.empty() && options_.user_service.empty()) return {};
+    const auto client = [&](const std::string& target, const std::string& token, std::unique_ptr<rpc::Client>& out) -> Status {
+      if (target.empty()) return {};
+      transport::GrpcChannelOptions channel;
+      channel.target = target;
+      channel.token = token;
+      channel.tls = !options_.service_ca.empty();
+      channel.tls_ca = options_.service_ca;
+      SLUICE_ASSIGN(auto made, transport::make_grpc_channel(std::move(channel)));
+      out = std::make_unique<rpc::Client>(
+          std::move(made), std::vector<std::shared_ptr<rpc::Interceptor>>{
+                               rpc::log_calls(context.logger), rpc::trace_calls(context.random),
+                               rpc::measure_calls(context.metrics), rpc::shadow_calls(),
+                               rpc::guard_calls(context.guards, context.random)});
+      return {};
+    };
+    SLUICE_TRY(client(options_.code_service, options_.code_token, codes_));
+    SLUICE_TRY(client(options_.user_service, options_.user_token, users_));
+    supply_ = std::make_unique<CodeSupply>(context.store);
+    downstream_ = std::make_unique<Downstream>(*supply_, codes_.get(), users_.get(), context.clock, context.random,
+                                               options_.downstream);
+    return {};
+  }
+
   Task<rpc::Answer> show(rpc::Invocation& invocation) {
     const auto json = nlohmann::json::parse(invocation.command.payload, nullptr, false);
     const std::string id = json.is_object() ? json.value("voucher", std::string()) : std::string();
@@ -62,12 +106,19 @@ class VoucherApp final : public server::App {
     co_return rpc::Answer::of(reply);
   }
 
+  const VoucherOptions options_;
   store::Store* store_ = nullptr;
+  std::unique_ptr<rpc::Client> codes_, users_;
+  std::unique_ptr<CodeSupply> supply_;
+  std::unique_ptr<Downstream> downstream_;
+  std::unique_ptr<resilience::HotKeys> rate_limit_;
   std::unique_ptr<Distribution> distribution_;
 };
 
 }  // namespace
 
-std::unique_ptr<server::App> make_app() { return std::make_unique<VoucherApp>(); }
+std::unique_ptr<server::App> make_app(VoucherOptions options) {
+  return std::make_unique<VoucherApp>(std::move(options));
+}
 
 }  // namespace sluice::voucher

@@ -1,12 +1,23 @@
-// Voucher distribution as an application of the server.
+// The voucher distribution service as an application of a Sluice server.
 #pragma once
 #include <memory>
+#include <string>
 
+#include "apps/voucher/downstream.hpp"
 #include "sluice/server/app.hpp"
 
 namespace sluice::voucher {
 
-/// Adds `voucher.ss.distribution.batch_distribute_voucher` and `voucher.catalogue.get`.
-std::unique_ptr<server::App> make_app();
+struct VoucherOptions {
+  /// gRPC targets ("127.0.0.1:9101"). Empty: codes, or users, are those of the own store.
+  std::string code_service, user_service;
+  std::string code_token, user_token;  ///< of each
+  std::string service_ca;     ///< PEM file: the services speak TLS; empty: they do not
+  DownstreamOptions downstream;
+  /// Items per second of one caller in one region, with a burst of one batch at least; 0: no limit.
+  std::uint64_t caller_rate = 0;
+};
+
+std::unique_ptr<server::App> make_app(VoucherOptions options = {});
 
 }  // namespace sluice::voucher

@@ -59,6 +59,7 @@ class Batch {
 
   void run() {
     left_ = children_.size() + 1;
+    prefetch();
     std::set<std::pair<std::string, std::string>> seen;
     for (std::size_t i = 0; i < children_.size(); ++i) {
       Child& child = children_[i];
@@ -76,6 +77,28 @@ class Batch {
   }
 
  private:
+  // One call for all items, begun before the first of them asks. Whether it succeeds, they will see.
+  void prefetch() {
+    Downstream* const downstream = distribution_.downstream();
+    if (downstream == nullptr) return;
+    const rpc::Command& command = invocation_.command;
+    std::set<std::string> users, vouchers;
+    for (const auto& item : parsed_.items) {
+      users.insert(item.user);
+      if (!distribution_.sold_out(command.ns.text(), item.voucher)) vouchers.insert(item.voucher);
+    }
+    const std::string& region = parsed_.items.front().region;
+    const auto begin = [this](Task<void>& slot, Task<void> task) {
+      slot = std::move(task);
+      (void)slot.start(fetching_, [](void*) noexcept {}, nullptr);
+    };
+    fetching_ = {invocation_.lane, &fetching_scope_, command.deadline};
+    if (downstream->has_users())
+      begin(users_, downstream->prefetch_users(command.ns, region, {users.begin(), users.end()}));
+    if (downstream->has_codes())
+      begin(codes_, downstream->prefetch_codes(command.ns, region, {vouchers.begin(), vouchers.end()}));
+  }
+
   struct Child : idempotency::PendingClaim {
     Batch* batch = nullptr;
     std::size_t ordinal = 0;
@@ -181,6 +204,9 @@ class Batch {
   std::vector<Child> children_;
   std::size_t left_ = 0;
   bool mismatch_ = false;
+  CancelScope fetching_scope_;
+  TaskContext fetching_;
+  Task<void> users_, codes_;
 };
 
 }  // namespace
@@ -188,6 +214,11 @@ class Batch {
 void distribute_batch(rpc::Invocation& invocation, Distribution& distribution) {
   auto parsed = parse(invocation.command.payload);
   if (!parsed) return invocation.finish(rpc::Answer::of(parsed.error()));
+  const auto& caller = invocation.command.principal;
+  if (auto within = distribution.check_rate_limit_availability(caller ? caller->id : "", parsed->items.front().region,
+                                                               parsed->items.size());
+      !within)
+    return invocation.finish(rpc::Answer::of(std::move(within).error()));
   (new Batch(invocation, distribution, *std::move(parsed)))->run();
 }
 

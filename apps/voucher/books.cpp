@@ -19,7 +19,7 @@ struct Account {
 
 class Auditor {
  public:
-  Auditor(store::Store& store, const std::string& ns) : store_(store), ns_(ns) {}
+  Auditor(store::Store& store, const std::string& ns, store::Store& codes) : store_(store), codes_(codes), ns_(ns) {}
 
   Result<Books> audit() {
     SLUICE_TRY(each(kVouchers, [this](const auto& key, const auto& row) {
@@ -30,10 +30,10 @@ class Auditor {
     }));
     SLUICE_TRY(each(kStock, [this](const auto& k, const auto& r) { books_.left += accounts_[k].stock = r.number; }));
     SLUICE_TRY(each(kBudget, [this](const auto& k, const auto& r) { accounts_[k].budget = r.number; }));
-    SLUICE_TRY(each(kPool, [this](const auto& k, const auto& r) { accounts_[k].codes = r.number; }));
+    SLUICE_TRY(each(kPool, [this](const auto& k, const auto& r) { accounts_[k].codes = r.number; }, &codes_));
     SLUICE_TRY(each(kUsers, [this](const auto&, const auto&) { ++books_.users; }));
     SLUICE_TRY(each(kAssigned, [this](const auto& k, const auto& r) { assignment(k, r); }));
-    SLUICE_TRY(each(kCodes, [this](const auto& k, const auto& r) { code(k, r); }));
+    SLUICE_TRY(each(kCodes, [this](const auto& k, const auto& r) { code(k, r); }, &codes_));
     for (const auto& [key, code] : assigned_) wrong("assignment {} has no code row", key);
     SLUICE_TRY(each(kUserQuota, [this](const auto& k, const auto& r) { quota(k, r, per_user_, true); }));
     SLUICE_TRY(each(kDayQuota, [this](const auto& k, const auto& r) { quota(k, r, per_day_, false); }));
@@ -48,11 +48,11 @@ class Auditor {
 
  private:
   using See = std::function<void(const std::string& key, const store::KvRow&)>;
-  Status each(std::string_view collection, const See& see) {
+  Status each(std::string_view collection, const See& see, store::Store* from = nullptr) {
     store::ListRows list{.ns = ns_, .collection = std::string(collection), .prefix = {}, .after = {},
                          .limit = 2000};
     for (;;) {
-      SLUICE_ASSIGN(const auto items, store::ask_now(store_, list));
+      SLUICE_ASSIGN(const auto items, store::ask_now(from != nullptr ? *from : store_, list));
       for (const auto& item : items) see(item.key.key, item.row);
       if (items.size() < list.limit) return {};
       list.after = items.back().key.key;
@@ -130,6 +130,7 @@ class Auditor {
   }
 
   store::Store& store_;
+  store::Store& codes_;
   const std::string ns_;
   Books books_;
   std::map<std::string, Account> accounts_;
@@ -140,8 +141,8 @@ class Auditor {
 
 }  // namespace
 
-Result<Books> audit_books(store::Store& store, const std::string& ns) {
-  return Auditor(store, ns).audit();
+Result<Books> audit_books(store::Store& store, const std::string& ns, store::Store* codes) {
+  return Auditor(store, ns, codes != nullptr ? *codes : store).audit();
 }
 
 }  // namespace sluice::voucher

@@ -23,6 +23,7 @@ struct Books {
 };
 
 /// Blocks. Consistent only while nothing is being distributed. Fails as the store does.
-Result<Books> audit_books(store::Store& store, const std::string& ns);
+/// `codes`: the store of the code service; null: the same.
+Result<Books> audit_books(store::Store& store, const std::string& ns, store::Store* codes = nullptr);
 
 }  // namespace sluice::voucher

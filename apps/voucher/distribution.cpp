@@ -57,8 +57,9 @@ void SoldOut::add(const std::string& ns, const std::string& voucher) {
   seen_.insert(ns + "/" + voucher);
 }
 
-Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids)
-    : clock_(clock), codes_(store), flow_("voucher.distribute", [&] {
+Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids, Downstream* downstream,
+                           resilience::HotKeys* rate_limit)
+    : clock_(clock), downstream_(downstream), rate_limit_(rate_limit), codes_(store), flow_("voucher.distribute", [&] {
         flow::FlowOptions options;
         options.store = &store;
         options.ids = &ids;
@@ -67,11 +68,44 @@ Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids)
   const auto stage = [this](const char* name, Result<Vote> (Distribution::*method)(Exchange&)) {
     return flow::func(name, [this, method](Exchange& x) { return (this->*method)(x); });
   };
-  flow_.group("item", {stage("check_user_existence", &Distribution::check_user_existence),
+  const auto asking = [this](const char* name, Task<Result<Vote>> (Distribution::*method)(Exchange&)) {
+    return flow::task_func(name, [this, method](Exchange& x) { return (this->*method)(x); });
+  };
+  const bool users = downstream_ != nullptr && downstream_->has_users();
+  const bool codes = downstream_ != nullptr && downstream_->has_codes();
+  flow_.group("item", {users ? asking("check_user_existence", &Distribution::ask_user_existence)
+                             : stage("check_user_existence", &Distribution::check_user_existence),
                        stage("load_vouchers", &Distribution::load_vouchers),
                        stage("check_eligibility", &Distribution::check_eligibility),
-                       stage("load_codes", &Distribution::load_codes),
+                       codes ? asking("load_codes", &Distribution::ask_codes)
+                             : stage("load_codes", &Distribution::load_codes),
                        stage("distribute", &Distribution::distribute)});
+}
+
+Status Distribution::check_rate_limit_availability(const std::string& caller, const std::string& region,
+                                                   std::size_t items) {
+  if (rate_limit_ == nullptr) return {};
+  const auto answer =
+      rate_limit_->try_take(clock_.now(), caller + "/" + region, static_cast<std::uint32_t>(items));
+  if (answer.passed) return {};
+  Failure refused(FailureKind::rate_limited, "caller_rate_limit",
+                  fmt::format("{} items are more than caller '{}' may ask for now in region {}; nothing was run", items,
+                              caller, region));
+  if (answer.wait == resilience::kNoRetryAfter) return fail(std::move(refused));
+  return fail(std::move(refused).with_retry_after(std::chrono::ceil<milliseconds>(answer.wait)));
+}
+
+// Nobody's turn to decide here: the caller gets an answer of its own item, in time and retryable.
+Task<Result<Vote>> Distribution::ask_user_existence(Exchange& x) {
+  auto decoded = Item::decode(x.request());
+  if (!decoded) co_return fail(decoded.error());
+  Item item = *std::move(decoded);
+  auto asking = downstream_->user_exists(x.ns(), item.region, item.user);
+  auto exists = co_await asking;
+  if (!exists) co_return fail(exists.error());
+  if (!*exists) co_return decline(x, "unknown_user", "no user '" + item.user + "'");
+  x.set(kItem, std::move(item));
+  co_return Vote();
 }
 
 Result<Vote> Distribution::check_user_existence(Exchange& x) {
@@ -114,16 +148,31 @@ Result<Vote> Distribution::check_eligibility(Exchange& x) {
   return Vote();
 }
 
+// Those before us may hold the last codes and take the last of the stock: which of the two it is, the
+// Commit finds out in order. This precondition never holds; the stock's comes first.
+Vote Distribution::no_code(Exchange& x, const Voucher& v) {
+  x.draft().require(store::KvAtMost{pool_key(x.ns().text(), v.id), -1}, "no_code",
+                    refusal("no_code", "voucher '" + v.id + "' has no code left"));
+  return Vote::done();
+}
+
+Task<Result<Vote>> Distribution::ask_codes(Exchange& x) {
+  const Voucher& v = *x.get(kVoucher);
+  auto asking = downstream_->code(x.ns(), x.get(kItem)->region, v.id);
+  auto held = co_await asking;
+  if (!held) co_return fail(held.error());
+  if (!*held) co_return no_code(x, v);
+  x.set(kCodeText, (*held)->text());
+  x.set(kOrdinal, (*held)->ordinal());
+  const std::scoped_lock lock(mutex_);
+  held_[x.id().value].leased = *std::move(held);
+  co_return Vote();
+}
+
 Result<Vote> Distribution::load_codes(Exchange& x) {
   const Voucher& v = *x.get(kVoucher);
   SLUICE_ASSIGN(auto reserved, codes_.reserve(x.ns().text(), v.id));
-  if (!reserved) {
-    // Those before us may hold the last codes and take the last of the stock: which of the two it
-    // is, the Commit finds out in order. This precondition never holds; the stock's comes first.
-    x.draft().require(store::KvAtMost{pool_key(x.ns().text(), v.id), -1}, "no_code",
-                      refusal("no_code", "voucher '" + v.id + "' has no code left"));
-    return Vote::done();
-  }
+  if (!reserved) return no_code(x, v);
   SLUICE_ASSIGN(const auto row, x.read(code_key(x.ns().text(), v.id, reserved->ordinal())));
   if (!row)
     return fail(FailureKind::corrupt, "code_row",
@@ -131,7 +180,7 @@ Result<Vote> Distribution::load_codes(Exchange& x) {
   x.set(kCodeText, row->value);
   x.set(kOrdinal, reserved->ordinal());
   const std::scoped_lock lock(mutex_);
-  held_[x.id().value] = std::move(reserved);  // a re-run gives the earlier one back
+  held_[x.id().value].own = std::move(reserved);  // a re-run gives the earlier one back
   return Vote();
 }
 
@@ -160,7 +209,7 @@ Result<Vote> Distribution::distribute(Exchange& x) {
 void Distribution::ended(const std::string& ns, const Item& item, ExchangeId exchange,
                          const flow::Outcome& outcome) {
   if (outcome.reply && outcome.reply->code == "sold_out") sold_out_.add(ns, item.voucher);
-  std::shared_ptr<Reservation> held;
+  Held held;
   {
     const std::scoped_lock lock(mutex_);
     const auto found = held_.find(exchange.value);
@@ -169,7 +218,9 @@ void Distribution::ended(const std::string& ns, const Item& item, ExchangeId exc
     held_.erase(found);
   }
   // Only what certainly took no effect comes back.
-  if (outcome.kind != flow::OutcomeKind::aborted) held->keep();
+  if (held.own && outcome.kind != flow::OutcomeKind::aborted) held.own->keep();
+  if (held.leased && outcome.kind == flow::OutcomeKind::committed) return held.leased->assigned();
+  if (held.leased && outcome.kind != flow::OutcomeKind::aborted) held.leased->unknown();
 }
 
 }  // namespace sluice::voucher

@@ -5,8 +5,10 @@
 #include <unordered_map>
 
 #include "apps/voucher/code_allocator.hpp"
+#include "apps/voucher/downstream.hpp"
 #include "apps/voucher/model.hpp"
 #include "sluice/flow.hpp"
+#include "sluice/resilience/hot_keys.hpp"
 
 namespace sluice::voucher {
 
@@ -33,8 +35,15 @@ class SoldOut {
 
 class Distribution {
  public:
-  /// All must outlive it.
-  Distribution(store::Store& store, Clock& clock, IdSource& ids);
+  /// All must outlive it. Without a downstream, or without one of its services, codes and users are
+  /// those of its own store.
+  Distribution(store::Store& store, Clock& clock, IdSource& ids, Downstream* downstream = nullptr,
+               resilience::HotKeys* rate_limit = nullptr);
+  /// Stage one, for a batch as a whole: items per second of one caller in one region. Fails
+  /// rate_limited with when to come back; nothing of the batch is run then.
+  Status check_rate_limit_availability(const std::string& caller, const std::string& region, std::size_t items);
+  Downstream* downstream() noexcept { return downstream_; }
+  bool sold_out(const std::string& ns, const std::string& voucher) const { return sold_out_.has(ns, voucher); }
   flow::Flow& flow() noexcept { return flow_; }
   /// To be told how each exchange ended: remembers sold-out vouchers, gives unused codes back.
   void ended(const std::string& ns, const Item& item, ExchangeId exchange, const flow::Outcome& outcome);
@@ -43,14 +52,24 @@ class Distribution {
   Result<flow::Vote> check_user_existence(flow::Exchange& x);
   Result<flow::Vote> load_vouchers(flow::Exchange& x);
   Result<flow::Vote> check_eligibility(flow::Exchange& x);
+  Task<Result<flow::Vote>> ask_user_existence(flow::Exchange& x);
   Result<flow::Vote> load_codes(flow::Exchange& x);
+  Task<Result<flow::Vote>> ask_codes(flow::Exchange& x);
+  flow::Vote no_code(flow::Exchange& x, const Voucher& v);
   Result<flow::Vote> distribute(flow::Exchange& x);
 
   Clock& clock_;
+  Downstream* const downstream_;
+  resilience::HotKeys* const rate_limit_;
   CodeAllocator codes_;
   SoldOut sold_out_;
   std::mutex mutex_;
-  std::unordered_map<std::uint64_t, std::shared_ptr<Reservation>> held_;  // by running exchange
+  /// A code of this store, or of a segment.
+  struct Held {
+    std::shared_ptr<Reservation> own;
+    std::shared_ptr<CodeHold> leased;
+  };
+  std::unordered_map<std::uint64_t, Held> held_;  // by running exchange
   flow::Flow flow_;
 };
 

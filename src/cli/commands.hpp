@@ -21,8 +21,17 @@ void add_demo(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_completion(CLI::App& app);
 
-/// The applications this binary is linked with.
-std::vector<std::unique_ptr<server::App>> linked_apps();
+/// Which of the applications this binary is linked with are to run, and how.
+struct AppOptions {
+  std::vector<std::string> apps{"voucher"};  ///< voucher, codes, users
+  std::string code_service, user_service, code_token, user_token, service_ca, owner = "distribution-1", fault_plan;
+  int downstream_timeout_ms = 500;
+  std::int64_t segment_codes = 200;
+  std::uint64_t caller_rate = 0;
+};
+void add_app_options(CLI::App& command, AppOptions& options);
+/// Ends the command when an option is wrong.
+std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options = {});
 
 /// The configuration; ends the command with status 2 when there is none to be had.
 server::Config load_config_or_die(const std::string& path, const server::Environment& environment);

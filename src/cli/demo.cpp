@@ -10,6 +10,7 @@
 #include "bench/report.hpp"
 #include "cli/commands.hpp"
 #include "cli/demo_campaign.hpp"
+#include "cli/demo_outage.hpp"
 #include "cli/demo_server.hpp"
 
 namespace sluice::cli {
@@ -73,6 +74,8 @@ class Demo {
     if (!server_.stop_gracefully()) problem("the server did not end with status 0 on SIGTERM");
     check_campaign();
     report(cpu);
+    for (auto& text : demo_outage(folder_, options_.json)) problem("outage: " + text);
+    verdict();
     if (options_.stay && problems_.empty() && !start("started again")) return 1;
     if (options_.stay && problems_.empty()) {
       fmt::print("\nThe server stays up: http://127.0.0.1:{}/  (token: {})\nCtrl-C ends it.\n", server_.port(), server_.token());
@@ -343,8 +346,13 @@ class Demo {
     sum("hostile", hostile_sent_, hostile_parts);
     fmt::print("  {:<12} {:>8.0f} requests/s; p50 {:.2f} ms, p99 {:.2f} ms; server CPU since the restart {:.2f} s\n", "rate",
                rate, p50, p99, cpu);
-    for (const auto& text : problems_) fmt::print("WRONG: {}\n", text);
-    fmt::print("{}\n", problems_.empty() ? "Everything is as it must be." : "Something is wrong.");
+    std::fflush(stdout);
+  }
+
+  void verdict() const {
+    for (const auto& text : problems_) fmt::print(options_.json ? stderr : stdout, "WRONG: {}\n", text);
+    if (!options_.json)
+      fmt::print("\n{}\n", problems_.empty() ? "Everything is as it must be." : "Something is wrong.");
     std::fflush(stdout);
   }
 

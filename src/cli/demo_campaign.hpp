@@ -10,6 +10,9 @@ namespace sluice::cli {
 /// what went wrong.
 std::string prepare_campaign(const std::string& database);
 
+/// A smaller one whose codes lie in another database: 40 vouchers, each with 2,000 codes.
+std::string prepare_services(const std::string& shop, const std::string& codes, const std::string& users);
+
 struct CampaignBooks {
   std::int64_t stock = 0;
   std::int64_t left = 0;
@@ -17,7 +20,8 @@ struct CampaignBooks {
   std::uint64_t codes = 0;
   std::vector<std::string> wrong;  ///< each a sentence
 };
-CampaignBooks audit_campaign(const std::string& database);
+/// `codes`: the database that holds the codes; empty: the same.
+CampaignBooks audit_campaign(const std::string& database, const std::string& codes = {});
 
 /// A batch of one item for a hot voucher; `n` chooses voucher and user.
 std::string campaign_request(std::uint64_t id, std::uint64_t n);

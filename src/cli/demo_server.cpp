@@ -20,7 +20,7 @@ DemoServer::~DemoServer() { kill_hard(); }
 
 double DemoServer::start(int port) {
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
-  const std::string data = folder_ + "/sluice.db", port_text = std::to_string(port);
+  const std::string data = database(), port_text = std::to_string(port);
   std::filesystem::remove(log_path());
   const bench::Stopwatch watch;
   pid_ = fork();
@@ -31,7 +31,10 @@ double DemoServer::start(int port) {
     setenv("SLUICE_STORE_PATH", data.c_str(), 1);
     setenv("SLUICE_HTTP_PORT", port_text.c_str(), 1);
     setenv("SLUICE_LOG_LEVEL", "warn", 1);
-    execl(self.c_str(), "sluice", "serve", static_cast<char*>(nullptr));
+    std::vector<char*> argv{const_cast<char*>("sluice"), const_cast<char*>("serve")};
+    for (auto& argument : arguments_) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    execv(self.c_str(), argv.data());
     _exit(127);
   }
   while (watch.wall() < 30) {
@@ -52,15 +55,18 @@ double DemoServer::start(int port) {
 bool DemoServer::doors_are_open() {
   std::ifstream log(log_path());
   bool token_next = false;
+  const bool wants_grpc = std::ranges::find(arguments_, "--grpc-listen") != arguments_.end();
+  port_ = grpc_port_ = 0;
   for (std::string line; std::getline(log, line);) {
     if (token_next && token_.empty()) token_ = line.substr(std::min(line.find_first_not_of(' '), line.size()));
     token_next = line.find("administrator's token") != std::string::npos;
+    if (const auto grpc = line.rfind("(port "); line.starts_with("gRPC on ") && grpc != std::string::npos)
+      grpc_port_ = static_cast<std::uint16_t>(std::atoi(line.c_str() + grpc + 6));
     const auto at = line.rfind(':');
     if (!line.starts_with("Listening on http://") || at == std::string::npos || log.eof()) continue;
     port_ = static_cast<std::uint16_t>(std::atoi(line.c_str() + at + 1));
-    return port_ != 0;
   }
-  return false;
+  return port_ != 0 && (!wants_grpc || grpc_port_ != 0);
 }
 
 void DemoServer::kill_hard() {

@@ -4,13 +4,18 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace sluice::cli {
 
 class DemoServer {
  public:
-  /// Nothing is started yet. `folder` holds database and log.
-  explicit DemoServer(std::string folder) : folder_(std::move(folder)) {}
+  /// Nothing is started yet. `folder` holds database and log, both named after `name`; `arguments`
+  /// are further ones of `sluice serve`.
+  explicit DemoServer(std::string folder, std::string name = "sluice", std::vector<std::string> arguments = {})
+      : folder_(std::move(folder)), name_(std::move(name)), arguments_(std::move(arguments)) {}
+  std::string database() const { return folder_ + "/" + name_ + ".db"; }
+  void arguments(std::vector<std::string> more) { arguments_ = std::move(more); }
   ~DemoServer();
   DemoServer(const DemoServer&) = delete;
   DemoServer& operator=(const DemoServer&) = delete;
@@ -24,18 +29,20 @@ class DemoServer {
   double cpu_seconds() const;
 
   std::uint16_t port() const { return port_; }
+  std::uint16_t grpc_port() const { return grpc_port_; }
   /// The administrator's, told at the first start.
   const std::string& token() const { return token_; }
-  std::string log_path() const { return folder_ + "/server.log"; }
+  std::string log_path() const { return folder_ + "/" + name_ + ".log"; }
   const std::string& error() const { return error_; }
 
  private:
   bool doors_are_open();
-  std::string folder_;
+  std::string folder_, name_;
+  std::vector<std::string> arguments_;
   std::string error_;
   std::string token_;
   pid_t pid_ = -1;
-  std::uint16_t port_ = 0;
+  std::uint16_t port_ = 0, grpc_port_ = 0;
 };
 
 }  // namespace sluice::cli

@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "apps/voucher/app.hpp"
 #include "cli/commands.hpp"
 
 namespace sluice::cli {
@@ -124,12 +123,6 @@ int run(CLI::App& app, int argc, char** argv) {
 void die(const Failure& failure) {
   fmt::print(stderr, "sluice: {}\n", failure.to_string());
   std::exit(failure.kind() == FailureKind::invalid_argument ? 2 : 1);
-}
-
-std::vector<std::unique_ptr<server::App>> linked_apps() {
-  std::vector<std::unique_ptr<server::App>> apps;
-  apps.push_back(voucher::make_app());
-  return apps;
 }
 
 }  // namespace sluice::cli

@@ -11,7 +11,7 @@ namespace sluice::cli {
 
 namespace {
 
-struct ServeOptions {
+struct ServeOptions : AppOptions {
   std::string config, listen, grpc_listen, store, log_level;
 };
 
@@ -37,7 +37,7 @@ void serve(const ServeOptions& options) {
   if (!options.log_level.empty()) environment["SLUICE_LOG_LEVEL"] = options.log_level;
   auto config = load_config_or_die(options.config, environment);
   server::ServerParts parts;
-  parts.apps = linked_apps();
+  parts.apps = linked_apps(options);
   parts.first_token = [](const std::string& token) {
     fmt::print("First start. The administrator's token, shown this once:\n  {}\n", token);
     std::fflush(stdout);
@@ -96,6 +96,7 @@ void add_serve(CLI::App& app) {
                             "HOST:PORT of the gRPC door; without one there is none");
   serve_command->add_option("--store", options->store, "Path of the database");
   serve_command->add_option("--log-level", options->log_level, "trace, debug, info, warn, error or off");
+  add_app_options(*serve_command, *options);
   serve_command->footer(
       "Options win over SLUICE_* variables, and those over the file.\n"
       "Examples:\n  sluice serve --config sluice.toml\n  sluice serve --listen 127.0.0.1:9000 --store orders.db\n"

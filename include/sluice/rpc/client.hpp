@@ -23,6 +23,9 @@ namespace sluice::rpc {
 /// What is known of a command of another service before any call of it. Kept by its Client.
 struct RemoteCommand {
   std::string name;  ///< in rules, logs and metrics: "code.reserve"
+  /// The callee's name for it, where that differs: several commands of ours, each with a protector of its
+  /// own, may be one of the callee's. Empty: the same.
+  std::string callee;
   /// What the wire calls it; gRPC: "package.Service/Method". Empty: the callee is a Sluice server
   /// that knows the command by its name, and bodies are JSON text.
   std::string method;

@@ -195,7 +195,7 @@ Status GrpcChannel::prepare(Wire& wire, const rpc::RemoteCommand& command,
     return {};
   }
   v1::ExecuteRequest message;
-  message.set_name(command.name);
+  message.set_name(command.callee.empty() ? command.name : command.callee);
   message.set_payload(*request.body);
   wire.request = to_buffer(message.SerializeAsString());
   return {};

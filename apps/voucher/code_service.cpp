@@ -1,0 +1,161 @@
+#include "apps/voucher/code_service.hpp"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "apps/voucher/rows.hpp"
+#include "apps/voucher/segments.hpp"
+#include "sluice/flow.hpp"
+#include "sluice/rpc/flow_handler.hpp"
+
+namespace sluice::voucher {
+namespace {
+
+using flow::Exchange;
+using flow::Vote;
+using Json = nlohmann::json;
+
+std::unexpected<Failure> bad(std::string detail) {
+  return fail(FailureKind::invalid_argument, "bad_request", std::move(detail));
+}
+
+struct Asked {
+  std::string owner;
+  std::vector<std::string> vouchers;
+  std::int64_t count = 100;
+  bool resume = false;
+  struct Finished {
+    std::string voucher;
+    std::int64_t first = 0;
+    std::uint64_t token = 0;
+  };
+  std::vector<Finished> finished;
+
+  static Result<Asked> parse(const Bytes& payload) {
+    const Json json = Json::parse(payload, nullptr, false);
+    if (!json.is_object()) return bad("expected an object with owner and vouchers");
+    Asked asked;
+    try {
+      asked.owner = json.at("owner").get<std::string>();
+      asked.vouchers = json.value("vouchers", std::vector<std::string>());
+      asked.count = json.value("count", asked.count);
+      asked.resume = json.value("resume", false);
+      for (const auto& one : json.value("finished", Json::array()))
+        asked.finished.push_back({one.at("voucher").get<std::string>(), one.at("first").get<std::int64_t>(),
+                                  one.at("token").get<std::uint64_t>()});
+    } catch (const Json::exception& error) {
+      return bad(error.what());
+    }
+    if (!valid_id(asked.owner)) return bad("owner: expected 1 to 64 of A-Z a-z 0-9 - _ .");
+    if (asked.vouchers.size() + asked.finished.size() > kMaxVouchersPerCall)
+      return bad(fmt::format("vouchers: expected at most {}, got {}", kMaxVouchersPerCall, asked.vouchers.size()));
+    if (asked.count < 1 || asked.count > kMaxCodesPerSegment)
+      return bad(fmt::format("count: expected 1 to {}, got {}", kMaxCodesPerSegment, asked.count));
+    for (const auto& id : asked.vouchers)
+      if (!valid_id(id)) return bad("vouchers: expected ids of 1 to 64 of A-Z a-z 0-9 - _ .");
+    return asked;
+  }
+};
+
+class CodeService final : public server::App {
+ public:
+  explicit CodeService(CodeServiceOptions options) : options_(options) {}
+  std::string_view name() const noexcept override { return "codes"; }
+
+  Status install(server::AppContext& context) override {
+    store_ = &context.store;
+    clock_ = &context.clock;
+    faults_ = std::make_unique<Faults>(context.clock, context.random);
+    faults_->set(options_.faults);
+    flow::FlowOptions options;
+    options.store = &context.store;
+    options.ids = &context.ids;
+    options.max_reruns = 20;  // leases of one voucher meet each other
+    flow_ = std::make_unique<flow::Flow>("voucher.code.lease", std::move(options));
+    flow_->group("main", {flow::func("lease", [this](Exchange& x) { return lease(x); })});
+    context.flows.add(*flow_);
+    rpc::CommandSpec get;
+    get.name = kGetCodes;
+    get.summary = "Leases segments of codes to a distribution service.";
+    get.app = "voucher";
+    get.idempotency = rpc::KeyUse::required;
+    get.keys.ttl = std::chrono::minutes(10);
+    get.input_schema =
+        R"({"type":"object","required":["owner"],"properties":{"owner":{"type":"string"},"region":{"type":"string"},)"
+        R"("vouchers":{"type":"array","items":{"type":"string"}},"count":{"type":"integer"},"resume":{"type":"boolean"},)"
+        R"("finished":{"type":"array"}}})";
+    get.handler = faults_->around(rpc::flow_handler(*flow_));
+    SLUICE_TRY(context.registry.add(std::move(get)));
+    return faults_->add_commands(context.registry, "codes");
+  }
+
+ private:
+  Result<Vote> lease(Exchange& x) {
+    SLUICE_ASSIGN(const Asked asked, Asked::parse(x.request()));
+    const std::string& ns = x.ns().text();
+    const WallTime now = clock_->wall();
+    std::string segments;
+    for (const auto& done : asked.finished) {
+      SLUICE_ASSIGN(const auto row, x.read(segment_key(ns, done.voucher), flow::Read::verified));
+      SLUICE_ASSIGN(auto leases, Segments::decode(row ? ByteView(row->value) : ByteView()));
+      if (leases.finish(asked.owner, done.first, done.token)) x.draft().put(segment_key(ns, done.voucher), leases.encode());
+    }
+    for (const auto& voucher : asked.vouchers) {
+      SLUICE_ASSIGN(const auto pool, x.read(pool_key(ns, voucher)));
+      SLUICE_ASSIGN(const auto row, x.read(segment_key(ns, voucher), flow::Read::verified));
+      SLUICE_ASSIGN(auto leases, Segments::decode(row ? ByteView(row->value) : ByteView()));
+      std::vector<Segment> given;
+      if (asked.resume) given = leases.resume(asked.owner, now + options_.lease);
+      if (given.empty()) {
+        if (leases.leased() >= kMaxLeases)
+          return fail(Failure(FailureKind::overloaded, "too_many_segments",
+                              fmt::format("voucher '{}' has {} segments leased already", voucher, kMaxLeases))
+                          .with_retry_after(seconds(1)));
+        if (auto fresh = leases.lease(asked.owner, pool ? pool->number : 0, asked.count, now, now + options_.lease))
+          given.push_back(*std::move(fresh));
+      }
+      if (!given.empty()) x.draft().put(segment_key(ns, voucher), leases.encode());
+      if (given.empty()) segments += fmt::format(R"({}{{"voucher":"{}","none":true}})", segments.empty() ? "" : ",", voucher);
+      for (const auto& segment : given) SLUICE_TRY(describe(ns, voucher, segment, segments));
+    }
+    x.respond(Reply::ok(fmt::format(R"({{"lease_ms":{},"segments":[{}]}})", options_.lease.count(), segments)));
+    return Vote();
+  }
+
+  // Codes never change once they are imported: they need no part in the snapshot.
+  Status describe(const std::string& ns, const std::string& voucher, const Segment& segment, std::string& out) {
+    store::PendingQuery query;
+    query.query = store::ListRows{.ns = ns,
+                                  .collection = std::string(kCodes),
+                                  .prefix = voucher + "/",
+                                  .after = segment.first == 0 ? "" : ordinal_key(voucher, segment.first - 1),
+                                  .limit = static_cast<std::size_t>(segment.count)};
+    query.run = [](Job*) noexcept {};
+    SLUICE_ASSERT(store_->ask(query), "the code service needs a store that answers at once");
+    if (!query.answer) return fail(query.answer.error());
+    out += fmt::format(R"({}{{"voucher":"{}","first":{},"token":{},"codes":[)", out.empty() ? "" : ",", voucher,
+                       segment.first, segment.token);
+    bool first = true;
+    for (const auto& item : std::get<store::ListRows::Answer>(*query.answer)) {
+      out += fmt::format(R"({}"{}")", first ? "" : ",", item.row.value);
+      first = false;
+    }
+    out += "]}";
+    return {};
+  }
+
+  const CodeServiceOptions options_;
+  store::Store* store_ = nullptr;
+  Clock* clock_ = nullptr;
+  std::unique_ptr<Faults> faults_;
+  std::unique_ptr<flow::Flow> flow_;
+};
+
+}  // namespace
+
+std::unique_ptr<server::App> make_code_service(CodeServiceOptions options) {
+  return std::make_unique<CodeService>(options);
+}
+
+}  // namespace sluice::voucher

@@ -1,0 +1,112 @@
+#include "apps/voucher/code_supply.hpp"
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "apps/voucher/rows.hpp"
+
+namespace sluice::voucher {
+
+CodeHold::~CodeHold() {
+  if (owner_ != nullptr) owner_->give_back(pool_, segment_, ordinal_, std::move(text_));
+}
+
+void CodeHold::assigned() noexcept {
+  if (owner_ != nullptr) std::exchange(owner_, nullptr)->assigned(pool_, segment_);
+}
+
+std::shared_ptr<CodeHold> CodeSupply::take(const std::string& ns, const std::string& voucher, Instant now) {
+  const std::string name = ns + "/" + voucher;
+  const std::scoped_lock lock(mutex_);
+  const auto found = pools_.find(name);
+  if (found == pools_.end()) return nullptr;
+  auto& segments = found->second.segments;
+  for (auto at = segments.begin(); at != segments.end();) {
+    auto& [first, segment] = *at;
+    if (segment.until <= now) {  // the lease is over: what is held is still settled by the store
+      at = segments.erase(at);
+      continue;
+    }
+    if (!segment.free.empty()) {
+      auto [ordinal, text] = std::move(segment.free.front());
+      segment.free.pop_front();
+      return std::make_shared<CodeHold>(*this, name, first, ordinal, std::move(text));
+    }
+    ++at;
+  }
+  return nullptr;
+}
+
+Status CodeSupply::add(const std::string& ns, LeasedSegment leased, Instant until) {
+  store::PendingQuery query;
+  query.query = store::ListRows{.ns = ns,
+                                .collection = std::string(kAssigned),
+                                .prefix = leased.voucher + "/",
+                                .after = leased.first == 0 ? "" : ordinal_key(leased.voucher, leased.first - 1),
+                                .limit = leased.codes.size()};
+  query.run = [](Job*) noexcept {};
+  SLUICE_ASSERT(store_.ask(query), "the code supply needs a store that answers at once");
+  if (!query.answer) return fail(query.answer.error());
+  std::unordered_set<std::int64_t> taken;
+  for (const auto& item : std::get<store::ListRows::Answer>(*query.answer)) taken.insert(ordinal_of(item.key.key));
+  Segment segment;
+  segment.token = leased.token;
+  segment.until = until;
+  for (std::size_t i = 0; i < leased.codes.size(); ++i) {
+    const std::int64_t ordinal = leased.first + static_cast<std::int64_t>(i);
+    if (!taken.contains(ordinal)) segment.free.emplace_back(ordinal, std::move(leased.codes[i]));
+  }
+  segment.left = segment.free.size();
+  const std::scoped_lock lock(mutex_);
+  Pool& pool = pools_[ns + "/" + leased.voucher];
+  pool.ns = ns;
+  pool.voucher = leased.voucher;
+  if (segment.left == 0)
+    finished_[ns].push_back({leased.voucher, leased.first, leased.token});
+  else if (const auto known = pool.segments.find(leased.first); known != pool.segments.end())
+    known->second.until = until, known->second.token = leased.token;  // renewed: what is held of it stays so
+  else
+    pool.segments.emplace(leased.first, std::move(segment));
+  return {};
+}
+
+bool CodeSupply::has(const std::string& ns, const std::string& voucher, Instant now) const {
+  const std::scoped_lock lock(mutex_);
+  const auto found = pools_.find(ns + "/" + voucher);
+  if (found == pools_.end()) return false;
+  return std::ranges::any_of(found->second.segments, [&](const auto& one) {
+    return one.second.until > now && !one.second.free.empty();
+  });
+}
+
+bool CodeSupply::known(const std::string& ns, const std::string& voucher) const {
+  const std::scoped_lock lock(mutex_);
+  return pools_.contains(ns + "/" + voucher);
+}
+
+std::vector<CodeSupply::Finished> CodeSupply::take_finished(const std::string& ns, std::size_t limit) {
+  const std::scoped_lock lock(mutex_);
+  auto& all = finished_[ns];
+  if (all.size() <= limit) return std::exchange(all, {});
+  std::vector<Finished> some(all.end() - static_cast<std::ptrdiff_t>(limit), all.end());
+  all.resize(all.size() - limit);
+  return some;
+}
+
+void CodeSupply::give_back(const std::string& pool, std::int64_t segment, std::int64_t ordinal, std::string text) {
+  const std::scoped_lock lock(mutex_);
+  auto& segments = pools_[pool].segments;
+  if (const auto found = segments.find(segment); found != segments.end())
+    found->second.free.emplace_back(ordinal, std::move(text));
+}
+
+void CodeSupply::assigned(const std::string& name, std::int64_t first) {
+  const std::scoped_lock lock(mutex_);
+  Pool& pool = pools_[name];
+  const auto found = pool.segments.find(first);
+  if (found == pool.segments.end() || --found->second.left != 0) return;
+  finished_[pool.ns].push_back({pool.voucher, first, found->second.token});
+  pool.segments.erase(found);
+}
+
+}  // namespace sluice::voucher

@@ -1,0 +1,91 @@
+// The codes a distribution service has at hand: of segments that the code service leased to it. Hands
+// each to one exchange at a time. The store has the last word: an assignment is a unique insert.
+#pragma once
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "sluice/base/time.hpp"
+#include "sluice/store/store.hpp"
+
+namespace sluice::voucher {
+
+class CodeSupply;
+
+/// A code held for one exchange; it comes back on destruction unless it was used.
+class CodeHold {
+ public:
+  CodeHold(CodeSupply& owner, std::string pool, std::int64_t segment, std::int64_t ordinal, std::string text)
+      : owner_(&owner), pool_(std::move(pool)), segment_(segment), ordinal_(ordinal), text_(std::move(text)) {}
+  CodeHold(const CodeHold&) = delete;
+  CodeHold& operator=(const CodeHold&) = delete;
+  ~CodeHold();
+  std::int64_t ordinal() const noexcept { return ordinal_; }
+  const std::string& text() const noexcept { return text_; }
+  /// It was assigned: never again.
+  void assigned() noexcept;
+  /// It may have been assigned: this process does not use it again; its segment is not finished.
+  void unknown() noexcept { owner_ = nullptr; }
+
+ private:
+  CodeSupply* owner_;
+  std::string pool_;
+  std::int64_t segment_, ordinal_;
+  std::string text_;
+};
+
+struct LeasedSegment {
+  std::string voucher;
+  std::int64_t first = 0;
+  std::uint64_t token = 0;
+  std::vector<std::string> codes;
+};
+
+/// Thread-safe. The store (of the assignments) must answer at once and outlive it.
+class CodeSupply {
+ public:
+  explicit CodeSupply(store::Store& store) : store_(store) {}
+
+  /// Null: none at hand.
+  std::shared_ptr<CodeHold> take(const std::string& ns, const std::string& voucher, Instant now);
+  bool has(const std::string& ns, const std::string& voucher, Instant now) const;
+  /// A segment came. Codes that are assigned already, as those of an earlier owner may be, are left
+  /// out. Not used after `until`, when another service may have it.
+  Status add(const std::string& ns, LeasedSegment segment, Instant until);
+  /// Whether this process has asked for the voucher's codes before; the first time the code service is
+  /// told that we resume.
+  bool known(const std::string& ns, const std::string& voucher) const;
+
+  struct Finished {
+    std::string voucher;
+    std::int64_t first = 0;
+    std::uint64_t token = 0;
+  };
+  /// Segments whose codes are all assigned, to be told to the code service; each once.
+  std::vector<Finished> take_finished(const std::string& ns, std::size_t limit);
+
+ private:
+  friend class CodeHold;
+  struct Segment {
+    std::uint64_t token = 0;
+    Instant until;
+    std::size_t left = 0;  // codes not known to be assigned
+    std::deque<std::pair<std::int64_t, std::string>> free;
+  };
+  struct Pool {
+    std::string ns, voucher;
+    std::map<std::int64_t, Segment> segments;  // by first ordinal
+  };
+  void give_back(const std::string& pool, std::int64_t segment, std::int64_t ordinal, std::string text);
+  void assigned(const std::string& pool, std::int64_t segment);
+
+  store::Store& store_;
+  mutable std::mutex mutex_;
+  std::map<std::string, Pool> pools_;  // by namespace and voucher; bounded by the catalogue
+  std::map<std::string, std::vector<Finished>> finished_;  // by namespace
+};
+
+}  // namespace sluice::voucher

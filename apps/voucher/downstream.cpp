@@ -1,0 +1,269 @@
+#include "apps/voucher/downstream.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "apps/voucher/code_service.hpp"
+#include "apps/voucher/model.hpp"
+#include "apps/voucher/user_service.hpp"
+
+namespace sluice::voucher {
+namespace {
+
+using Json = nlohmann::json;
+
+// Ids of the caches: "namespace|region|id". None of the parts may hold the bar.
+std::string cache_id(const Namespace& ns, const std::string& region, const std::string& id) {
+  return ns.text() + "|" + region + "|" + id;
+}
+struct Parts {
+  std::string ns, region, id;
+};
+Parts parts_of(const std::string& id) {
+  const auto first = id.find('|'), second = id.find('|', first + 1);
+  return {id.substr(0, first), id.substr(first + 1, second - first - 1), id.substr(second + 1)};
+}
+
+Failure garbage(std::string_view who) {
+  return {FailureKind::unavailable, "bad_answer", std::string(who) + " answered what is no answer to the question"};
+}
+
+Failure unreachable(std::string_view code, const Failure& why) {
+  Failure failure(FailureKind::unavailable, std::string(code), why.to_string());
+  return std::move(failure).with_retry_after(why.retry_after().value_or(seconds(1)));
+}
+
+// What the code service answered, as segments. A malformed answer adds nothing.
+Result<std::vector<LeasedSegment>> parse_segments(const Bytes& body, milliseconds& lease,
+                                                  std::set<std::string>& none) {
+  const Json json = Json::parse(body, nullptr, false);
+  if (!json.is_object()) return fail(garbage("the code service"));
+  std::vector<LeasedSegment> segments;
+  try {
+    lease = milliseconds(json.at("lease_ms").get<std::int64_t>());
+    for (const auto& one : json.at("segments")) {
+      const auto voucher = one.at("voucher").get<std::string>();
+      if (one.value("none", false)) {
+        none.insert(voucher);
+        continue;
+      }
+      LeasedSegment segment;
+      segment.voucher = voucher;
+      segment.first = one.at("first").get<std::int64_t>();
+      segment.token = one.at("token").get<std::uint64_t>();
+      segment.codes = one.at("codes").get<std::vector<std::string>>();
+      if (segment.first < 0 || std::ranges::any_of(segment.codes, [](const auto& c) { return !valid_code(c); }))
+        return fail(garbage("the code service"));
+      segments.push_back(std::move(segment));
+    }
+  } catch (const Json::exception&) {
+    return fail(garbage("the code service"));
+  }
+  return segments;
+}
+
+}  // namespace
+
+struct Downstream::PerLane {
+  PerLane(Downstream& self, Lane& on)
+      : lane(on),
+        codes(on, self.random_, [&self](std::vector<std::string> ids) { return self.fetch_codes(std::move(ids)); },
+              code_options(self.options_)),
+        users(on, self.random_, [&self](std::vector<std::string> ids) { return self.fetch_users(std::move(ids)); },
+              user_options(self.options_)) {}
+  static resilience::CacheAsideOptions code_options(const DownstreamOptions& options) {
+    resilience::CacheAsideOptions out;
+    out.ttl = Duration::zero();  // the supply is what is remembered; this joins those who come together
+    out.absent_ttl = seconds(1);
+    out.flight_deadline = options.timeout;
+    return out;
+  }
+  static resilience::CacheAsideOptions user_options(const DownstreamOptions& options) {
+    resilience::CacheAsideOptions out;
+    out.max_entries = 100'000;
+    out.ttl = options.users_ttl;
+    out.absent_ttl = options.unknown_users_ttl;
+    out.stale = options.users_ttl;
+    out.flight_deadline = options.timeout;
+    return out;
+  }
+  Lane& lane;
+  resilience::CacheAside<Marker> codes;
+  resilience::CacheAside<bool> users;
+};
+
+Downstream::Downstream(CodeSupply& supply, rpc::Client* codes, rpc::Client* users, Clock& clock, Random& random,
+                       DownstreamOptions options)
+    : supply_(supply),
+      codes_(codes),
+      users_(users),
+      clock_(clock),
+      random_(random),
+      options_(std::move(options)),
+      run_(fmt::format("{}-{:016x}", options_.owner, random.next())) {}
+Downstream::~Downstream() = default;
+
+Downstream::PerLane& Downstream::here(Lane& lane) {
+  const std::lock_guard lock(mutex_);
+  for (auto& one : lanes_)
+    if (&one->lane == &lane) return *one;
+  lanes_.push_back(std::make_unique<PerLane>(*this, lane));
+  return *lanes_.back();
+}
+
+const rpc::RemoteCommand& Downstream::command(rpc::Client& client, std::string_view name, const std::string& region,
+                                              bool read_only) {
+  rpc::RemoteCommand command;
+  command.name = std::string(name) + "." + region;
+  command.callee = name;
+  command.read_only = read_only;
+  return client.add(std::move(command));
+}
+
+Task<Result<std::shared_ptr<CodeHold>>> Downstream::code(Namespace ns, std::string region, std::string voucher) {
+  TaskContext& context = co_await current_context();
+  PerLane& lane = here(*context.lane);
+  const std::string id = cache_id(ns, region, voucher);
+  // Others on this lane may take what a fetch brought: a few rounds, then it is a rush too large.
+  for (int round = 0; round < 8; ++round) {
+    if (auto hold = supply_.take(ns.text(), voucher, clock_.now())) co_return hold;
+    std::vector<std::string> ids;
+    ids.push_back(id);
+    auto asking = lane.codes.get(std::move(ids));
+    auto found = co_await asking;
+    if (!found[0]) {
+      Failure why = unreachable("code_service_unavailable", found[0].error());
+      co_return fail(std::move(why));
+    }
+    if (!*found[0]) co_return std::shared_ptr<CodeHold>();
+  }
+  Failure rush(FailureKind::overloaded, "code_rush", "others took the codes as fast as they came; try again");
+  co_return fail(std::move(rush).with_retry_after(milliseconds(100)));
+}
+
+Task<Result<bool>> Downstream::user_exists(Namespace ns, std::string region, std::string user) {
+  TaskContext& context = co_await current_context();
+  std::vector<std::string> ids;
+  ids.push_back(cache_id(ns, region, user));
+  auto asking = here(*context.lane).users.get(std::move(ids));
+  auto found = co_await asking;
+  if (!found[0]) {
+    Failure why = unreachable("user_service_unavailable", found[0].error());
+    co_return fail(std::move(why));
+  }
+  co_return found[0]->has_value();
+}
+
+Task<void> Downstream::prefetch_users(Namespace ns, std::string region, std::vector<std::string> users) {
+  TaskContext& context = co_await current_context();
+  std::vector<std::string> ids;
+  for (const auto& user : users) ids.push_back(cache_id(ns, region, user));
+  if (ids.empty()) co_return;
+  auto asking = here(*context.lane).users.get(std::move(ids));
+  (void)co_await asking;
+}
+
+Task<void> Downstream::prefetch_codes(Namespace ns, std::string region, std::vector<std::string> vouchers) {
+  TaskContext& context = co_await current_context();
+  std::vector<std::string> ids;
+  for (const auto& voucher : vouchers)
+    if (!supply_.has(ns.text(), voucher, clock_.now())) ids.push_back(cache_id(ns, region, voucher));
+  if (ids.empty()) co_return;
+  auto asking = here(*context.lane).codes.get(std::move(ids));
+  (void)co_await asking;
+}
+
+Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Downstream::fetch_codes(
+    std::vector<std::string> ids) {
+  using Found = resilience::CacheAside<Marker>::Found;
+  // All ids of one flight come from one batch or one item: one namespace and one region.
+  const Parts common = parts_of(ids.front());
+  Json vouchers = Json::array(), resumed = Json::array(), finished = Json::array();
+  bool resume = false;
+  for (const auto& id : ids) {
+    const Parts parts = parts_of(id);
+    vouchers.push_back(parts.id);
+    resume = resume || !supply_.known(parts.ns, parts.id);
+  }
+  for (const auto& one : supply_.take_finished(common.ns, 100))
+    finished.push_back({{"voucher", one.voucher}, {"first", one.first}, {"token", one.token}});
+  const Json body{{"owner", options_.owner},     {"region", common.region}, {"vouchers", vouchers},
+                  {"count", options_.segment_codes}, {"resume", resume},     {"finished", finished}};
+  rpc::CallContext call;
+  call.ns = Namespace::parse(common.ns).value_or(Namespace("voucher"));
+  call.idempotency_key = fmt::format("{}-{}", run_, asked_.fetch_add(1, std::memory_order_relaxed));
+  const Instant asked_at = clock_.now();
+  auto calling = codes_->call(command(*codes_, kGetCodes, common.region, false), std::move(call), body.dump());
+  auto response = co_await calling;
+  if (!response) co_return fail(response.error());
+  milliseconds lease{0};
+  std::set<std::string> none;
+  auto segments = parse_segments(*response->body, lease, none);
+  if (!segments) co_return fail(segments.error());
+  std::set<std::string> came;
+  // A tenth of the lease is kept back: the clocks of two machines do not run alike.
+  const Instant until = asked_at + Duration(lease) * 9 / 10;
+  for (auto& segment : *segments) {
+    came.insert(segment.voucher);
+    const Status added = supply_.add(common.ns, std::move(segment), until);
+    if (!added) co_return fail(added.error());
+  }
+  std::vector<Found> answers;
+  for (const auto& id : ids) {
+    const std::string voucher = parts_of(id).id;
+    if (came.contains(voucher))
+      answers.emplace_back(std::optional<Marker>(Marker{}));
+    else if (none.contains(voucher))
+      answers.emplace_back(std::optional<Marker>());
+    else
+      answers.emplace_back(fail(garbage("the code service")));
+  }
+  co_return answers;
+}
+
+Task<Result<std::vector<resilience::CacheAside<bool>::Found>>> Downstream::fetch_users(std::vector<std::string> ids) {
+  using Found = resilience::CacheAside<bool>::Found;
+  const Parts common = parts_of(ids.front());
+  Json users = Json::array();
+  for (const auto& id : ids) users.push_back(parts_of(id).id);
+  const Json body{{"region", common.region}, {"users", users}};
+  rpc::CallContext call;
+  call.ns = Namespace::parse(common.ns).value_or(Namespace("voucher"));
+  auto calling = users_->call(command(*users_, kUserExists, common.region, true), std::move(call), body.dump());
+  auto response = co_await calling;
+  if (!response) co_return fail(response.error());
+  const Json json = Json::parse(*response->body, nullptr, false);
+  const auto exists = json.is_object() ? json.find("exists") : json.end();
+  Failure wrong = garbage("the user service");
+  if (!json.is_object() || exists == json.end() || !exists->is_array() || exists->size() != ids.size())
+    co_return fail(std::move(wrong));
+  std::vector<Found> answers;
+  for (const auto& one : *exists) {
+    if (!one.is_boolean()) co_return fail(std::move(wrong));
+    answers.emplace_back(one.get<bool>() ? std::optional<bool>(true) : std::nullopt);
+  }
+  co_return answers;
+}
+
+Downstream::Stats Downstream::stats() const {
+  const std::lock_guard lock(mutex_);
+  Stats sum;
+  const auto add = [](resilience::CacheAsideStats& into, const resilience::CacheAsideStats& one) {
+    into.hits += one.hits;
+    into.stale_hits += one.stale_hits;
+    into.misses += one.misses;
+    into.joined += one.joined;
+    into.fetches += one.fetches;
+    into.fetched_ids += one.fetched_ids;
+  };
+  for (const auto& lane : lanes_) {
+    add(sum.codes, lane->codes.stats());
+    add(sum.users, lane->users.stats());
+  }
+  return sum;
+}
+
+}  // namespace sluice::voucher

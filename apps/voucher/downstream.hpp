@@ -1,0 +1,71 @@
+// What the distribution service asks other services: codes and users, each behind a cache, a guard
+// and a deadline of its own, so that one that is dead costs its callers a bounded time.
+#pragma once
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "apps/voucher/code_supply.hpp"
+#include "sluice/resilience/cache_aside.hpp"
+#include "sluice/rpc/client.hpp"
+
+namespace sluice::voucher {
+
+struct DownstreamOptions {
+  std::string owner = "distribution-1";       ///< of segments; unique among the nodes, kept over restarts
+  Duration timeout = milliseconds(500);       ///< of one fetch, retries included
+  std::int64_t segment_codes = 200;           ///< asked for at once, per voucher
+  Duration users_ttl = seconds(60);
+  Duration unknown_users_ttl = seconds(5);
+};
+
+/// Thread-safe; works on the caller's lane. Everything it is given outlives it, and nobody may be
+/// waiting when it goes. Either client may be null: then its service is not asked.
+class Downstream {
+ public:
+  Downstream(CodeSupply& supply, rpc::Client* codes, rpc::Client* users, Clock& clock, Random& random,
+             DownstreamOptions options = {});
+  ~Downstream();
+  Downstream(const Downstream&) = delete;
+  Downstream& operator=(const Downstream&) = delete;
+
+  bool has_codes() const noexcept { return codes_ != nullptr; }
+  bool has_users() const noexcept { return users_ != nullptr; }
+
+  /// A code of the voucher; null: none is left. Fails unavailable `code_service_unavailable` within
+  /// the timeout or the caller's deadline, whichever is first.
+  Task<Result<std::shared_ptr<CodeHold>>> code(Namespace ns, std::string region, std::string voucher);
+  /// Fails unavailable `user_service_unavailable`, as soon.
+  Task<Result<bool>> user_exists(Namespace ns, std::string region, std::string user);
+  /// Ask at once for what a batch will need, so that its items share one call to each service.
+  Task<void> prefetch_users(Namespace ns, std::string region, std::vector<std::string> users);
+  Task<void> prefetch_codes(Namespace ns, std::string region, std::vector<std::string> vouchers);
+  struct Stats {
+    resilience::CacheAsideStats codes, users;
+  };
+  Stats stats() const;
+
+ private:
+  struct Marker {};  // a segment came: its codes are in the supply
+  struct PerLane;
+  PerLane& here(Lane& lane);
+  Task<Result<std::vector<resilience::CacheAside<Marker>::Found>>> fetch_codes(std::vector<std::string> ids);
+  Task<Result<std::vector<resilience::CacheAside<bool>::Found>>> fetch_users(std::vector<std::string> ids);
+  /// The command of a region: each region has a protector, so that one that fails opens only its own.
+  const rpc::RemoteCommand& command(rpc::Client& client, std::string_view name, const std::string& region,
+                                    bool read_only);
+
+  CodeSupply& supply_;
+  rpc::Client* const codes_;
+  rpc::Client* const users_;
+  Clock& clock_;
+  Random& random_;
+  const DownstreamOptions options_;
+  const std::string run_;  // part of the idempotency keys of this process
+  std::atomic<std::uint64_t> asked_{0};
+  mutable std::mutex mutex_;
+  std::vector<std::unique_ptr<PerLane>> lanes_;
+};
+
+}  // namespace sluice::voucher

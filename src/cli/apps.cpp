@@ -1,0 +1,81 @@
+// The applications that the sluice command can run, and their options.
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iterator>
+
+#include "apps/voucher/app.hpp"
+#include "apps/voucher/code_service.hpp"
+#include "apps/voucher/faults.hpp"
+#include "apps/voucher/user_service.hpp"
+#include "cli/commands.hpp"
+
+namespace sluice::cli {
+namespace {
+
+// A file's name, or the plan itself.
+voucher::FaultPlan read_plan(const std::string& given) {
+  if (given.empty()) return {};
+  std::string text = given;
+  if (given.front() != '{') {
+    std::ifstream file(given, std::ios::binary);
+    if (!file) die(Failure(FailureKind::invalid_argument, "fault_plan", "cannot read " + given));
+    text.assign(std::istreambuf_iterator<char>(file), {});
+  }
+  auto plan = voucher::FaultPlan::parse(text);
+  if (!plan) die(plan.error());
+  return *std::move(plan);
+}
+
+}  // namespace
+
+void add_app_options(CLI::App& command, AppOptions& options) {
+  command.add_option("--apps", options.apps, "voucher (default), codes, users: one or several, by commas")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"voucher", "codes", "users"}))
+      ->envname("SLUICE_APPS");
+  command.add_option("--code-service", options.code_service, "voucher: HOST:PORT of a gRPC door with --apps codes; default: the own store")
+      ->envname("SLUICE_CODE_SERVICE");
+  command.add_option("--user-service", options.user_service, "voucher: HOST:PORT of a gRPC door with --apps users; default: the own store")
+      ->envname("SLUICE_USER_SERVICE");
+  command.add_option("--code-token", options.code_token, "voucher: token for the code service")->envname("SLUICE_CODE_TOKEN");
+  command.add_option("--user-token", options.user_token, "voucher: token for the user service")->envname("SLUICE_USER_TOKEN");
+  command.add_option("--service-ca", options.service_ca, "voucher: PEM file of their authority; they speak TLS then")
+      ->envname("SLUICE_SERVICE_CA");
+  command.add_option("--owner", options.owner, "voucher: under which name codes are leased; unique among nodes")
+      ->capture_default_str()
+      ->envname("SLUICE_OWNER");
+  command.add_option("--downstream-timeout-ms", options.downstream_timeout_ms, "voucher: for one question, retries included")
+      ->check(CLI::Range(1, 60'000))
+      ->capture_default_str();
+  command.add_option("--segment-codes", options.segment_codes, "voucher: codes leased at once, per voucher")
+      ->check(CLI::Range(1, 10'000))
+      ->capture_default_str();
+  command.add_option("--caller-rate", options.caller_rate, "voucher: items per second of one caller in one region; 0: no limit")
+      ->capture_default_str();
+  command.add_option("--fault-plan", options.fault_plan, "codes, users: JSON or a file with it: faults on purpose");
+}
+
+std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options) {
+  const voucher::FaultPlan plan = read_plan(options.fault_plan);
+  std::vector<std::unique_ptr<server::App>> apps;
+  for (const auto& name : options.apps) {
+    if (name == "codes") apps.push_back(voucher::make_code_service({.faults = plan}));
+    if (name == "users") apps.push_back(voucher::make_user_service(plan));
+    if (name != "voucher") continue;
+    voucher::VoucherOptions chosen;
+    chosen.code_service = options.code_service;
+    chosen.user_service = options.user_service;
+    chosen.code_token = options.code_token;
+    chosen.user_token = options.user_token;
+    chosen.service_ca = options.service_ca;
+    chosen.caller_rate = options.caller_rate;
+    chosen.downstream.segment_codes = options.segment_codes;
+    chosen.downstream.owner = options.owner;
+    chosen.downstream.timeout = milliseconds(options.downstream_timeout_ms);
+    apps.push_back(voucher::make_app(std::move(chosen)));
+  }
+  return apps;
+}
+
+}  // namespace sluice::cli

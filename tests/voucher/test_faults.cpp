@@ -1,0 +1,133 @@
+// Fault plans: what they say, what they do, and what is told of a bad one.
+#include <gmock/gmock.h>
+
+#include "apps/voucher/faults.hpp"
+#include "sim/clock.hpp"
+#include "sim/random.hpp"
+#include "sluice/store/memory.hpp"
+
+namespace sluice::voucher {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(FaultPlan, a_plan_reads_back_as_written) {
+  const auto plan = FaultPlan::parse(
+      R"({"rules":[{"region":"SG","latency_ms":40,"latency_p99_ms":400,"error_rate":0.25,"error":"overloaded",)"
+      R"("hang_rate":0.5,"wrong_rate":0.125,"slow_start_ms":5000},{}],"kill_after":7})");
+  ASSERT_TRUE(plan) << plan.error().to_string();
+  ASSERT_EQ(plan->rules.size(), 2u);
+  EXPECT_EQ(plan->rules[0].error, FailureKind::overloaded);
+  const auto again = FaultPlan::parse(plan->to_json());
+  ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_EQ(again->to_json(), plan->to_json());
+}
+
+TEST(FaultPlan, what_is_wrong_in_a_plan_is_named) {
+  for (const auto& [text, named] : std::vector<std::pair<const char*, const char*>>{
+           {"[]", "JSON object"},
+           {R"({"rule":[]})", "rule: expected"},
+           {R"({"rules":[{"error_rate":2}]})", "rules[0].error_rate: expected a number from 0 to 1, got 2"},
+           {R"({"rules":[{},{"latency":5}]})", "rules[1].latency: expected"},
+           {R"({"rules":[{"error":"boom"}]})", "rules[0].error: expected"}}) {
+    const auto plan = FaultPlan::parse(text);
+    ASSERT_FALSE(plan) << text;
+    EXPECT_THAT(std::string(plan.error().detail()), HasSubstr(named));
+  }
+}
+
+class FaultyService : public testing::Test {
+ protected:
+  sim::SimClock clock;
+  sim::SimRandom random{1};
+  Lane lane{clock};
+  std::unique_ptr<store::Store> store = store::make_memory_store(clock, random);
+  idempotency::Keys keys{clock, store.get()};
+  IdSource ids{clock, 1};
+  rpc::Registry registry{*store, keys, ids};
+  Faults faults{clock, random};
+  rpc::Invocation invocation;
+  std::optional<rpc::Answer> answer;
+  int runs = 0;
+
+  FaultyService() {
+    rpc::CommandSpec spec;
+    spec.name = "thing";
+    spec.anonymous = true;
+    spec.idempotency = rpc::KeyUse::none;
+    spec.handler = faults.around([this](rpc::Invocation& i) {
+      ++runs;
+      i.finish(rpc::Answer::of(Reply::ok("{}")));
+    });
+    EXPECT_TRUE(registry.add(std::move(spec)));
+  }
+  ~FaultyService() override {
+    lane.run_ready();
+    store->close();
+  }
+  void ask(const char* region, Duration deadline = seconds(5)) {
+    answer.reset();
+    invocation.reset();
+    invocation.command.name = "thing";
+    invocation.command.payload = std::string(R"({"region":")") + region + "\"}";
+    invocation.command.deadline = clock.now() + deadline;
+    invocation.lane = &lane;
+    invocation.owner = this;
+    invocation.done = [](rpc::Invocation& i, rpc::Answer a) noexcept {
+      static_cast<FaultyService*>(i.owner)->answer = std::move(a);
+    };
+    registry.dispatch(invocation);
+    lane.run_ready();
+  }
+  void wait(Duration by) {
+    const Instant end = clock.now() + by;
+    while (clock.now() < end) {
+      clock.advance_to(std::min(end, lane.next_timer()));
+      lane.run_ready();
+    }
+  }
+};
+
+TEST_F(FaultyService, slow_failing_wrong_and_hanging_as_the_plan_says_by_region) {
+  faults.set(*FaultPlan::parse(R"({"rules":[{"region":"SG","latency_ms":40},{"region":"TH","error_rate":1},)"
+                               R"({"region":"VN","wrong_rate":1},{"region":"MY","hang_rate":1}]})"));
+  ask("ID");
+  ASSERT_TRUE(answer) << "other regions are unharmed";
+  EXPECT_EQ(runs, 1);
+  ask("SG");
+  EXPECT_FALSE(answer);
+  wait(milliseconds(39));
+  EXPECT_FALSE(answer);
+  wait(milliseconds(2));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(runs, 2);
+  ask("TH");
+  wait(milliseconds(1));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->failure->code(), "fault_injected");
+  ask("VN");
+  wait(milliseconds(1));
+  EXPECT_THAT(std::string(*answer->reply), HasSubstr("nonsense"));
+  ask("MY", seconds(2));
+  wait(milliseconds(1900));
+  EXPECT_FALSE(answer);
+  wait(milliseconds(200));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(runs, 2) << "what failed, lied or hung did not run";
+  faults.set({});
+  ask("MY");
+  EXPECT_EQ(runs, 3) << "no plan, no faults";
+}
+
+TEST_F(FaultyService, a_caller_that_leaves_ends_what_hangs) {
+  faults.set(*FaultPlan::parse(R"({"rules":[{"hang_rate":1}]})"));
+  ask("SG", std::chrono::hours(1));
+  ASSERT_FALSE(answer);
+  invocation.scope.cancel(FailureKind::cancelled);
+  lane.run_ready();
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->failure->kind(), FailureKind::cancelled);
+}
+
+}  // namespace
+}  // namespace sluice::voucher

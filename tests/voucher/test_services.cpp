@@ -1,0 +1,278 @@
+// The distribution service beside real code and user services, each a server of its own, with a proxy
+// in between that misbehaves.
+#include <gmock/gmock.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "apps/voucher/app.hpp"
+#include "apps/voucher/code_service.hpp"
+#include "apps/voucher/rows.hpp"
+#include "apps/voucher/user_service.hpp"
+#include "sluice/base/runtime.hpp"
+#include "sluice/server/server.hpp"
+#include "support/chaos_proxy.hpp"
+#include "support/http_client.hpp"
+
+namespace sluice::voucher {
+namespace {
+
+using Json = nlohmann::json;
+using testing::HasSubstr;
+
+constexpr const char* kBatch = "voucher.ss.distribution.batch_distribute_voucher";
+constexpr const char* kRules = R"([guard."voucher.code.*".breaker]
+minimum_calls = 4
+failure_ratio = 0.5
+window_time = "2s"
+isolation = "200ms"
+isolation_jitter = 0.0
+trials = 1
+[guard."voucher.code.*".timeout]
+timeout = "150ms"
+)";
+
+struct Service {
+  explicit Service(std::unique_ptr<server::App> app, bool grpc, const char* rules = "") {
+    server::Config config;
+    config.store_kind = "memory";
+    config.http.port = 0;
+    if (grpc) config.grpc.listen = "127.0.0.1:0";
+    server::ServerParts parts;
+    parts.logger = &null_logger();
+    parts.apps.push_back(std::move(app));
+    parts.first_token = [this](const std::string& made) { token = made; };
+    auto opened = server::Server::open(std::move(config), std::move(parts));
+    EXPECT_TRUE(opened) << (opened ? "" : opened.error().to_string());
+    server = std::move(*opened);
+    const auto started = server->start();
+    EXPECT_TRUE(started) << (started ? "" : started.error().to_string());
+    if (*rules != 0) {
+      const Json answer = ask("sluice.rules.reload", {{"rules", rules}});
+      EXPECT_TRUE(answer.contains("version")) << answer.dump();
+    }
+  }
+  store::Store& store() { return server->context().store; }
+  Json ask(const char* command, const Json& payload, const std::string& more = {}) {
+    test::HttpClient client(server->port());
+    auto response = client.ask(test::post(command, payload.dump(), "Authorization: Bearer " + token + "\r\n" + more));
+    if (!response) return Json{{"no", "answer"}};
+    Json json = Json::parse(response->body, nullptr, false);
+    if (response->status >= 400) json["http"] = response->status;
+    return json;
+  }
+  std::string token;
+  std::unique_ptr<server::Server> server;
+};
+
+VoucherOptions options_for(std::uint16_t codes, const std::string& code_token, std::uint16_t users = 0) {
+  VoucherOptions options;
+  options.code_service = "127.0.0.1:" + std::to_string(codes);
+  if (users != 0) options.user_service = "127.0.0.1:" + std::to_string(users);
+  options.code_token = code_token;
+  options.downstream.segment_codes = 10;
+  options.downstream.timeout = milliseconds(400);
+  return options;
+}
+
+class VoucherServices : public testing::Test {
+ protected:
+  Service codes{make_code_service(), true};
+  test::ChaosProxy proxy{codes.server->grpc_port()};
+  Service shop{make_app(options_for(proxy.port(), codes.token)), true, kRules};
+  int asked = 0;
+
+  void SetUp() override {
+    for (const char* ns : {"voucher", "voucher~shadow"})
+      for (const char* id : {"v1", "v2"}) open_voucher(ns, id, 1000, 200);
+    store::Commit users;
+    for (int i = 0; i < 200; ++i)
+      for (const char* ns : {"voucher", "voucher~shadow"})
+        users.then.push_back(store::KvPut{user_key(ns, user(i)), encode(User{user(i), "SG"}), {}});
+    ASSERT_TRUE(store::commit_and_wait(shop.store(), std::move(users)));
+  }
+  static std::string user(int i) { return "u" + std::to_string(i); }
+  void open_voucher(const std::string& ns, const std::string& id, std::int64_t stock, std::int64_t count) {
+    Voucher v;
+    v.id = v.name = id;
+    v.region = "ALL";
+    v.from = WallTime(milliseconds(0));
+    v.to = WallTime(std::chrono::hours(24 * 365 * 200));
+    v.value_minor = 500;
+    v.currency = "EUR";
+    v.stock = stock;
+    v.user_quota = 1'000'000;
+    v.day_quota = 1'000'000;
+    v.budget_minor = 500'000'000;
+    store::Commit here;
+    here.then = {store::KvPut{voucher_key(ns, id), encode(v), {}}, store::KvPut{stock_key(ns, id), "", stock},
+                 store::KvPut{budget_key(ns, id), "", v.budget_minor}};
+    ASSERT_TRUE(store::commit_and_wait(shop.store(), std::move(here)));
+    store::Commit there;
+    there.then.push_back(store::KvPut{pool_key(ns, id), "", count});
+    for (std::int64_t n = 0; n < count; ++n) {
+      std::string text = (ns == "voucher" ? "L-" : "S-") + id + "-" + std::to_string(1000 + n);
+      for (char& c : text) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+      there.then.push_back(store::KvPut{code_key(ns, id, n), text, {}});
+    }
+    ASSERT_TRUE(store::commit_and_wait(codes.store(), std::move(there)));
+  }
+  Json batch(const std::vector<std::pair<std::string, std::string>>& items, const std::string& region = "SG",
+             const std::string& more = {}, std::string id = {}) {
+    if (id.empty()) id = "r" + std::to_string(++asked);
+    Json list = Json::array();
+    for (const auto& [who, voucher] : items) list.push_back({{"user", who}, {"voucher", voucher}});
+    return shop.ask(kBatch, {{"request_id", id}, {"region", region}, {"items", list}},
+                    "Idempotency-Key: " + id + "\r\n" + more);
+  }
+  std::string breaker(const std::string& region, bool shadow = false) {
+    const Json shown = shop.ask("sluice.breakers.show",
+                                {{"name", std::string(kGetCodes) + "." + region}, {"shadow", shadow}});
+    return shown.value("state", shown.dump());
+  }
+  void faults(const Json& plan) {
+    const Json set = codes.ask("voucher.faults.codes.set", plan);
+    ASSERT_FALSE(set.contains("http")) << set.dump();
+  }
+};
+
+TEST_F(VoucherServices, VOUCHER_6_codes_come_in_segments_from_the_code_service_and_each_goes_to_one_user) {
+  std::set<std::string> given;
+  for (int round = 0; round < 4; ++round) {
+    std::vector<std::pair<std::string, std::string>> items;
+    for (int i = 0; i < 25; ++i) items.push_back({user(round * 25 + i), "v1"});
+    const Json reply = batch(items);
+    ASSERT_EQ(reply["results"].size(), 25u) << reply.dump();
+    for (const auto& one : reply["results"]) {
+      ASSERT_EQ(one["status"], "issued") << one.dump();
+      EXPECT_TRUE(given.insert(one["code"]).second) << "a code was given twice";
+    }
+  }
+  EXPECT_EQ(given.size(), 100u);
+}
+
+TEST_F(VoucherServices, VOUCHER_6_when_the_codes_run_out_it_is_said_and_nothing_is_taken) {
+  open_voucher("voucher", "few", 100, 3);
+  int issued = 0, none = 0;
+  for (int i = 0; i < 6; ++i) {
+    const Json one = batch({{user(i), "few"}})["results"][0];
+    issued += one["status"] == "issued";
+    none += one.value("reason", "") == "no_code";
+  }
+  EXPECT_EQ(issued, 3);
+  EXPECT_EQ(none, 3);
+  store::GetRows rows;
+  rows.keys = {stock_key("voucher", "few")};
+  EXPECT_EQ((*store::ask_now(shop.store(), rows))[0]->number, 97);
+}
+
+TEST_F(VoucherServices, VOUCHER_8_a_hung_code_service_costs_a_bounded_time_and_only_those_who_need_it) {
+  ASSERT_EQ(batch({{user(0), "v1"}})["results"][0]["status"], "issued");
+  faults({{"rules", {{{"region", "SG"}, {"hang_rate", 1.0}}}}});
+  for (int i = 0; i < 12; ++i) {
+    const auto began = std::chrono::steady_clock::now();
+    const Json reply = batch({{user(i), "v2"}, {"nobody", "v2"}}, "SG", "X-Sluice-Deadline-Ms: 2000\r\n");
+    EXPECT_LT(std::chrono::steady_clock::now() - began, seconds(2)) << "an answer comes before the deadline";
+    ASSERT_EQ(reply["results"].size(), 2u) << reply.dump();
+    EXPECT_EQ(reply["results"][0]["reason"], "code_service_unavailable") << reply.dump();
+    EXPECT_EQ(reply["results"][0]["retryable"], true);
+    EXPECT_EQ(reply["results"][1]["reason"], "unknown_user") << "who does not need it has an ordinary answer";
+  }
+  EXPECT_EQ(breaker("SG"), "open");
+  open_voucher("voucher", "v3", 10, 10);
+  EXPECT_EQ(batch({{user(1), "v3"}}, "TH")["results"][0]["status"], "issued") << "other regions are unharmed";
+  EXPECT_EQ(breaker("TH"), "closed");
+  faults(Json::object());
+  Json last;
+  for (int i = 0; i < 200; ++i) {  // two probe intervals are 400 ms; bounded by the attempts, not by luck
+    last = batch({{user(2), "v2"}}, "SG", "", "again");
+    if (last["results"][0]["status"] == "issued") break;
+    EXPECT_EQ(last["results"][0]["retryable"], true);
+    poll(nullptr, 0, 10);
+  }
+  EXPECT_EQ(last["results"][0]["status"], "issued") << "a refusal was not remembered; the same id goes on";
+  EXPECT_EQ(breaker("SG"), "closed");
+}
+
+TEST_F(VoucherServices, VOUCHER_8_wrong_answers_and_a_cut_line_are_failures_and_add_no_code) {
+  faults({{"rules", {{{"wrong_rate", 1.0}}}}});
+  const Json wrong = batch({{user(0), "v1"}});
+  EXPECT_EQ(wrong["results"][0]["reason"], "code_service_unavailable") << wrong.dump();
+  faults(Json::object());
+  proxy.set({.refuse = true});
+  proxy.cut();
+  const Json cut = batch({{user(1), "v2"}}, "ID");
+  EXPECT_EQ(cut["results"][0]["reason"], "code_service_unavailable") << cut.dump();
+  proxy.set({});
+  Json back;
+  for (int i = 0; i < 500 && !(back.is_object() && back["results"][0]["status"] == "issued"); ++i) {
+    back = batch({{user(2), "v2"}}, "VN");
+    poll(nullptr, 0, 10);
+  }
+  EXPECT_EQ(back["results"][0]["status"], "issued") << back.dump();
+}
+
+TEST_F(VoucherServices, VOUCHER_9_shadow_traffic_has_its_own_codes_and_its_own_breaker) {
+  const Json shadow = batch({{user(0), "v1"}}, "SG", "X-Sluice-Shadow: true\r\n");
+  ASSERT_EQ(shadow["results"][0]["status"], "issued") << shadow.dump();
+  EXPECT_THAT(shadow["results"][0]["code"].get<std::string>(), HasSubstr("S-V1")) << "of the shadow pool, in the downstream too";
+  const Json live = batch({{user(0), "v1"}});
+  EXPECT_THAT(live["results"][0]["code"].get<std::string>(), HasSubstr("L-V1-1000")) << "the live pool was not touched";
+  faults({{"rules", {{{"error_rate", 1.0}}}}});
+  for (int i = 0; i < 8; ++i) (void)batch({{user(i), "v2"}}, "SG", "X-Sluice-Shadow: true\r\n");
+  EXPECT_EQ(breaker("SG", true), "open");
+  EXPECT_EQ(breaker("SG", false), "closed") << "shadow failures opened a live breaker";
+}
+
+TEST_F(VoucherServices, VOUCHER_1_grpc_and_http_are_one_command) {
+  const Json commands = Json::parse(
+      test::HttpClient(shop.server->port()).ask(test::get("/v1/commands", "Authorization: Bearer " + shop.token + "\r\n"))->body);
+  EXPECT_THAT(commands.dump(), HasSubstr(kBatch));
+  EXPECT_NE(shop.server->grpc_port(), 0);
+}
+
+TEST(VoucherUsers, VOUCHER_3_users_are_asked_of_the_user_service_once_for_a_batch) {
+  Service codes{make_code_service(), true};
+  Service users{make_user_service(), true};
+  store::Commit known;
+  for (int i = 0; i < 5; ++i)
+    known.then.push_back(store::KvPut{user_key("voucher", "u" + std::to_string(i)), encode(User{"u" + std::to_string(i), "SG"}), {}});
+  ASSERT_TRUE(store::commit_and_wait(users.store(), std::move(known)));
+  VoucherOptions options = options_for(codes.server->grpc_port(), codes.token, users.server->grpc_port());
+  options.code_service.clear();
+  options.user_token = users.token;
+  Service shop{make_app(options), false};
+  Json items = Json::array();
+  for (int i = 0; i < 10; ++i) items.push_back({{"user", "u" + std::to_string(i)}, {"voucher", "none"}});
+  const Json reply = shop.ask(kBatch, {{"request_id", "a"}, {"region", "SG"}, {"items", items}}, "Idempotency-Key: a\r\n");
+  for (int i = 0; i < 10; ++i)
+    EXPECT_EQ(reply["results"][i]["reason"], i < 5 ? "unknown_voucher" : "unknown_user") << reply.dump();
+  const std::string metrics = test::HttpClient(shop.server->port()).ask(test::get("/metrics"))->body;
+  EXPECT_THAT(metrics, HasSubstr("sluice_client_calls_total{command=\"voucher.user.exists.SG\",traffic=\"live\",outcome=\"ok\"} 1"))
+      << "ten items, one call";
+  users.server->stop();
+  const Json down = shop.ask(kBatch, {{"request_id", "b"}, {"region", "TH"}, {"items", {{{"user", "u9"}, {"voucher", "none"}}}}},
+                             "Idempotency-Key: b\r\n");
+  EXPECT_EQ(down["results"][0]["reason"], "user_service_unavailable") << down.dump();
+}
+
+TEST(VoucherLimits, VOUCHER_3_a_caller_past_its_rate_is_refused_as_a_whole_and_told_when) {
+  VoucherOptions options;
+  options.caller_rate = 10;
+  Service shop{make_app(options), false};
+  Json items = Json::array();
+  for (int i = 0; i < 300; ++i) items.push_back({{"user", "u" + std::to_string(i)}, {"voucher", "none"}});
+  const auto send = [&](const char* id, const char* region) {
+    return shop.ask(kBatch, {{"request_id", id}, {"region", region}, {"items", items}},
+                    std::string("Idempotency-Key: ") + id + "\r\n");
+  };
+  EXPECT_TRUE(send("a", "SG").contains("results"));
+  const Json refused = send("b", "SG");
+  EXPECT_EQ(refused["http"], 429) << refused.dump();
+  EXPECT_EQ(refused["code"], "caller_rate_limit");
+  EXPECT_TRUE(send("c", "TH").contains("results")) << "each region by itself";
+}
+
+}  // namespace
+}  // namespace sluice::voucher
