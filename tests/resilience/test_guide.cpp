@@ -7,8 +7,8 @@
 namespace sluice::resilience {
 namespace {
 
-std::string guide() {
-  std::ifstream in(SLUICE_SOURCE_DIR "/docs/how-to/guard-calls.md");
+std::string guide(const std::string& page = "guard-calls.md") {
+  std::ifstream in(SLUICE_SOURCE_DIR "/docs/how-to/" + page);
   std::stringstream text;
   text << in.rdbuf();
   return text.str();
@@ -20,6 +20,15 @@ TEST(Guide, RES_40_the_printed_rules_are_accepted) {
   ASSERT_NE(begin, std::string::npos);
   const std::string toml = text.substr(begin + 8, text.find("```\n", begin + 8) - begin - 8);
   const auto rules = parse_rules(toml, "guard-calls.md");
+  ASSERT_TRUE(rules) << rules.error().to_string();
+  EXPECT_EQ(rules->rules.size(), 2u);
+}
+
+TEST(Guide, RES_40_the_rules_of_the_voucher_services_are_accepted) {
+  const std::string text = guide("voucher-services.md");
+  const auto begin = text.find("```toml\n");
+  ASSERT_NE(begin, std::string::npos);
+  const auto rules = parse_rules(text.substr(begin + 8, text.find("```\n", begin + 8) - begin - 8), "voucher-services.md");
   ASSERT_TRUE(rules) << rules.error().to_string();
   EXPECT_EQ(rules->rules.size(), 2u);
 }

@@ -12,11 +12,15 @@
 #include "apps/voucher/user_service.hpp"
 #include "sluice/base/runtime.hpp"
 #include "sluice/server/server.hpp"
+#include "sluice/transport/grpc_channel.hpp"
 #include "support/chaos_proxy.hpp"
 #include "support/http_client.hpp"
+#include "voucher/v1/distribution.pb.h"
 
 namespace sluice::voucher {
 namespace {
+
+namespace v1 = ::voucher::v1;
 
 using Json = nlohmann::json;
 using testing::HasSubstr;
@@ -225,11 +229,50 @@ TEST_F(VoucherServices, VOUCHER_9_shadow_traffic_has_its_own_codes_and_its_own_b
   EXPECT_EQ(breaker("SG", false), "closed") << "shadow failures opened a live breaker";
 }
 
-TEST_F(VoucherServices, VOUCHER_1_grpc_and_http_are_one_command) {
-  const Json commands = Json::parse(
-      test::HttpClient(shop.server->port()).ask(test::get("/v1/commands", "Authorization: Bearer " + shop.token + "\r\n"))->body);
-  EXPECT_THAT(commands.dump(), HasSubstr(kBatch));
-  EXPECT_NE(shop.server->grpc_port(), 0);
+TEST_F(VoucherServices, VOUCHER_1_grpc_and_http_are_one_command_and_replay_each_others_reply) {
+  RealClock clock;
+  LaneThread caller(clock, "caller");
+  caller.start();
+  transport::GrpcChannelOptions to;
+  to.target = "127.0.0.1:" + std::to_string(shop.server->grpc_port());
+  to.token = shop.token;
+  auto channel = transport::make_grpc_channel(std::move(to));
+  ASSERT_TRUE(channel);
+  {
+    rpc::Client client(*std::move(channel), {});
+    const auto distribute = rpc::remote<v1::BatchDistributeVoucherRequest, v1::BatchDistributeVoucherResponse>(
+        client, {.name = "distribute", .method = "voucher.v1.Distribution/BatchDistributeVoucher"});
+    v1::BatchDistributeVoucherRequest request;
+    request.set_request_id("both");
+    request.set_region("SG");
+    auto* item = request.add_items();
+    item->set_user(user(1));
+    item->set_voucher("v1");
+    rpc::CallContext context;
+    context.ns = Namespace("voucher");
+    context.idempotency_key = "both";
+    const auto first = block_on(caller, distribute(context, request));
+    ASSERT_TRUE(first) << first.error().to_string();
+    ASSERT_EQ((*first)->results_size(), 1);
+    EXPECT_EQ((*first)->results(0).status(), "issued");
+    EXPECT_EQ((*first)->results(0).value_minor(), 500);
+    const auto again = block_on(caller, distribute(context, request));
+    ASSERT_TRUE(again);
+    EXPECT_EQ((*again)->SerializeAsString(), (*first)->SerializeAsString()) << "a replay is the same, byte for byte";
+    test::HttpClient http(shop.server->port());
+    const auto response = http.ask(test::post(
+        kBatch, R"({"request_id":"both","region":"SG","items":[{"user":"u1","voucher":"v1"}]})",
+        "Authorization: Bearer " + shop.token + "\r\nIdempotency-Key: both\r\n"));
+    ASSERT_TRUE(response);
+    EXPECT_EQ(response->headers.count("idempotency-replayed"), 1u) << response->body;
+    EXPECT_THAT(response->body, HasSubstr((*first)->results(0).code()));
+    request.mutable_items(0)->set_user(user(2));
+    const auto other = block_on(caller, distribute(context, request));
+    ASSERT_FALSE(other) << "another request under the same key";
+    EXPECT_EQ(other.error().kind(), FailureKind::fingerprint_mismatch);
+  }
+  caller.stop();
+  caller.join();
 }
 
 TEST(VoucherUsers, VOUCHER_3_users_are_asked_of_the_user_service_once_for_a_batch) {
