@@ -16,11 +16,19 @@ void Registry::AuditLog::add(store::AuditRow row) {
   }
   std::vector<store::AuditRow> rows;
   rows.push_back(std::move(row));
-  submit(std::move(rows));
+  drain(std::move(rows));
 }
 
-void Registry::AuditLog::submit(std::vector<store::AuditRow> rows) {
+// Until a batch is on its way that is answered later, or nothing waits.
+void Registry::AuditLog::drain(std::vector<store::AuditRow> rows) {
+  while (submit(std::move(rows)))
+    if (!take(rows)) return;
+}
+
+// True: it has been answered already, and the caller goes on.
+bool Registry::AuditLog::submit(std::vector<store::AuditRow> rows) {
   auto* batch = new Batch;
+  const auto first = batch->first;
   batch->log = shared_from_this();
   batch->rows = rows.size();
   batch->commit.lazy = true;
@@ -30,32 +38,36 @@ void Registry::AuditLog::submit(std::vector<store::AuditRow> rows) {
   batch->run = [](Job* job) noexcept {
     std::unique_ptr<Batch> self(static_cast<Batch*>(job));
     const auto log = self->log;
+    const auto turn = self->first;
     const bool durable = self->outcome.has_value();
     const std::size_t count = self->rows;  // the store may have moved the commit
     self.reset();
     log->written(durable, count);
+    if (turn->exchange(false)) return;  // submit() is still on its way back: it goes on
+    std::vector<store::AuditRow> next;
+    if (log->take(next)) log->drain(std::move(next));
   };
   store.submit(*batch);
+  return !first->exchange(false);
 }
 
 void Registry::AuditLog::written(bool durable, std::size_t rows) {
-  if (!durable) lost.fetch_add(rows, std::memory_order_relaxed);
-  std::vector<store::AuditRow> next;
-  {
-    std::lock_guard lock(mutex);
-    // After a failure what waits is given up too: the store is closed or full, and retrying from
-    // its own callback would never end.
-    if (!durable) {
-      lost.fetch_add(waiting.size(), std::memory_order_relaxed);
-      waiting.clear();
-    }
-    if (waiting.empty()) {
-      busy = false;
-      return;
-    }
-    next.swap(waiting);
-  }
-  submit(std::move(next));
+  if (durable) return;
+  lost.fetch_add(rows, std::memory_order_relaxed);
+  // After a failure what waits is given up too: the store is closed or full, and retrying from its
+  // own callback would never end.
+  const std::lock_guard lock(mutex);
+  lost.fetch_add(waiting.size(), std::memory_order_relaxed);
+  waiting.clear();
+}
+
+// What waits, as the next batch. False: nothing does, and no batch is on its way any more.
+bool Registry::AuditLog::take(std::vector<store::AuditRow>& next) {
+  next.clear();
+  const std::lock_guard lock(mutex);
+  busy = !waiting.empty();
+  next.swap(waiting);
+  return busy;
 }
 
 }  // namespace sluice::rpc

@@ -20,9 +20,14 @@ struct Registry::AuditLog : std::enable_shared_from_this<Registry::AuditLog> {
   struct Batch : store::PendingCommit {
     std::shared_ptr<AuditLog> log;
     std::size_t rows = 0;
+    /// Of submit() and the answer, the second to come goes on: a store that answers at once must not
+    /// let the log call itself deeper and deeper.
+    std::shared_ptr<std::atomic<bool>> first = std::make_shared<std::atomic<bool>>(true);
   };
-  void submit(std::vector<store::AuditRow> rows);
+  void drain(std::vector<store::AuditRow> rows);
+  bool submit(std::vector<store::AuditRow> rows);
   void written(bool durable, std::size_t rows);
+  bool take(std::vector<store::AuditRow>& next);
   store::Store& store;
   const std::size_t max_waiting;
   std::mutex mutex;

@@ -26,7 +26,9 @@ class OddStore final : public store::Store {
   int at = -1;
   int seen = 0;
   store::PendingCommit* held = nullptr;
+  std::function<void()> before;
   void submit(store::PendingCommit& pending) override {
+    if (before) before();
     if (seen++ != at) return inner_.submit(pending);
     (void)store::commit_and_wait(inner_, pending.commit);
     pending.outcome = fail(FailureKind::unknown_outcome, "", "lost");
@@ -238,6 +240,24 @@ TEST_F(RegistrySentences, G1_the_version_found_by_its_key_is_authorised_as_itsel
   ASSERT_TRUE(registry->add(old));
   ASSERT_TRUE(registry->add(spec(handler, 2)));
   EXPECT_EQ(send("k").code(), "forbidden");
+}
+
+// Rows that come as fast as they are written, to a store that answers at once.
+TEST_F(RegistrySentences, G6_the_audit_log_does_not_call_itself_deeper_with_each_batch) {
+  constexpr int kRows = 200'000;
+  int added = 0;
+  store::AuditRow row;
+  row.ns = "shop";
+  store.before = [&] {
+    if (++added < kRows) registry->audit(row);
+  };
+  registry->audit(row);
+  store.before = nullptr;
+  EXPECT_EQ(added, kRows);
+  EXPECT_EQ(registry->stats().audit_lost, 0u);
+  const auto newest = store::ask_now(*inner, store::ListAudit{.before = 0, .limit = 1});
+  ASSERT_EQ(newest->size(), 1u);
+  EXPECT_EQ(newest->at(0).sequence, static_cast<std::uint64_t>(kRows));
 }
 
 }  // namespace
