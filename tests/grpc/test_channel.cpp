@@ -181,7 +181,7 @@ TEST_F(ChannelTest, RES_32_a_hung_peer_costs_the_deadline_and_no_more) {
 TEST_F(ChannelTest, RES_3_a_peer_that_speaks_garbage_is_unavailable) {
   for (const std::string& greeting :
        {std::string("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
-        std::string("\x00\xFF\x13 no protocol at all \r\n\r\n", 30)}) {
+        std::string("\x00\xFF\x13 no protocol at all \r\n\r\n", 27)}) {
     test::TcpPeer garbage(greeting);
     connect_to(garbage.port());
     const auto failed = call(writes("put"), "{}", seconds(3));
