@@ -35,6 +35,7 @@ struct CallOptions {
   Duration within = seconds(20);
   std::uint32_t version = 0;
   std::function<void(grpc::ClientContext&)> seen = {};  ///< before the call starts
+  std::shared_ptr<grpc::ClientContext> context = {};    ///< for one call; null: one of its own
 
   CallOptions with(std::string key, std::string value) && {
     metadata[std::move(key)] = std::move(value);
@@ -139,7 +140,9 @@ class GrpcTest : public ::testing::Test {
   template <class Request, class Response>
   Called ask(const char* path, const Request& request, Response& response,
              const CallOptions& with = {}) {
-    grpc::ClientContext context;
+    // Who cancels it from another thread keeps it longer than the call.
+    const auto own = with.context ? with.context : std::make_shared<grpc::ClientContext>();
+    grpc::ClientContext& context = *own;
     for (const auto& [key, value] : with.metadata) context.AddMetadata(key, value);
     context.set_deadline(gpr_time_add(
         gpr_now(GPR_CLOCK_MONOTONIC),

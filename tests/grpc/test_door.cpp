@@ -46,9 +46,9 @@ TEST_F(GrpcTest, FLOW_17_a_callers_deadline_gives_the_command_up) {
 
 TEST_F(GrpcTest, FLOW_17_a_caller_that_cancels_cancels_the_command) {
   start();
-  grpc::ClientContext* context = nullptr;
+  const auto context = std::make_shared<grpc::ClientContext>();
   CallOptions with;
-  with.seen = [&](grpc::ClientContext& c) { context = &c; };
+  with.context = context;
   Background call([&] { return execute("hold", "{}", with); });
   ASSERT_TRUE(wait_until([&] { return held_count() == 1; }));
   context->TryCancel();
