@@ -1,4 +1,5 @@
 option(SLUICE_TESTS "Build tests and the simulator" ON)
+option(SLUICE_FUZZ "Build the libFuzzer programs (Clang)" OFF)
 set(SLUICE_SANITIZE "" CACHE STRING "Sanitizers: address,undefined or thread")
 
 set(CMAKE_CXX_STANDARD 23)
@@ -28,6 +29,9 @@ else()
 endif()
 # Probes of rare branches, for simulation campaigns; release builds carry none.
 add_compile_definitions($<$<CONFIG:Debug>:SLUICE_PROBES>)
+if(SLUICE_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
 if(SLUICE_SANITIZE)
   add_compile_options(-fsanitize=${SLUICE_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${SLUICE_SANITIZE})

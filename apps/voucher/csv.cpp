@@ -188,6 +188,14 @@ Status CsvReader::read_header() {
 
 Result<bool> CsvReader::next(std::vector<std::string_view>& fields) {
   fields.clear();
+  // What follows a mistake cannot be trusted to begin where a record begins.
+  if (failed_) return fail(*failed_);
+  auto more = read_next(fields);
+  if (!more) failed_ = more.error();
+  return more;
+}
+
+Result<bool> CsvReader::read_next(std::vector<std::string_view>& fields) {
   if (!header_read_) {
     SLUICE_TRY(read_header());
     header_read_ = true;

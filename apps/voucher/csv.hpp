@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,6 +40,7 @@ class CsvReader {
   std::uint64_t bytes_read() const noexcept { return consumed_; }
 
  private:
+  Result<bool> read_next(std::vector<std::string_view>& fields);
   Result<bool> read_record();
   Status read_header();
   Result<int> peek();
@@ -58,6 +60,7 @@ class CsvReader {
   std::size_t at_ = 0, filled_ = 0;
   std::uint64_t consumed_ = 0, line_ = 1, record_line_ = 0;
   bool header_read_ = false;
+  std::optional<Failure> failed_;   // what next() says from then on
   std::string text_;                // the record's fields, back to back
   std::vector<std::size_t> ends_;   // where each field ends in text_
 };

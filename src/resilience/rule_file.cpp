@@ -85,6 +85,11 @@ Result<RuleSet> parse_rules(std::string_view text, std::string_view file) {
   } catch (const toml::parse_error& error) {
     errors.add(error.source(), std::string(error.description()));
     return fail(*errors.first);
+  } catch (const TomlAssertion& error) {
+    const auto parse = [](std::string_view part) { static_cast<void>(toml::parse(part)); };
+    const toml::source_position at{line_of_assertion(text, parse), 1};
+    errors.add({at, at, nullptr}, error.what());
+    return fail(*errors.first);
   }
   RuleSet set;
   read_group(root, false, set, errors);

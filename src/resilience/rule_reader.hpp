@@ -1,6 +1,8 @@
 // Reads one policy's table: every field checked, unknown ones refused, the first mistake kept with
 // its place. Only rule_file.cpp includes this (it sees toml++).
 #pragma once
+#include "sluice/base/toml_assert.hpp"  // before toml++
+
 #include <toml++/toml.h>
 
 #include <concepts>

@@ -1,12 +1,37 @@
 #include "sluice/rpc/json_check.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdint>
+#include <system_error>
 #include <vector>
 
 namespace sluice::rpc {
 
 namespace {
+
+// Whether a number of the grammar rounds to infinity. Too small is not too large: it reads as zero.
+bool past_a_double(std::string_view number) {
+  double value = 0;
+  const char* const end = number.data() + number.size();
+  if (std::from_chars(number.data(), end, value).ec != std::errc::result_out_of_range)
+    return false;
+  // Out of range says not on which side: the power of ten of the first digit that counts does.
+  if (number.front() == '-') number.remove_prefix(1);
+  const auto mantissa = number.substr(0, number.find_first_of("eE"));
+  const auto point = static_cast<std::int64_t>(std::min(mantissa.find('.'), mantissa.size()));
+  const auto first = mantissa.find_first_not_of("0.");
+  if (first == std::string_view::npos) return false;
+  std::int64_t exponent = 0;
+  if (mantissa.size() < number.size()) {
+    auto digits = number.substr(mantissa.size() + 1);
+    const bool negative = digits.front() == '-';
+    if (negative || digits.front() == '+') digits.remove_prefix(1);
+    if (std::from_chars(digits.data(), end, exponent).ec != std::errc()) return !negative;
+    if (negative) exponent = -exponent;
+  }
+  return exponent > static_cast<std::int64_t>(first) - point;
+}
 
 class Checker {
  public:
@@ -105,13 +130,21 @@ class Checker {
   }
   bool number() {
     if (peek() != '-' && !digit(peek())) return say("expected a value");
+    const std::size_t begin = at_;
     take('-');
     if (!take('0') && !digits()) return false;
     if (take('.') && !digits()) return false;
-    if (peek() != 'e' && peek() != 'E') return true;
-    ++at_;
-    if (!take('+')) take('-');
-    return digits();
+    const bool exponent = take('e') || take('E');
+    if (exponent) {
+      if (!take('+')) take('-');
+      if (!digits()) return false;
+    }
+    // No fewer digits than this reach past a double without an exponent.
+    if ((exponent || at_ - begin > 300) && past_a_double(text_.substr(begin, at_ - begin))) {
+      at_ = begin;
+      return say("a number past the range of a double (about 1.8e308)");
+    }
+    return true;
   }
   bool string() {
     ++at_;
@@ -135,13 +168,36 @@ class Checker {
       ++at_;
       return true;
     }
+    const std::size_t begin = at_ - 1;
+    const int first = unit();
+    if (first < 0) return false;
+    if (first < 0xD800 || first > 0xDFFF) return true;
+    if (first < 0xDC00 && text_.substr(at_).starts_with("\\u")) {
+      ++at_;
+      const int second = unit();
+      if (second < 0) return false;
+      if (second >= 0xDC00 && second <= 0xDFFF) return true;
+    }
+    at_ = begin;
+    return say("half a surrogate pair after \\u; write both halves");
+  }
+  // The 'u' and its four digits; negative after say().
+  int unit() {
     ++at_;
+    int value = 0;
     for (int i = 0; i < 4; ++i, ++at_) {
       const char h = peek();
-      if (!digit(h) && !(h >= 'a' && h <= 'f') && !(h >= 'A' && h <= 'F'))
-        return say("expected four hexadecimal digits after \\u");
+      const int nibble = digit(h)               ? h - '0'
+                         : h >= 'a' && h <= 'f' ? h - 'a' + 10
+                         : h >= 'A' && h <= 'F' ? h - 'A' + 10
+                                                : -1;
+      if (nibble < 0) {
+        say("expected four hexadecimal digits after \\u");
+        return -1;
+      }
+      value = value * 16 + nibble;
     }
-    return true;
+    return value;
   }
   // Shortest forms only, no surrogates, at most U+10FFFF. Source: RFC 3629, section 4.
   bool utf8(unsigned char lead) {

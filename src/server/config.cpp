@@ -1,5 +1,7 @@
 #include "sluice/server/config.hpp"
 
+#include "sluice/base/toml_assert.hpp"  // before toml++
+
 #include <toml++/toml.h>
 #include <unistd.h>
 
@@ -137,6 +139,9 @@ Result<Config> parse_config(std::string_view text, std::string_view file, const 
     read_table(toml::parse(text, file), "", config, problems);
   } catch (const toml::parse_error& error) {
     problems.add(error.source().begin.line, "not TOML: " + std::string(error.description()));
+  } catch (const TomlAssertion& error) {
+    const auto parse = [](std::string_view part) { static_cast<void>(toml::parse(part)); };
+    problems.add(line_of_assertion(text, parse), "not TOML: " + std::string(error.what()));
   }
   read_environment(env, config, problems);
   if (!problems.all.empty())

@@ -106,6 +106,19 @@ TEST(Rules, RES_40_mistakes_are_told_with_line_and_reason) {
             std::string::npos);
 }
 
+// The TOML library asserts this much instead of refusing it; a server that reads its rules anew must
+// not end over it.
+TEST(Rules, RES_40_a_table_that_begins_with_no_key_is_told_with_its_line) {
+  for (const char* name : {"[.a]", "[#a]", "[[=]]", "[guard.a]\n[ `x]"}) {
+    const std::string text = std::string("# rules\n[guard.b]\n") + name + "\n[guard.c]\n[.d]\n";
+    const auto rules = parse_rules(text, "rules.toml");
+    ASSERT_FALSE(rules) << text;
+    EXPECT_THAT(rules.error().to_string(),
+                testing::HasSubstr(std::string(name).find('\n') == std::string::npos ? "rules.toml:3"
+                                                                                     : "rules.toml:4"));
+  }
+}
+
 TEST(Rules, RES_40_fields_that_contradict_each_other_are_refused) {
   EXPECT_NE(error_of("[guard.x.breaker]\nfailure_ratio = 0\n").find("nothing trips it"),
             std::string::npos);

@@ -32,6 +32,13 @@ TEST(Config, CONSOLE_9_each_mistake_is_named_with_line_key_expected_and_got) {
   EXPECT_NE(two.find("s.toml:2"), std::string::npos);
 }
 
+TEST(Config, CONSOLE_9_a_table_that_begins_with_no_key_is_told_with_its_line) {
+  const auto config = parse_config("[http]\nport = 0\n[`store]\nkind = 1\n", "f.toml", {});
+  ASSERT_FALSE(config);
+  EXPECT_THAT(config.error().to_string(),
+              testing::AllOf(testing::HasSubstr("f.toml:3"), testing::HasSubstr("not TOML")));
+}
+
 TEST(Config, CONSOLE_9_the_environment_wins_and_is_checked) {
   const auto config = parse_config("[http]\nport = 1\n", "s", {{"SLUICE_HTTP_PORT", "2"}});
   ASSERT_TRUE(config);

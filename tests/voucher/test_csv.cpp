@@ -70,6 +70,38 @@ TEST(VoucherCsv, VOUCHER_6_a_quote_never_closed_does_not_swallow_the_file) {
               AllOf(HasSubstr("at most 100 bytes"), HasSubstr("never closed")));
 }
 
+// Whoever asks again must not be told that a broken file simply ended, or be given what follows.
+TEST(VoucherCsv, VOUCHER_6_a_failed_reader_stays_failed) {
+  for (const char* text : {"a,b\n1,\"x", "a,b\n1,2,3\n4,5\n", "a,b\n1\n4,5\n", "a,c\n1,2\n", ""}) {
+    CsvReader reader(drip(text), "f.csv", {"a", "b"});
+    std::vector<std::string_view> fields;
+    const auto first = reader.next(fields);
+    ASSERT_FALSE(first) << text;
+    for (int i = 0; i < 2; ++i) {
+      const auto again = reader.next(fields);
+      ASSERT_FALSE(again) << text;
+      EXPECT_EQ(again.error().detail(), first.error().detail());
+      EXPECT_TRUE(fields.empty());
+    }
+  }
+}
+
+TEST(VoucherCsv, VOUCHER_6_a_source_that_failed_is_not_read_again) {
+  int reads = 0;
+  CsvReader reader(
+      [&reads](char*, std::size_t) -> Result<std::size_t> {
+        if (++reads == 1) return fail(FailureKind::unavailable, "disk", "the disk is gone");
+        return 0;
+      },
+      "f.csv", {"a", "b"});
+  std::vector<std::string_view> fields;
+  ASSERT_FALSE(reader.next(fields));
+  const auto again = reader.next(fields);
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code(), "disk");
+  EXPECT_EQ(reads, 1);
+}
+
 TEST(VoucherCsv, VOUCHER_6_any_bytes_at_all_end_in_records_or_a_failure) {
   std::uint64_t state = 7;
   constexpr std::string_view kBytes = "\",\r\na\0\xFF;";

@@ -1,4 +1,6 @@
-// Whether text is one JSON value (RFC 8259), in one pass, without building it.
+// Whether text is one JSON value (RFC 8259), in one pass, without building it. What the RFC leaves
+// to the reader is refused here, at the door, and not by whoever builds the value later: half a
+// surrogate pair (`"\ud800"`), and a number past the range of a double (`1e999`).
 #pragma once
 #include <cstddef>
 #include <optional>
