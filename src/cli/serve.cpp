@@ -24,6 +24,8 @@ void serve(const ServeOptions& options) {
   sigaddset(&stop, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &stop, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  // A file past the limit of `ulimit -f` is a full disk like any other: an error, not the end.
+  std::signal(SIGXFSZ, SIG_IGN);
 
   auto environment = server::process_environment();
   if (!options.listen.empty()) {

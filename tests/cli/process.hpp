@@ -94,6 +94,14 @@ class Serving {
     pid_ = -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
   }
+  pid_t pid() const { return pid_; }
+  /// As a crash would: SIGKILL.
+  void crash() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+    close(out_);
+    pid_ = -1;
+  }
   const std::string& address() const { return address_; }
   const std::string& token() const { return token_; }
   Settings settings() const { return {{"SLUICE_SERVER", address_}, {"SLUICE_TOKEN", token_}}; }

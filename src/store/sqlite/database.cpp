@@ -20,7 +20,8 @@ Advice advice_for(int code) {
   switch (code & 0xFF) {
     case SQLITE_FULL:
       return {FailureKind::unavailable, "disk_full",
-              "free space on the disk; nothing was written and the store goes on when there is room"};
+              "free space on the disk (or raise the quota or file-size limit); nothing was written and "
+              "the store goes on when there is room"};
     case SQLITE_READONLY:
     case SQLITE_PERM:
     case SQLITE_AUTH:
@@ -49,6 +50,23 @@ Advice advice_for(int code) {
   }
 }
 
+// SQLite knows a full disk by ENOSPC alone; a quota or a limit on the size of files refuses a write
+// likewise, and nothing of it counts either. The error is that of the file, database or log:
+// sqlite3_system_errno() has forgotten it by then. A failed sync is another matter.
+bool refused_for_room(sqlite3* handle) {
+  bool found = false;
+  for (const int which : {SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_JOURNAL_POINTER}) {
+    sqlite3_file* file = nullptr;
+    int error = 0;
+    if (sqlite3_file_control(handle, "main", which, &file) == SQLITE_OK && file != nullptr &&
+        file->pMethods != nullptr &&
+        file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &error) == SQLITE_OK && error == EIO)
+      return false;  // the other file's error may be an old one
+    found = found || error == EFBIG || error == EDQUOT;
+  }
+  return found;
+}
+
 }  // namespace
 
 Failure database_failure(int code, std::string_view path, std::string_view words,
@@ -62,7 +80,9 @@ Failure database_failure(int code, std::string_view path, std::string_view words
 
 Failure database_failure(sqlite3* handle, std::string_view doing) {
   const char* path = sqlite3_db_filename(handle, "main");
-  return database_failure(sqlite3_extended_errcode(handle), path == nullptr ? "database" : path,
+  int code = sqlite3_extended_errcode(handle);
+  if (code == SQLITE_IOERR_WRITE && refused_for_room(handle)) code = SQLITE_FULL;
+  return database_failure(code, path == nullptr ? "database" : path,
                           sqlite3_errmsg(handle), doing);
 }
 

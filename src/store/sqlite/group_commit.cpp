@@ -94,7 +94,7 @@ Status GroupCommit::finish_transaction() {
   // The log may or may not hold it: only reopening and recovering it can tell.
   Failure unknown(FailureKind::unknown_outcome, "commit_unknown", std::string(why.detail()));
   close(Failure(FailureKind::unavailable, "store_failed",
-                "the store closed itself because a sync failed (" + std::string(why.detail()) +
+                "the store closed itself because a write or a sync failed (" + std::string(why.detail()) +
                     "); restart the server: recovery decides what was written"));
   return fail(std::move(unknown));
 }
