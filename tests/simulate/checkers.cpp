@@ -88,7 +88,8 @@ std::vector<std::string> judge(const std::vector<Memory>& memories, const Books&
     broken.push_back(fmt::format("the books do not balance: {} instead of {}", total,
                                  kOpeningBalance * kAccounts));
   for (const store::OpenRow& row : books.open)
-    broken.push_back("exchange " + to_string(row.exchange) + " is still open");
+    broken.push_back(fmt::format("exchange {} of flow {} is still open in state {}",
+                                 to_string(row.exchange), row.flow, static_cast<int>(row.state)));
   return broken;
 }
 

@@ -70,6 +70,9 @@ Result<bool> GroupCommit::write_group(std::size_t count) {
   std::uint64_t refused = 0;
   for (std::size_t i = 0; i < count; ++i) {
     taken_[i]->outcome = evaluator_.evaluate(taken_[i]->commit);
+    // A page that cannot be read ends SQLite's transaction: whatever is written after that would be
+    // written row by row.
+    if (!taken_[i]->outcome && !writer_.in_transaction()) return fail(taken_[i]->outcome.error());
     if (taken_[i]->outcome && !taken_[i]->outcome->applied) ++refused;
   }
   const GroupWrites& writes = evaluator_.writes();

@@ -28,7 +28,10 @@ class ReaderPool {
     auto answer = reader->answer(query, now);
     {
       const std::scoped_lock lock(mutex_);
-      idle_.push_back(std::move(reader));
+      if (answer)
+        idle_.push_back(std::move(reader));
+      else
+        --opened_;  // whatever it is stuck in (a half ended read transaction, say) goes with it
     }
     returned_.notify_one();
     return answer;

@@ -150,7 +150,7 @@ Status SqliteWriter::commit() {
 }
 
 void SqliteWriter::rollback() noexcept {
-  if (sqlite3_get_autocommit(handle_.get()) == 0) (void)rollback_.run();
+  if (in_transaction()) (void)rollback_.run();
   for (const auto& entry : inserted_) {
     index_.erase(entry);
     std::erase_if(unsealed_, [&](const auto& e) { return e.seq == entry.seq; });

@@ -23,6 +23,8 @@ class SqliteWriter final : public RowSource {
   Status write(const GroupWrites& writes);
   /// The group is durable on success.
   Status commit();
+  /// False between transactions, and after an error for which SQLite rolled back by itself.
+  bool in_transaction() const noexcept { return sqlite3_get_autocommit(handle_.get()) == 0; }
   /// Undoes the open transaction, in the index too.
   void rollback() noexcept;
 
