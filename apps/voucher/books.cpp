@@ -15,6 +15,7 @@ struct Account {
   Voucher voucher;
   std::int64_t stock = 0, budget = 0, codes = 0;  // as the rows say now
   std::int64_t issued = 0, spent = 0;             // as the assignments say
+  std::string universal;                          // the one code for all; empty: none
 };
 
 class Auditor {
@@ -30,9 +31,10 @@ class Auditor {
     }));
     SLUICE_TRY(each(kStock, [this](const auto& k, const auto& r) { books_.left += accounts_[k].stock = r.number; }));
     SLUICE_TRY(each(kBudget, [this](const auto& k, const auto& r) { accounts_[k].budget = r.number; }));
-    SLUICE_TRY(each(kPool, [this](const auto& k, const auto& r) { accounts_[k].codes = r.number; }, &codes_));
+    SLUICE_TRY(each(kPool, [this](const auto& k, const auto& r) { accounts_[k].codes = r.number, accounts_[k].universal = r.value; }, &codes_));
     SLUICE_TRY(each(kUsers, [this](const auto&, const auto&) { ++books_.users; }));
-    SLUICE_TRY(each(kAssigned, [this](const auto& k, const auto& r) { assignment(k, r); }));
+    SLUICE_TRY(each(kAssigned, [this](const auto& k, const auto& r) { assignment(k, r, false); }));
+    SLUICE_TRY(each(kShared, [this](const auto& k, const auto& r) { assignment(k, r, true); }));
     SLUICE_TRY(each(kCodes, [this](const auto& k, const auto& r) { code(k, r); }, &codes_));
     for (const auto& [key, code] : assigned_) wrong("assignment {} has no code row", key);
     SLUICE_TRY(each(kUserQuota, [this](const auto& k, const auto& r) { quota(k, r, per_user_, true); }));
@@ -65,7 +67,7 @@ class Auditor {
       books_.wrong.push_back(fmt::format(text, std::forward<Args>(args)...));
   }
 
-  void assignment(const std::string& key, const store::KvRow& row) {
+  void assignment(const std::string& key, const store::KvRow& row, bool shared) {
     ++books_.issued;
     const auto a = decode_assignment(row.value);
     if (!a) return wrong("assignment {} does not read back as written", key);
@@ -76,9 +78,12 @@ class Auditor {
     if (a->value_minor != account.voucher.value_minor)
       wrong("assignment {} took {} from the budget instead of {}", key, a->value_minor,
             account.voucher.value_minor);
-    if (!texts_.insert(a->code).second) wrong("code {} was given to two users", a->code);
+    if (shared != !account.universal.empty()) wrong("assignment {} is not of the kind of its voucher's code", key);
+    if (shared && a->code != account.universal)
+      wrong("assignment {} names code {} but the universal code is {}", key, a->code, account.universal);
+    if (!shared && !texts_.insert(a->code).second) wrong("code {} was given to two users", a->code);
     if (row.version != 1) wrong("assignment {} was written {} times", key, row.version);
-    assigned_.emplace(key, a->code);
+    if (!shared) assigned_.emplace(key, a->code);
     ++per_user_[id + "/" + a->user];
     ++per_day_[id + "/" + std::to_string(a->day)];
   }
@@ -112,7 +117,7 @@ class Auditor {
       if (a.budget < 0 || a.budget + a.spent != a.voucher.budget_minor)
         wrong("voucher {}: {} left and {} spent do not make the budget of {}", id, a.budget, a.spent,
               a.voucher.budget_minor);
-      if (a.issued > a.codes) wrong("voucher {}: {} issued of {} codes", id, a.issued, a.codes);
+      if (a.universal.empty() && a.issued > a.codes) wrong("voucher {}: {} issued of {} codes", id, a.issued, a.codes);
     }
   }
 

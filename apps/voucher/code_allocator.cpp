@@ -27,6 +27,8 @@ Result<CodeAllocator::Pool> CodeAllocator::load(const std::string& ns, const std
   count_query.keys.push_back(pool_key(ns, voucher));
   SLUICE_ASSIGN(const auto counts, ask_inline(store_, std::move(count_query)));
   pool.count = counts[0] ? counts[0]->number : 0;
+  if (counts[0]) pool.universal = counts[0]->value;
+  if (!pool.universal.empty()) return pool;
   store::ListRows page{ns, std::string(kAssigned), voucher + "/", "", 5000};
   while (true) {
     SLUICE_ASSIGN(const auto items, ask_inline(store_, page));
@@ -50,6 +52,7 @@ Result<std::shared_ptr<Reservation>> CodeAllocator::reserve(const std::string& n
     found = pools_.emplace(name, std::move(loaded)).first;
   }
   Pool& pool = found->second;
+  if (!pool.universal.empty()) return std::make_shared<Reservation>(pool.universal);
   std::int64_t ordinal = 0;
   if (!pool.free.empty()) {
     ordinal = pool.free.back();

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/voucher/rows.hpp"
 #include "sluice/store/store.hpp"
 
 namespace sluice::voucher {
@@ -18,17 +19,22 @@ class Reservation {
  public:
   Reservation(CodeAllocator& owner, std::string pool, std::int64_t ordinal)
       : owner_(&owner), pool_(std::move(pool)), ordinal_(ordinal) {}
+  /// Of a universal code: everybody may hold it, nothing comes back.
+  explicit Reservation(std::string universal) : ordinal_(kUniversalOrdinal), universal_(std::move(universal)) {}
   Reservation(const Reservation&) = delete;
   Reservation& operator=(const Reservation&) = delete;
   ~Reservation();
+  /// kUniversalOrdinal: the code is universal().
   std::int64_t ordinal() const noexcept { return ordinal_; }
+  const std::string& universal() const noexcept { return universal_; }
   /// It was assigned, or may have been: it does not come back.
   void keep() noexcept { owner_ = nullptr; }
 
  private:
-  CodeAllocator* owner_;
+  CodeAllocator* owner_ = nullptr;
   std::string pool_;
   std::int64_t ordinal_;
+  std::string universal_;
 };
 
 /// Thread-safe. The store must answer at once (embedded stores do).
@@ -45,6 +51,7 @@ class CodeAllocator {
     std::int64_t next = 0;   // untouched from here on
     std::int64_t count = 0;  // imported
     std::vector<std::int64_t> free;
+    std::string universal;  // empty: each code goes to one exchange
   };
   Result<Pool> load(const std::string& ns, const std::string& voucher);
   void give_back(const std::string& pool, std::int64_t ordinal);

@@ -103,6 +103,10 @@ class CodeService final : public server::App {
     }
     for (const auto& voucher : asked.vouchers) {
       SLUICE_ASSIGN(const auto pool, x.read(pool_key(ns, voucher)));
+      if (pool && !pool->value.empty()) {  // one code for all: there is nothing to lease
+        segments += fmt::format(R"({}{{"voucher":"{}","universal":"{}"}})", segments.empty() ? "" : ",", voucher, pool->value);
+        continue;
+      }
       SLUICE_ASSIGN(const auto row, x.read(segment_key(ns, voucher), flow::Read::verified));
       SLUICE_ASSIGN(auto leases, Segments::decode(row ? ByteView(row->value) : ByteView()));
       std::vector<Segment> given;

@@ -20,6 +20,8 @@ std::shared_ptr<CodeHold> CodeSupply::take(const std::string& ns, const std::str
   const std::scoped_lock lock(mutex_);
   const auto found = pools_.find(name);
   if (found == pools_.end()) return nullptr;
+  if (!found->second.universal.empty() && found->second.universal_until > now)
+    return std::make_shared<CodeHold>(found->second.universal);
   auto& segments = found->second.segments;
   for (auto at = segments.begin(); at != segments.end();) {
     auto& [first, segment] = *at;
@@ -70,10 +72,20 @@ Status CodeSupply::add(const std::string& ns, LeasedSegment leased, Instant unti
   return {};
 }
 
+void CodeSupply::add_universal(const std::string& ns, const std::string& voucher, std::string text, Instant until) {
+  const std::scoped_lock lock(mutex_);
+  Pool& pool = pools_[ns + "/" + voucher];
+  pool.ns = ns;
+  pool.voucher = voucher;
+  pool.universal = std::move(text);
+  pool.universal_until = until;
+}
+
 bool CodeSupply::has(const std::string& ns, const std::string& voucher, Instant now) const {
   const std::scoped_lock lock(mutex_);
   const auto found = pools_.find(ns + "/" + voucher);
   if (found == pools_.end()) return false;
+  if (!found->second.universal.empty() && found->second.universal_until > now) return true;
   return std::ranges::any_of(found->second.segments, [&](const auto& one) {
     return one.second.until > now && !one.second.free.empty();
   });

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/voucher/rows.hpp"
 #include "sluice/base/time.hpp"
 #include "sluice/store/store.hpp"
 
@@ -20,6 +21,8 @@ class CodeHold {
  public:
   CodeHold(CodeSupply& owner, std::string pool, std::int64_t segment, std::int64_t ordinal, std::string text)
       : owner_(&owner), pool_(std::move(pool)), segment_(segment), ordinal_(ordinal), text_(std::move(text)) {}
+  /// Of a universal code: everybody may hold it, nothing comes back.
+  explicit CodeHold(std::string universal) : segment_(0), ordinal_(kUniversalOrdinal), text_(std::move(universal)) {}
   CodeHold(const CodeHold&) = delete;
   CodeHold& operator=(const CodeHold&) = delete;
   ~CodeHold();
@@ -31,7 +34,7 @@ class CodeHold {
   void unknown() noexcept { owner_ = nullptr; }
 
  private:
-  CodeSupply* owner_;
+  CodeSupply* owner_ = nullptr;
   std::string pool_;
   std::int64_t segment_, ordinal_;
   std::string text_;
@@ -55,6 +58,8 @@ class CodeSupply {
   /// A segment came. Codes that are assigned already, as those of an earlier owner may be, are left
   /// out. Not used after `until`, when another service may have it.
   Status add(const std::string& ns, LeasedSegment segment, Instant until);
+  /// The voucher has one code for all, known until then.
+  void add_universal(const std::string& ns, const std::string& voucher, std::string text, Instant until);
   /// Whether this process has asked for the voucher's codes before; the first time the code service is
   /// told that we resume.
   bool known(const std::string& ns, const std::string& voucher) const;
@@ -78,6 +83,8 @@ class CodeSupply {
   struct Pool {
     std::string ns, voucher;
     std::map<std::int64_t, Segment> segments;  // by first ordinal
+    std::string universal;                     // empty: none
+    Instant universal_until{};
   };
   void give_back(const std::string& pool, std::int64_t segment, std::int64_t ordinal, std::string text);
   void assigned(const std::string& pool, std::int64_t segment);

@@ -173,6 +173,11 @@ Result<Vote> Distribution::load_codes(Exchange& x) {
   const Voucher& v = *x.get(kVoucher);
   SLUICE_ASSIGN(auto reserved, codes_.reserve(x.ns().text(), v.id));
   if (!reserved) return no_code(x, v);
+  if (reserved->ordinal() == kUniversalOrdinal) {
+    x.set(kCodeText, reserved->universal());
+    x.set(kOrdinal, kUniversalOrdinal);
+    return Vote();
+  }
   SLUICE_ASSIGN(const auto row, x.read(code_key(x.ns().text(), v.id, reserved->ordinal())));
   if (!row)
     return fail(FailureKind::corrupt, "code_row",
@@ -188,7 +193,10 @@ Result<Vote> Distribution::distribute(Exchange& x) {
   const Item& item = *x.get(kItem);
   const Voucher& v = *x.get(kVoucher);
   const std::string& code = *x.get(kCodeText);
-  const store::KvKey assigned = assigned_key(x.ns().text(), v.id, *x.get(kOrdinal));
+  // Of a universal code each exchange has an assignment of its own; there is nothing to fight for.
+  const std::int64_t ordinal = *x.get(kOrdinal);
+  const store::KvKey assigned = ordinal == kUniversalOrdinal ? shared_key(x.ns().text(), v.id, x.id().value)
+                                                             : assigned_key(x.ns().text(), v.id, ordinal);
   x.draft().require(store::KvVersionIs{assigned, 0}, "code_taken",
                     refusal("code_taken", "the code was assigned meanwhile; ask again under a new request id"));
   Assignment assignment;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -38,7 +39,8 @@ Failure unreachable(std::string_view code, const Failure& why) {
 
 // What the code service answered, as segments. A malformed answer adds nothing.
 Result<std::vector<LeasedSegment>> parse_segments(const Bytes& body, milliseconds& lease,
-                                                  std::set<std::string>& none) {
+                                                  std::set<std::string>& none,
+                                                  std::map<std::string, std::string>& universal) {
   const Json json = Json::parse(body, nullptr, false);
   if (!json.is_object()) return fail(garbage("the code service"));
   std::vector<LeasedSegment> segments;
@@ -48,6 +50,12 @@ Result<std::vector<LeasedSegment>> parse_segments(const Bytes& body, millisecond
       const auto voucher = one.at("voucher").get<std::string>();
       if (one.value("none", false)) {
         none.insert(voucher);
+        continue;
+      }
+      if (const auto shared = one.find("universal"); shared != one.end()) {
+        const auto text = shared->get<std::string>();
+        if (!valid_code(text)) return fail(garbage("the code service"));
+        universal[voucher] = text;
         continue;
       }
       LeasedSegment segment;
@@ -201,11 +209,16 @@ Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Dow
   if (!response) co_return fail(response.error());
   milliseconds lease{0};
   std::set<std::string> none;
-  auto segments = parse_segments(*response->body, lease, none);
+  std::map<std::string, std::string> universal;
+  auto segments = parse_segments(*response->body, lease, none, universal);
   if (!segments) co_return fail(segments.error());
   std::set<std::string> came;
   // A tenth of the lease is kept back: the clocks of two machines do not run alike.
   const Instant until = asked_at + Duration(lease) * 9 / 10;
+  for (auto& [voucher, text] : universal) {
+    came.insert(voucher);
+    supply_.add_universal(common.ns, voucher, std::move(text), until);
+  }
   for (auto& segment : *segments) {
     came.insert(segment.voucher);
     const Status added = supply_.add(common.ns, std::move(segment), until);

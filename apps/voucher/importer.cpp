@@ -20,6 +20,7 @@ struct Line {
   Bytes value;
   std::vector<store::Mutation> more;  // beside the row itself
   std::string voucher;                // whose pool it extends; empty: none
+  bool universal = false;             // its pool is this one code, for all
   std::uint64_t line = 0;
 };
 
@@ -75,8 +76,10 @@ class Import {
     store::Commit commit;
     std::map<std::string, std::int64_t> grown;
     std::map<store::KvKey, const Bytes*> fresh;
+    std::map<std::string, std::string> universal;
     for (std::size_t i = 0; i < lines.size(); ++i) {
       const Line& line = lines[i];
+      if (!line.voucher.empty() && !fits(line, universal)) return mixed(line);
       const auto twin = fresh.find(line.key);
       const Bytes* there = found[i] ? &found[i]->value : twin != fresh.end() ? twin->second : nullptr;
       if (there != nullptr) {
@@ -103,7 +106,11 @@ class Import {
   void add(const Line& line, std::map<std::string, std::int64_t>& grown, store::Commit& commit) {
     commit.requires_.push_back({store::KvVersionIs{line.key, 0}, "imported_meanwhile"});
     std::optional<std::int64_t> number;
-    if (!line.voucher.empty()) {
+    if (line.universal) {
+      const store::KvKey pool = pool_key(options_.ns, line.voucher);
+      commit.requires_.push_back({store::KvVersionIs{pool, pools_[line.voucher].version}, "pool"});
+      commit.then.push_back(store::KvPut{pool, line.key.key, 0});
+    } else if (!line.voucher.empty()) {
       number = pools_[line.voucher].codes + grown[line.voucher]++;
       commit.then.push_back(
           store::KvPut{code_key(options_.ns, line.voucher, *number), line.key.key, {}});
@@ -115,7 +122,27 @@ class Import {
   struct Pool {
     std::uint64_t version = 0;
     std::int64_t codes = 0;
+    std::string universal;
   };
+
+  // A voucher has codes of which each goes to one user, or one that goes to all; never both.
+  // `given`: the universal codes of this batch's earlier lines.
+  bool fits(const Line& line, std::map<std::string, std::string>& given) {
+    const Pool& pool = pools_[line.voucher];
+    const auto earlier = given.find(line.voucher);
+    const std::string& text = earlier != given.end() ? earlier->second : pool.universal;
+    if (!line.universal) return text.empty();
+    if (text.empty()) given[line.voucher] = line.key.key;
+    return text.empty() ? pool.codes == 0 : text == line.key.key;
+  }
+
+  std::unexpected<Failure> mixed(const Line& line) const {
+    return fail(FailureKind::invalid_argument, "conflicting_row",
+                fmt::format("{}: line {}: voucher \"{}\" has {} already; a voucher has codes of which each goes to one user, "
+                            "or one universal code: remove the line, or give it to another voucher",
+                            progress_.file, line.line, line.voucher,
+                            line.universal ? "codes of its own, or another universal code" : "a universal code"));
+  }
 
   // How many codes the vouchers of these lines have; the vouchers must be there.
   Status load_pools(const std::vector<Line>& lines) {
@@ -137,7 +164,7 @@ class Import {
                     fmt::format("{}: line {}, column 1 (voucher): expected a voucher of the "
                                 "catalogue, got \"{}\"; import the catalogue first",
                                 progress_.file, line, voucher));
-      if (const auto& pool = rows[i + 1]) pools_[voucher] = {pool->version, pool->number};
+      if (const auto& pool = rows[i + 1]) pools_[voucher] = {pool->version, pool->number, pool->value};
       i += 2;
     }
     return {};
@@ -214,12 +241,15 @@ Result<ImportProgress> import_vouchers(store::Store& store, ByteSource source, s
                     .value = encode(v),
                     .more = {store::KvPut{stock_key(options.ns, v.id), {}, v.stock},
                              store::KvPut{budget_key(options.ns, v.id), {}, v.budget_minor}},
-                    .voucher = {}};
+                    .voucher = {},
+                    .universal = false};
       });
 }
 
-Result<ImportProgress> import_codes(store::Store& store, ByteSource source, std::string file,
-                                    const ImportOptions& options) {
+namespace {
+
+Result<ImportProgress> import_texts(store::Store& store, ByteSource source, std::string file,
+                                    const ImportOptions& options, bool universal) {
   CsvReader reader(std::move(source), file, {"voucher", "code"});
   return Import(store, options, file)
       .run(reader, [&](const CsvReader& r, const auto& fields) -> Result<Line> {
@@ -230,8 +260,21 @@ Result<ImportProgress> import_codes(store::Store& store, ByteSource source, std:
         return Line{.key = code_text_key(options.ns, fields[1]),
                     .value = Bytes(fields[0]),
                     .more = {},
-                    .voucher = std::string(fields[0])};
+                    .voucher = std::string(fields[0]),
+                    .universal = universal};
       });
+}
+
+}  // namespace
+
+Result<ImportProgress> import_codes(store::Store& store, ByteSource source, std::string file,
+                                    const ImportOptions& options) {
+  return import_texts(store, std::move(source), std::move(file), options, false);
+}
+
+Result<ImportProgress> import_universal_codes(store::Store& store, ByteSource source, std::string file,
+                                              const ImportOptions& options) {
+  return import_texts(store, std::move(source), std::move(file), options, true);
 }
 
 Result<ImportProgress> import_users(store::Store& store, ByteSource source, std::string file,
@@ -245,7 +288,7 @@ Result<ImportProgress> import_users(store::Store& store, ByteSource source, std:
           return fail(r.complain(1, "two capital letters or ALL", "correct the region"));
         const User user{std::string(fields[0]), std::string(fields[1])};
         return Line{
-            .key = user_key(options.ns, user.id), .value = encode(user), .more = {}, .voucher = {}};
+            .key = user_key(options.ns, user.id), .value = encode(user), .more = {}, .voucher = {}, .universal = false};
       });
 }
 

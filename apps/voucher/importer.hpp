@@ -34,6 +34,10 @@ Result<ImportProgress> import_vouchers(store::Store& store, ByteSource source, s
                                        const ImportOptions& options);
 Result<ImportProgress> import_codes(store::Store& store, ByteSource source, std::string file,
                                     const ImportOptions& options);
+/// One code for each voucher, which all its buyers get. conflicting_row: it has codes of its own, or
+/// another universal code.
+Result<ImportProgress> import_universal_codes(store::Store& store, ByteSource source, std::string file,
+                                              const ImportOptions& options);
 Result<ImportProgress> import_users(store::Store& store, ByteSource source, std::string file,
                                     const ImportOptions& options);
 

@@ -12,7 +12,8 @@ namespace sluice::voucher {
 inline constexpr std::string_view kVouchers = "voucher", kStock = "stock", kBudget = "budget",
                                   kUserQuota = "user_quota", kDayQuota = "day_quota",
                                   kUsers = "user", kCodes = "code", kCodeTexts = "code_text",
-                                  kPool = "pool", kSegments = "segment", kAssigned = "assigned";
+                                  kPool = "pool", kSegments = "segment", kAssigned = "assigned",
+                                  kShared = "assigned_universal";
 
 inline store::KvKey row_key(std::string_view ns, std::string_view collection, std::string key) {
   return {std::string(ns), std::string(collection), std::move(key)};
@@ -54,13 +55,20 @@ inline store::KvKey code_key(std::string_view ns, std::string_view id, std::int6
 inline store::KvKey code_text_key(std::string_view ns, std::string_view text) {
   return row_key(ns, kCodeTexts, std::string(text));
 }
-/// number: how many codes the voucher has; ordinals run from 0 to number - 1.
+/// number: how many codes the voucher has; ordinals run from 0 to number - 1. value: empty, or the one
+/// code that all buyers get (a universal code; number is 0 then).
 inline store::KvKey pool_key(std::string_view ns, std::string_view id) {
   return row_key(ns, kPool, std::string(id));
 }
 /// number: ordinals below it have been leased to somebody; value: below which all are assigned.
 inline store::KvKey segment_key(std::string_view ns, std::string_view id) {
   return row_key(ns, kSegments, std::string(id));
+}
+/// The ordinal of a universal code, which has no row of its own.
+inline constexpr std::int64_t kUniversalOrdinal = -1;
+/// value: the Assignment of a universal code; one row for each exchange that issued it.
+inline store::KvKey shared_key(std::string_view ns, std::string_view id, std::uint64_t exchange) {
+  return row_key(ns, kShared, std::string(id) + "/" + std::to_string(exchange));
 }
 /// value: the Assignment. Absent: the code is free.
 inline store::KvKey assigned_key(std::string_view ns, std::string_view id, std::int64_t ordinal) {

@@ -19,7 +19,7 @@ namespace sluice::cli {
 DemoServer::~DemoServer() { kill_hard(); }
 
 double DemoServer::start(int port) {
-  const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
+  const std::string self = binary_.empty() ? std::filesystem::read_symlink("/proc/self/exe").string() : binary_;
   const std::string data = database(), port_text = std::to_string(port);
   std::filesystem::remove(log_path());
   const bench::Stopwatch watch;

@@ -11,9 +11,10 @@ namespace sluice::cli {
 class DemoServer {
  public:
   /// Nothing is started yet. `folder` holds database and log, both named after `name`; `arguments`
-  /// are further ones of `sluice serve`.
-  explicit DemoServer(std::string folder, std::string name = "sluice", std::vector<std::string> arguments = {})
-      : folder_(std::move(folder)), name_(std::move(name)), arguments_(std::move(arguments)) {}
+  /// are further ones of `sluice serve`. `binary`: the sluice command; empty: this very program.
+  explicit DemoServer(std::string folder, std::string name = "sluice", std::vector<std::string> arguments = {},
+                      std::string binary = {})
+      : folder_(std::move(folder)), name_(std::move(name)), arguments_(std::move(arguments)), binary_(std::move(binary)) {}
   std::string database() const { return folder_ + "/" + name_ + ".db"; }
   void arguments(std::vector<std::string> more) { arguments_ = std::move(more); }
   ~DemoServer();
@@ -39,6 +40,7 @@ class DemoServer {
   bool doors_are_open();
   std::string folder_, name_;
   std::vector<std::string> arguments_;
+  const std::string binary_;
   std::string error_;
   std::string token_;
   pid_t pid_ = -1;

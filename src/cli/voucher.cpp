@@ -15,7 +15,7 @@ namespace {
 
 struct ImportArguments {
   std::string what, file, config, store;
-  bool json = false;
+  bool json = false, shadow = false;
 };
 
 void import(const ImportArguments& arguments) {
@@ -32,9 +32,11 @@ void import(const ImportArguments& arguments) {
   if (!store) die(store.error());
   voucher::ImportOptions options;
   options.batch = 2000;
+  if (arguments.shadow) options.ns = "voucher~shadow";
   if (!arguments.json) options.progress = voucher::terminal_progress(clock);
   const auto run = arguments.what == "vouchers" ? voucher::import_vouchers
                    : arguments.what == "codes"  ? voucher::import_codes
+                   : arguments.what == "universal-codes" ? voucher::import_universal_codes
                                                 : voucher::import_users;
   const auto done = run(**store, voucher::read_from(**file), arguments.file, options);
   (*store)->close();
@@ -85,12 +87,13 @@ void add_voucher(CLI::App& app) {
   voucher->footer("Example: sluice voucher generate catalogue && sluice voucher import vouchers catalogue/vouchers.csv");
   auto arguments = std::make_shared<ImportArguments>();
   auto* importing = voucher->add_subcommand("import", "Imports a CSV file into the store of a stopped server");
-  importing->add_option("what", arguments->what, "vouchers, codes or users")
+  importing->add_option("what", arguments->what, "vouchers, codes (each goes to one user), universal-codes (one per voucher, for all) or users")
       ->required()
-      ->check(CLI::IsMember({"vouchers", "codes", "users"}));
+      ->check(CLI::IsMember({"vouchers", "codes", "universal-codes", "users"}));
   importing->add_option("file", arguments->file, "CSV with a header line")->required();
   importing->add_option("--config", arguments->config, "TOML file")->envname("SLUICE_CONFIG");
   importing->add_option("--store", arguments->store, "Path of the database; overrides the configuration");
+  importing->add_flag("--shadow", arguments->shadow, "Into the namespace of shadow traffic");
   importing->add_flag("--json", arguments->json, "For programs; no progress");
   importing->footer("Rows that are there already are recognised: an import that was cut off is run again.\n"
                     "Examples:\n  sluice voucher import vouchers vouchers.csv\n  sluice voucher import codes codes.csv");

@@ -177,6 +177,47 @@ TEST_F(VoucherBatch, VOUCHER_10_flash_sale_issues_exactly_the_stock) {
   for (const auto& wrong : books.wrong) ADD_FAILURE() << wrong;
 }
 
+TEST_F(VoucherBatch, VOUCHER_6_a_universal_code_goes_to_all_buyers_until_the_stock_is_gone) {
+  open_voucher("all", 3, 0);
+  const auto given = import_universal_codes(*world.store, read_from_text("voucher,code\nall,WELCOME\n"), "u.csv", world.options);
+  ASSERT_TRUE(given) << given.error().to_string();
+  std::vector<std::pair<std::string, std::string>> items;
+  for (int i = 0; i < 5; ++i) {
+    add_user("u" + std::to_string(i));
+    items.emplace_back("u" + std::to_string(i), "all");
+  }
+  const Json reply = send("k", batch("r", items));
+  int issued = 0;
+  for (const auto& result : reply["results"]) {
+    if (result["status"] == "issued") {
+      ++issued;
+      EXPECT_EQ(result["code"], "WELCOME");
+    } else {
+      EXPECT_EQ(result["reason"], "sold_out");
+    }
+  }
+  EXPECT_EQ(issued, 3);
+  const Bytes first = last_;
+  send("other", batch("r", items));
+  EXPECT_EQ(last_, first) << "a replay gives nobody a second one";
+  EXPECT_EQ(send("k2", batch("r2", {{"u0", "all"}}))["results"][0]["reason"], "sold_out");
+  const Books books = world.books();
+  EXPECT_EQ(books.issued, 3);
+  EXPECT_EQ(books.events, 3u);
+  for (const auto& wrong : books.wrong) ADD_FAILURE() << wrong;
+}
+
+TEST_F(VoucherBatch, VOUCHER_6_the_quota_of_a_user_holds_for_a_universal_code) {
+  open_voucher("all", 10, 0, 2);
+  ASSERT_TRUE(import_universal_codes(*world.store, read_from_text("voucher,code\nall,WELCOME\n"), "u.csv", world.options));
+  add_user("ann");
+  for (int i = 0; i < 3; ++i) {
+    const std::string n = std::to_string(i);
+    EXPECT_EQ(send("k" + n, batch("r" + n, {{"ann", "all"}}))["results"][0]["status"], i < 2 ? "issued" : "refused");
+  }
+  EXPECT_TRUE(world.books().balanced());
+}
+
 TEST_F(VoucherBatch, VOUCHER_6_codes_reserved_by_a_process_that_died_are_free_again) {
   open_voucher("v1", 10, 3, 10);
   add_user("ann");

@@ -115,6 +115,37 @@ TEST(VoucherImport, VOUCHER_6_a_code_of_two_vouchers_and_a_changed_voucher_are_r
   EXPECT_EQ(changed.error().code(), "conflicting_row");
 }
 
+TEST(VoucherImport, VOUCHER_6_a_universal_code_is_one_per_voucher_and_never_beside_codes_of_its_own) {
+  World w;
+  ASSERT_TRUE(w.catalogue(generated(&generate_vouchers, kSmall)));
+  const auto universal = [&](std::string lines) {
+    return import_universal_codes(*w.store, read_from_text("voucher,code\n" + std::move(lines)), "universal.csv", w.options);
+  };
+  ASSERT_TRUE(w.codes("voucher,code\nV000002,BBBB\n"));
+  const auto first = universal("V000001,WELCOME\nV000001,WELCOME\n");
+  ASSERT_TRUE(first) << first.error().to_string();
+  EXPECT_EQ(first->imported, 1u);
+  EXPECT_EQ(w.row(pool_key("voucher", "V000001"))->value, "WELCOME");
+  const auto again = universal("V000001,WELCOME\n");
+  ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_EQ(again->recognised, 1u);
+  const auto refused = [&](const auto& result, std::string_view where) {
+    ASSERT_FALSE(result);
+    EXPECT_EQ(result.error().code(), "conflicting_row");
+    EXPECT_THAT(std::string(result.error().detail()), HasSubstr(std::string(where)));
+  };
+  refused(universal("V000001,OTHER\n"), "universal.csv: line 2: voucher \"V000001\"");
+  refused(universal("V000003,ONE1\nV000003,TWO2\n"), "line 3");
+  refused(universal("V000002,CCCC\n"), "V000002");
+  refused(universal("V000002,BBBB\n"), "V000002");
+  refused(universal("V000003,WELCOME\n"), "WELCOME");
+  refused(w.codes("voucher,code\nV000001,DDDD\n"), "a universal code already");
+  refused(w.codes("voucher,code\nV000001,WELCOME\n"), "a universal code already");
+  EXPECT_EQ(w.row(pool_key("voucher", "V000001"))->value, "WELCOME");
+  EXPECT_EQ(w.row(pool_key("voucher", "V000002"))->number, 1);
+  EXPECT_TRUE(w.books().balanced());
+}
+
 TEST(VoucherBooks, VOUCHER_4_cooked_books_are_noticed) {
   World w;
   ASSERT_TRUE(w.catalogue(generated(&generate_vouchers, kSmall)));

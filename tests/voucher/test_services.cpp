@@ -7,6 +7,7 @@
 #include <set>
 
 #include "apps/voucher/app.hpp"
+#include "apps/voucher/books.hpp"
 #include "apps/voucher/code_service.hpp"
 #include "apps/voucher/rows.hpp"
 #include "apps/voucher/user_service.hpp"
@@ -169,6 +170,29 @@ TEST_F(VoucherServices, VOUCHER_6_when_the_codes_run_out_it_is_said_and_nothing_
   store::GetRows rows;
   rows.keys = {stock_key("voucher", "few")};
   EXPECT_EQ((*store::ask_now(shop.store(), rows))[0]->number, 97);
+}
+
+TEST_F(VoucherServices, VOUCHER_6_a_universal_code_is_asked_for_once_and_goes_to_all) {
+  open_voucher("voucher", "all", 60, 0);
+  store::Commit there;
+  there.then.push_back(store::KvPut{pool_key("voucher", "all"), "WELCOME", 0});
+  ASSERT_TRUE(store::commit_and_wait(codes.store(), std::move(there)));
+  int issued = 0, sold_out = 0;
+  for (int round = 0; round < 4; ++round) {
+    std::vector<std::pair<std::string, std::string>> items;
+    for (int i = 0; i < 20; ++i) items.push_back({user(round * 20 + i), "all"});
+    for (const auto& one : batch(items)["results"]) {
+      issued += one.value("code", "") == "WELCOME";
+      sold_out += one.value("reason", "") == "sold_out";
+    }
+  }
+  EXPECT_EQ(issued, 60);
+  EXPECT_EQ(sold_out, 20);
+  const std::string metrics = test::HttpClient(shop.server->port()).ask(test::get("/metrics"))->body;
+  EXPECT_THAT(metrics, HasSubstr("outcome=\"ok\"} 1\n")) << "eighty items, one call: the code is remembered for its lease";
+  const auto books = audit_books(shop.store(), "voucher", &codes.store());
+  ASSERT_TRUE(books);
+  for (const auto& wrong : books->wrong) ADD_FAILURE() << wrong;
 }
 
 TEST_F(VoucherServices, VOUCHER_8_a_hung_code_service_costs_a_bounded_time_and_only_those_who_need_it) {

@@ -1,0 +1,253 @@
+// One hot voucher, many buyers, a stock far below them; shop and code service are real `sluice serve`
+// processes that are killed in the middle, again and again, and started again. Buyers who got no final
+// answer ask again with their keys. At the end everybody has an answer, the stock is issued to the last
+// piece, each code once; every final answer is asked for once more and must be the same bytes.
+//   flash_sale SLUICE BUYERS STOCK KILLS [SEED]
+#include <fmt/core.h>
+
+#include <cstdlib>
+#include <deque>
+#include <map>
+#include <set>
+
+#include "apps/voucher/books.hpp"
+#include "apps/voucher/importer.hpp"
+#include "bench/http_load.hpp"
+#include "cli/demo_server.hpp"
+#include "sluice/base/runtime.hpp"
+#include "sluice/store/sqlite.hpp"
+#include "support/temp_folder.hpp"
+
+namespace sluice::crash {
+namespace {
+
+constexpr int kConnections = 64;
+constexpr int kMaxTurns = 400;  // of asking again: a buyer nobody ever answers is a finding, not a hang
+
+struct Database {
+  RealClock clock;
+  RealRandom random;
+  RealExecutor executor{clock};
+  std::unique_ptr<store::SqliteStore> store;
+  explicit Database(const std::string& path) {
+    store::SqliteOptions options;
+    options.path = path;
+    auto opened = store::open_sqlite_store(std::move(options), clock, random, executor);
+    if (!opened) fmt::print("{}\n", opened.error().to_string()), std::exit(1);
+    store = std::move(*opened);
+  }
+};
+
+void import(const char* what, const Result<voucher::ImportProgress>& done) {
+  if (!done) fmt::print("importing {}: {}\n", what, done.error().to_string()), std::exit(1);
+}
+
+class Sale {
+ public:
+  Sale(std::string binary, std::size_t buyers, std::int64_t stock, int kills, std::uint64_t seed)
+      : codes_(folder_.path(), "codes", {}, binary),
+        shop_(folder_.path(), "shop", {}, binary),
+        told_(buyers),
+        stock_(stock),
+        random_(seed) {
+    // The moments, in vouchers issued: spread over the whole sale, the first before anything is issued.
+    for (int i = 0; i < kills; ++i)
+      moments_.push_back(static_cast<std::uint64_t>(stock) * static_cast<std::uint64_t>(i) / static_cast<std::uint64_t>(kills) +
+                         draw(static_cast<std::uint64_t>(stock) / static_cast<std::uint64_t>(kills) + 1));
+  }
+
+  int run() {
+    prepare();
+    if (!start(codes_, {"--apps", "codes", "--grpc-listen", "127.0.0.1:0"})) return 1;
+    code_port_ = codes_.grpc_port();
+    if (!start_shop()) return 1;
+    for (std::size_t i = 0; i < told_.size(); ++i) open_.push_back(i);
+    for (int turn = 0; turn < kMaxTurns && !open_.empty(); ++turn) {
+      drive();
+      if (!revive()) return 1;
+    }
+    for (const std::size_t buyer : open_) problem(fmt::format("buyer {} has no final answer", buyer));
+    ask_everybody_again();
+    for (auto* server : {&shop_, &codes_})
+      if (!server->stop_gracefully()) problem("a server did not stop well on SIGTERM");
+    audit();
+    fmt::print("{} buyers, stock {}: {} issued, {} sold out, {} refused otherwise; {} kills of the shop, {} of the code "
+               "service; {} answers cut off, {} told to try again\n",
+               told_.size(), stock_, issued_, sold_out_, told_.size() - issued_ - sold_out_ - open_.size(), shop_kills_,
+               code_kills_, cut_off_, later_);
+    for (const auto& text : problems_) fmt::print("PROBLEM: {}\n", text);
+    return problems_.empty() ? 0 : 1;
+  }
+
+ private:
+  std::uint64_t draw(std::uint64_t bound) {  // SplitMix64
+    std::uint64_t z = random_ += 0x9E3779B97F4A7C15ull;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+    return (z ^ (z >> 31)) % bound;
+  }
+
+  void prepare() {
+    const std::string catalogue = fmt::format(
+        "id,name,region,from,to,value_minor,currency,stock,user_quota,day_quota,budget_minor\n"
+        "HOT,Hot,ALL,2020-01-01T00:00:00Z,2120-01-01T00:00:00Z,100,SGD,{},1,1000000000,1000000000000\n", stock_);
+    std::string users = "id,region\n", codes = "voucher,code\n";
+    for (std::size_t i = 0; i < told_.size(); ++i) users += fmt::format("u{},SG\n", i);
+    for (std::int64_t i = 0; i < 2 * stock_; ++i) codes += fmt::format("HOT,HOT-{:07}\n", i);
+    voucher::ImportOptions options;
+    options.batch = 5000;
+    const Database shop(shop_.database()), code(codes_.database());
+    import("vouchers", voucher::import_vouchers(*shop.store, voucher::read_from_text(catalogue), "vouchers.csv", options));
+    import("users", voucher::import_users(*shop.store, voucher::read_from_text(users), "users.csv", options));
+    import("vouchers", voucher::import_vouchers(*code.store, voucher::read_from_text(catalogue), "vouchers.csv", options));
+    import("codes", voucher::import_codes(*code.store, voucher::read_from_text(codes), "codes.csv", options));
+  }
+
+  bool start(cli::DemoServer& server, std::vector<std::string> arguments) {
+    server.arguments(std::move(arguments));
+    if (server.start() >= 0) return true;
+    fmt::print("{}\n", server.error());
+    return false;
+  }
+  bool start_codes() {
+    return start(codes_, {"--apps", "codes", "--grpc-listen", fmt::format("127.0.0.1:{}", code_port_)});
+  }
+  bool start_shop() {
+    return start(shop_, {"--apps", "voucher", "--code-service", fmt::format("127.0.0.1:{}", code_port_), "--code-token",
+                         codes_.token(), "--segment-codes", "50", "--downstream-timeout-ms", "200"});
+  }
+  bool revive() {
+    if (codes_dead_ && !start_codes()) return false;
+    if (shop_dead_ && !start_shop()) return false;
+    codes_dead_ = shop_dead_ = false;
+    return true;
+  }
+
+  bench::Outgoing ask(std::size_t buyer) {
+    const std::string body = fmt::format(
+        R"({{"request_id":"sale-{0}","region":"SG","items":[{{"user":"u{0}","voucher":"HOT"}}]}})", buyer);
+    return {buyer, fmt::format("POST /v1/commands/voucher.ss.distribution.batch_distribute_voucher HTTP/1.1\r\n"
+                               "Host: l\r\nAuthorization: Bearer {}\r\nIdempotency-Key: sale-{}\r\n"
+                               "Content-Length: {}\r\n\r\n{}",
+                               shop_.token(), buyer, body.size(), body)};
+  }
+
+  void drive() {
+    // With the code service dead, so many more answers without it, then it comes back.
+    codes_back_in_ = 200;
+    try {
+      bench::http_drive(
+          shop_.port(), kConnections,
+          [this]() -> std::optional<bench::Outgoing> {
+            if (open_.empty() || shop_dead_) return std::nullopt;
+            const std::size_t buyer = open_.front();
+            open_.pop_front();
+            return ask(buyer);
+          },
+          [this](bench::Incoming in) { heard(in); });
+    } catch (const std::runtime_error&) {
+      // Killed before all had connected: who was not asked is asked in the next turn.
+    }
+  }
+
+  void heard(const bench::Incoming& in) {
+    const std::size_t buyer = in.id;
+    if (in.whole.empty()) {
+      ++cut_off_;
+      return open_.push_back(buyer);
+    }
+    const int status = in.status();
+    const std::string_view body = in.body();
+    const bool later = status == 503 || status == 504 || status == 429 || status == 202 ||
+                       (status == 409 && body.find("\"kind\":\"in_progress\"") != body.npos) ||
+                       body.find(R"("status":"failed")") != body.npos;
+    if (later) {
+      ++later_;
+      open_.push_back(buyer);
+    } else if (status != 200) {
+      problem("an unexpected answer: " + in.whole.substr(0, 400));
+    } else {
+      settled(buyer, std::string(body));
+    }
+    if (codes_dead_ && --codes_back_in_ == 0) codes_dead_ = !start_codes();
+    if (!moments_.empty() && issued_ >= moments_.front()) kill_one();
+  }
+
+  void settled(std::size_t buyer, std::string body) {
+    if (!told_[buyer].empty()) return;
+    const bool issued = body.find(R"("status":"issued")") != body.npos;
+    issued_ += issued;
+    sold_out_ += body.find(R"("reason":"sold_out")") != body.npos;
+    if (issued) {
+      const auto at = body.find(R"("code":")") + 8;
+      if (!given_.insert(body.substr(at, body.find('"', at) - at)).second) problem("a code was given twice: " + body);
+    }
+    told_[buyer] = std::move(body);
+  }
+
+  // Other requests are in every state there is: asked, prepared, in the group that is being synced.
+  void kill_one() {
+    moments_.pop_front();
+    const std::uint64_t which = draw(3);
+    if (which != 0 && !codes_dead_) codes_.kill_hard(), codes_dead_ = true, ++code_kills_;
+    if (which != 1 && !shop_dead_) shop_.kill_hard(), shop_dead_ = true, ++shop_kills_;
+  }
+
+  void ask_everybody_again() {
+    std::size_t next = 0, heard = 0;
+    bench::http_drive(
+        shop_.port(), kConnections,
+        [&]() -> std::optional<bench::Outgoing> {
+          if (next == told_.size()) return std::nullopt;
+          return ask(next++);
+        },
+        [&](bench::Incoming in) {
+          ++heard;
+          if (!told_[in.id].empty() && in.body() != told_[in.id])
+            problem(fmt::format("buyer {} was told '{}' and then '{}'", in.id, told_[in.id], in.body()));
+        });
+    if (heard != told_.size()) problem("not everybody was answered again");
+  }
+
+  void audit() {
+    const Database shop(shop_.database()), code(codes_.database());
+    const auto books = voucher::audit_books(*shop.store, "voucher", code.store.get());
+    if (!books) return problem(books.error().to_string());
+    for (const auto& wrong : books->wrong) problem(wrong);
+    if (books->issued != stock_) problem(fmt::format("{} issued in the books of a stock of {}", books->issued, stock_));
+    if (static_cast<std::int64_t>(issued_) != stock_)
+      problem(fmt::format("{} buyers were told of a voucher, the stock was {}", issued_, stock_));
+    if (!moments_.empty()) problem(fmt::format("{} kills never came", moments_.size()));
+  }
+
+  void problem(std::string text) {
+    if (problems_.size() < 20) problems_.push_back(std::move(text));
+  }
+
+  testing_support::TempFolder folder_;
+  cli::DemoServer codes_, shop_;
+  std::vector<std::string> told_;  // by buyer: the body of the first final answer
+  const std::int64_t stock_;
+  std::uint64_t random_;
+  std::deque<std::uint64_t> moments_;
+  std::deque<std::size_t> open_;
+  std::set<std::string> given_;
+  std::uint16_t code_port_ = 0;
+  bool codes_dead_ = false, shop_dead_ = false;
+  int codes_back_in_ = 0, shop_kills_ = 0, code_kills_ = 0;
+  std::uint64_t issued_ = 0, sold_out_ = 0, cut_off_ = 0, later_ = 0;
+  std::vector<std::string> problems_;
+};
+
+}  // namespace
+}  // namespace sluice::crash
+
+int main(int count, char** arguments) {
+  if (count < 5) {
+    fmt::print("usage: flash_sale SLUICE BUYERS STOCK KILLS [SEED]\n");
+    return 2;
+  }
+  return sluice::crash::Sale(arguments[1], std::strtoull(arguments[2], nullptr, 10), std::atoll(arguments[3]),
+                             std::atoi(arguments[4]), count > 5 ? std::strtoull(arguments[5], nullptr, 10) : 1)
+      .run();
+}
