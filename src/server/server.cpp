@@ -291,7 +291,7 @@ Status Server::Impl::count_open() {
     query.after = rows.back().exchange;
   }
   open_left = open_found.load();
-  left_gauge->set(static_cast<double>(open_left.load()));
+  left_gauge->set(static_cast<std::int64_t>(open_left.load()));
   if (open_found > 0) logger.info("recovery begins", {{"open", open_found.load()}});
   return {};
 }
@@ -302,7 +302,7 @@ void Server::Impl::show_progress() {
   const auto& progress = recovery->progress();
   const std::uint64_t over = progress.committed + progress.aborted + progress.paused + progress.in_doubt;
   open_left = open_found - std::min<std::uint64_t>(over, open_found);
-  left_gauge->set(static_cast<double>(open_left.load()));
+  left_gauge->set(static_cast<std::int64_t>(open_left.load()));
   logger.debug("recovery goes on", {{"left", open_left.load()}});
   progress_timer.arm(background.lane(), background.lane().clock().now() + kProgressEvery,
                      [](void* self) noexcept { static_cast<Impl*>(self)->show_progress(); }, this);
@@ -353,7 +353,7 @@ Status Server::start() {
         self.open_left = 0;
         self.in_doubt = progress->in_doubt;
         self.left_gauge->set(0);
-        self.in_doubt_gauge->set(static_cast<double>(progress->in_doubt));
+        self.in_doubt_gauge->set(static_cast<std::int64_t>(progress->in_doubt));
       }
       self.recovered.store(true, std::memory_order_release);
     });

@@ -21,6 +21,7 @@ Explained explain(int error) noexcept {
   switch (error) {
     case ENOSPC:
     case EDQUOT:
+    case EFBIG:
       return {FailureKind::unavailable, "disk_full",
               "free space on that file system or point the configuration at another"};
     case EACCES:
