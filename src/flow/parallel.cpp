@@ -1,5 +1,6 @@
 // Children run on views of the exchange, so that what they draft and keep cannot interleave.
 #include <algorithm>
+#include <utility>
 
 #include "flow/combined.hpp"
 
@@ -182,6 +183,8 @@ Task<Status> ParallelStage::commit_task(Exchange& exchange) {
 // token of whatever comes next is its own.
 Task<Status> ParallelStage::second_phase(Exchange& exchange, std::size_t child, bool committing, bool prepared) {
   exchange.enter_branch(static_cast<std::uint32_t>(child + 1));
+  // What it may call is its own business, not that of the boldest beside it.
+  const bool outside = std::exchange(exchange.context().outside, stages_[child]->effect() == Effect::external);
   Status status;
   try {
     auto task = committing ? stages_[child]->commit_task(exchange) : stages_[child]->abort_task(exchange, prepared);
@@ -191,6 +194,7 @@ Task<Status> ParallelStage::second_phase(Exchange& exchange, std::size_t child, 
   } catch (...) {
     status = fail(FailureKind::internal, "exception", "a stage threw something that is no std::exception");
   }
+  exchange.context().outside = outside;
   exchange.enter_branch(0);
   co_return status;
 }

@@ -204,6 +204,46 @@ TEST_F(ClientTest, FLOW_13_a_flow_tells_its_stages_what_they_may_call) {
   EXPECT_EQ(told["outside"], "called");
 }
 
+TEST_F(ClientTest, FLOW_13_in_the_second_phase_too_each_child_of_parallel_has_its_own_leave) {
+  struct Asking final : flow::Stage {
+    Asking(std::string name, flow::Effect effect, std::map<std::string, bool>& told)
+        : name_(std::move(name)), effect_(effect), told_(told) {}
+    std::string_view name() const noexcept override { return name_; }
+    flow::Effect effect() const noexcept override { return effect_; }
+    bool asynchronous() const noexcept override { return true; }
+    bool has_commit() const noexcept override { return true; }
+    bool has_abort() const noexcept override { return true; }
+    Task<Result<flow::Vote>> prepare_task(flow::Exchange&) override { co_return flow::Vote::continue_(); }
+    Task<Status> commit_task(flow::Exchange&) override {
+      TaskContext& context = co_await current_context();
+      told_[name_] = context.outside;
+      co_return Status{};
+    }
+    Task<Status> abort_task(flow::Exchange&, bool) override { co_return Status{}; }
+    std::string name_;
+    flow::Effect effect_;
+    std::map<std::string, bool>& told_;
+  };
+  std::map<std::string, bool> told;
+  const auto stage = [&](std::string name, flow::Effect effect) {
+    return std::make_shared<Asking>(std::move(name), effect, told);
+  };
+  IdSource ids(clock, 1);
+  flow::FlowOptions options;
+  options.ids = &ids;
+  flow::Flow flow("probe", options);
+  flow.group("main", {flow::parallel("both", {stage("first", flow::Effect::none), stage("second", flow::Effect::external),
+                                              stage("third", flow::Effect::none)})});
+  bool done = false;
+  flow::RunOptions run;
+  run.lane = &lane;
+  flow.run(std::make_shared<flow::Exchange>(ids.exchange(), Namespace(), "{}"), std::move(run),
+           [](void* flag, flow::Outcome) noexcept { *static_cast<bool*>(flag) = true; }, &done);
+  for (int i = 0; i < 1000 && !done; ++i) lane.run_ready();
+  EXPECT_TRUE(done);
+  EXPECT_EQ(told, (std::map<std::string, bool>{{"first", false}, {"second", true}, {"third", false}}));
+}
+
 TEST_F(ClientTest, FLOW_13_a_stage_calls_under_its_own_token) {
   flow::Exchange exchange({77}, Namespace("shop", true), "{}");
   exchange.correlation = "c";
