@@ -18,6 +18,10 @@ std::string_view principal_id(const Command& command) noexcept {
   return command.principal == nullptr ? std::string_view() : command.principal->id;
 }
 
+// The app of the server's own commands: tokens, settling, guards. They act on every app, so leave to
+// run them is never leave of the app that a caller names.
+constexpr std::string_view kServersApp = "sluice";
+
 Failure mismatch() {
   return Failure(FailureKind::fingerprint_mismatch, "fingerprint_mismatch",
                  "this idempotency key was used with another payload; use a new key for a new "
@@ -45,6 +49,10 @@ Status Registry::authorise(Invocation& invocation) {
   if (anonymous(command))
     return fail(FailureKind::unauthenticated, "unauthenticated",
                 "command '" + spec.name + "' needs a token: Authorization: Bearer <token>");
+  if (spec.app == kServersApp && command.ns.app() != kServersApp)
+    return fail(FailureKind::forbidden, "forbidden",
+                "command '" + spec.name + "' acts on the whole server: it runs in app 'sluice' alone, not in '" +
+                    std::string(command.ns.app()) + "'");
   if (!command.principal->may(command.ns.app(), spec.permission))
     return fail(FailureKind::forbidden, "forbidden",
                 "this token does not grant '" + std::string(command.ns.app()) + ":" +

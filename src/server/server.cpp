@@ -1,5 +1,7 @@
 #include "sluice/server/server.hpp"
 
+#include <functional>
+
 #include "server/commands.hpp"
 #include "server/doors.hpp"
 #include "server/gatekeeper.hpp"
@@ -34,6 +36,8 @@ Result<std::unique_ptr<store::Store>> open_store(const Config& config, Clock& cl
 }
 
 namespace {
+// Of transactions of other apps, for one answer with transactions.
+constexpr int kPagesLookedAt = 16;
 // No audit row waits longer than this for being written.
 constexpr milliseconds kYoung{10'000};
 constexpr milliseconds kProgressEvery{200};
@@ -175,9 +179,17 @@ Result<flow::TransactionView> Server::Impl::look_up(ExchangeId exchange) {
 void Server::Impl::answer_query(const transport::TransactionQuery& query,
                                 transport::RespondJson respond) {
   Result<std::string> json;
+  // The app is the transaction's own, whatever the request named.
+  const auto may_see = [&](const flow::TransactionView& view) {
+    const auto ns = Namespace::parse(view.ns);
+    return query.principal != nullptr && query.principal->may(ns ? ns->app() : std::string_view(view.ns), "transactions.read");
+  };
   if (query.exchange) {
     const auto view = look_up(query.exchange);
-    json = view ? Result<std::string>(transaction_json(*view)) : fail(view.error());
+    if (view && !may_see(*view))
+      json = fail(FailureKind::forbidden, "forbidden", "this token does not grant transactions.read for the app of this transaction");
+    else
+      json = view ? Result<std::string>(transaction_json(*view)) : fail(view.error());
   } else {
     // Commands without keys only read, or end at once; they are found by id, and would crowd the list.
     const auto has_key = [this](const store::AuditRow& row) {
@@ -187,9 +199,24 @@ void Server::Impl::answer_query(const transport::TransactionQuery& query,
     std::optional<store::OpenState> state;
     if (query.state == "in_doubt") state = store::OpenState::in_doubt;
     if (query.state == "paused") state = store::OpenState::paused;
-    const auto list = query.state.empty()
-                          ? flow::list_transactions(*store, query.before, query.limit, has_key)
-                          : flow::list_open(*store, state, query.limit);
+    auto list = query.state.empty() ? flow::list_transactions(*store, query.before, query.limit, has_key)
+                                    : flow::list_open(*store, state, query.limit);
+    // What is not shown makes room for older ones, through so many pages.
+    for (int page = 0; list && query.state.empty() && page < kPagesLookedAt; ++page) {
+      const bool last = list->size() < query.limit;
+      const ExchangeId oldest = list->empty() ? ExchangeId{} : list->back().exchange;
+      if (std::erase_if(*list, std::not_fn(may_see)) == 0 || last) break;
+      auto older = flow::list_transactions(*store, oldest, query.limit, has_key);
+      if (!older) {
+        list = fail(older.error());
+        break;
+      }
+      for (auto& view : *older) list->push_back(std::move(view));
+    }
+    if (list) {
+      std::erase_if(*list, std::not_fn(may_see));
+      if (list->size() > query.limit) list->resize(query.limit);
+    }
     if (!list) {
       json = fail(list.error());
     } else {

@@ -102,6 +102,39 @@ TEST(Server, CONSOLE_4_tokens_are_made_and_revoked_while_it_runs) {
   EXPECT_EQ(running.ask(test::post("sluice.token.create", "{}", running.bearer())).status, 400);
 }
 
+TEST(Server, CONSOLE_5_a_token_of_one_app_neither_runs_the_servers_own_commands_nor_reads_another_app) {
+  Running running;
+  ASSERT_FALSE(running.failure);
+  const auto token_for = [&](const std::string& permission) {
+    const auto made = running.ask(test::post(
+        "sluice.token.create", R"({"name":"t","permissions":[")" + permission + "\"]}", running.bearer()));
+    const auto at = made.body.find("slc_");
+    EXPECT_NE(at, std::string::npos) << made.body;
+    return "Authorization: Bearer " + made.body.substr(at, 68) + "\r\n";
+  };
+  const auto done = running.ask(test::post("echo.run", "{}", running.bearer() + "Idempotency-Key: a\r\n"));
+  ASSERT_EQ(done.status, 200) << done.body;
+  const std::string id = done.headers.at("x-sluice-transaction");
+
+  // Naming one's own app makes a command of the server none of that app.
+  const std::string bank = token_for("bank:*") + "X-Sluice-App: bank\r\n";
+  const auto made = running.ask(
+      test::post("sluice.token.create", R"({"name":"root","permissions":["*:*"]})", bank));
+  EXPECT_EQ(made.status, 403) << made.body;
+  for (const char* command : {"sluice.token.list", "sluice.token.revoke", "sluice.tx.settle", "sluice.idempotency.show",
+                              "sluice.breakers.list", "sluice.tx.graph"})
+    EXPECT_NE(running.ask(test::post(command, "{}", bank)).status / 100, 2) << command;
+  EXPECT_EQ(running.ask(test::post("sluice.token.list", "{}", bank)).status, 403);
+  EXPECT_EQ(running.ask(test::get("/v1/transactions/" + id, bank)).status, 403);
+  EXPECT_FALSE(running.ask(test::get("/v1/transactions", bank)).has(id));
+
+  const std::string shop = token_for("shop:transactions.read") + "X-Sluice-App: shop\r\n";
+  EXPECT_EQ(running.ask(test::get("/v1/transactions/" + id, shop)).status, 200);
+  EXPECT_TRUE(running.ask(test::get("/v1/transactions", shop)).has(id));
+  EXPECT_TRUE(running.ask(test::get("/v1/transactions", running.bearer())).has(id));
+  EXPECT_TRUE(running.server->stop());
+}
+
 TEST(Server, CONSOLE_1_transactions_and_health_are_served) {
   Running running;
   ASSERT_FALSE(running.failure);
