@@ -7,15 +7,18 @@
 #include "sluice/base/runtime.hpp"
 #include "sluice/store.hpp"
 #include "sluice/store/memory.hpp"
+#include "sluice/store/postgres.hpp"
 #include "sluice/store/sqlite.hpp"
+#include "support/private_postgres.hpp"
 #include "support/temp_folder.hpp"
 
 namespace sluice::store {
 
-enum class Backend { memory, sqlite };
+enum class Backend { memory, sqlite, postgres };
 
 inline std::string backend_name(const testing::TestParamInfo<Backend>& info) {
-  return info.param == Backend::memory ? "memory" : "sqlite";
+  constexpr const char* kNames[] = {"memory", "sqlite", "postgres"};
+  return kNames[static_cast<int>(info.param)];
 }
 
 /// Threads and parks in real time; the store's own time is the virtual clock's.
@@ -25,9 +28,25 @@ struct StoreRig {
   RealExecutor executor{real};
   sim::SimRandom random{1};
   testing_support::TempFolder folder;
+  std::string database;  // of PostgreSQL, once one was needed
+
+  PostgresOptions postgres() {
+    auto& server = testing_support::PrivatePostgres::shared();
+    if (database.empty()) database = server.new_database();
+    PostgresOptions options;
+    options.url = server.socket_url(database);
+    options.lazy_delay = milliseconds(0);
+    options.clock = &clock;
+    return options;
+  }
 
   std::unique_ptr<Store> open(Backend backend) {
     if (backend == Backend::memory) return make_memory_store(clock, random);
+    if (backend == Backend::postgres) {
+      auto store = open_postgres_store(postgres(), real, random, executor);
+      if (!store) throw std::runtime_error(store.error().to_string());
+      return std::move(*store);
+    }
     SqliteOptions options;
     options.path = folder.file("store.db");
     options.lazy_delay = milliseconds(0);
@@ -49,7 +68,7 @@ class StoreConformance : public testing::TestWithParam<Backend> {
 
   CommitOutcome must(Commit commit) {
     auto outcome = commit_and_wait(*store, std::move(commit));
-    EXPECT_TRUE(outcome) << outcome.error().to_string();
+    EXPECT_TRUE(outcome) << (outcome ? "" : outcome.error().to_string());
     return outcome.value_or(CommitOutcome{.applied = false});
   }
   std::optional<KvRow> row(const std::string& key) {

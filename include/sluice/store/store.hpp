@@ -104,6 +104,10 @@ struct StoreStats {
   std::uint64_t groups = 0;
   std::uint64_t queued = 0;
   std::uint64_t live_keys = 0;
+  // Of a database apart: what was sent to it, and groups evaluated again because another node was faster.
+  std::uint64_t statements = 0;
+  std::uint64_t round_trips = 0;
+  std::uint64_t repeated = 0;
 };
 
 struct PurgeResult {

@@ -4,7 +4,7 @@
 #include <mutex>
 
 #include "store/group_evaluator.hpp"
-#include "store/sqlite/commit_queue.hpp"
+#include "store/commit_queue.hpp"
 #include "store/sqlite/writer.hpp"
 
 namespace sluice::store {

@@ -1,0 +1,281 @@
+#include "store/postgres/connection.hpp"
+
+#include <poll.h>
+
+#include <algorithm>
+
+#include "store/postgres/failures.hpp"
+
+namespace sluice::store {
+namespace {
+
+struct FreeOptions {
+  void operator()(PQconninfoOption* o) const noexcept { PQconninfoFree(o); }
+};
+using Parsed = std::unique_ptr<PQconninfoOption, FreeOptions>;
+
+Result<Parsed> parse(const std::string& url) {
+  char* raw_error = nullptr;
+  Parsed parsed(PQconninfoParse(url.c_str(), &raw_error));
+  // libpq's message may quote the address with its password, so it is not passed on.
+  PQfreemem(raw_error);
+  if (!parsed)
+    return fail(FailureKind::invalid_argument, "store_address",
+                "the store's address is not one that libpq reads; expected "
+                "postgres://user:password@host:5432/database?sslmode=verify-full");
+  return parsed;
+}
+
+// Defaults that make a dead server or a cut wire noticed in seconds; the address may say otherwise.
+constexpr std::pair<const char*, const char*> kDefaults[] = {
+    {"application_name", "sluice"}, {"client_encoding", "UTF8"}, {"target_session_attrs", "read-write"},
+    {"keepalives_idle", "5"},       {"keepalives_interval", "2"}, {"keepalives_count", "3"},
+    {"tcp_user_timeout", "8000"},
+};
+
+}  // namespace
+
+bool is_postgres_url(std::string_view text) noexcept {
+  return text.starts_with("postgres://") || text.starts_with("postgresql://");
+}
+
+std::string without_password(std::string_view url) {
+  std::string text(url);
+  for (const std::string_view name : {"password=", "sslpassword="})
+    for (auto at = text.find(name); at != std::string::npos; at = text.find(name, at + name.size())) {
+      const auto value = at + name.size();
+      auto end = text.find_first_of(value < text.size() && text[value] == '\'' ? "'" : "& ", value + 1);
+      if (value < text.size() && text[value] == '\'' && end != std::string::npos) ++end;
+      text.replace(value, (end == std::string::npos ? text.size() : end) - value, "***");
+    }
+  const auto scheme = text.find("://");
+  if (scheme == std::string::npos) return text;
+  const auto authority_end = text.find_first_of("/?", scheme + 3);
+  // The last @: a password may hold one.
+  const auto at = text.substr(0, authority_end).rfind('@');
+  // A / in the password, unescaped, is no address, but it must not be shown either.
+  const auto last_at = at == std::string::npos ? text.rfind('@') : at;
+  if (last_at == std::string::npos) return text;
+  const auto colon = text.find(':', scheme + 3);
+  if (colon == std::string::npos || colon > last_at) return text;
+  return text.substr(0, colon) + ":***" + text.substr(last_at);
+}
+
+PgConnection::PgConnection(Raw raw, const PostgresOptions& options)
+    : raw_(std::move(raw)), prepare_(!options.pooled), timeout_(options.io_timeout) {
+  const auto text = [](const char* s) { return s != nullptr ? std::string(s) : std::string(); };
+  where_ = text(PQhost(raw_.get())) + ":" + text(PQport(raw_.get())) + "/" + text(PQdb(raw_.get()));
+}
+
+PgConnection::~PgConnection() = default;
+
+Result<std::unique_ptr<PgConnection>> PgConnection::open(const PostgresOptions& options) {
+  SLUICE_ASSIGN(const Parsed parsed, parse(options.url));
+  std::vector<const char*> names, values;
+  for (const PQconninfoOption* o = parsed.get(); o->keyword != nullptr; ++o)
+    if (o->val != nullptr) {
+      names.push_back(o->keyword);
+      values.push_back(o->val);
+    }
+  const auto said = [&](std::string_view name) {
+    return std::ranges::any_of(names, [&](const char* n) { return name == n; });
+  };
+  for (const auto& [name, value] : kDefaults)
+    if (!said(name)) {
+      names.push_back(name);
+      values.push_back(value);
+    }
+  names.push_back(nullptr);
+  values.push_back(nullptr);
+  Raw raw(PQconnectStartParams(names.data(), values.data(), 0));
+  if (!raw) return fail(FailureKind::overloaded, "out_of_memory", "connecting to PostgreSQL: out of memory");
+  std::unique_ptr<PgConnection> connection(new PgConnection(std::move(raw), options));
+  PGconn* const pg = connection->raw_.get();
+  const Instant until = connection->clock_.now() + options.connect_timeout;
+  auto state = PGRES_POLLING_WRITING;
+  while (PQstatus(pg) != CONNECTION_BAD && state != PGRES_POLLING_OK && state != PGRES_POLLING_FAILED) {
+    if (!connection->wait(state == PGRES_POLLING_READING, state == PGRES_POLLING_WRITING, until))
+      return fail(Failure(FailureKind::unavailable, "database_unreachable",
+                          "PostgreSQL at " + connection->where_ + ": no connection within " +
+                              std::to_string(options.connect_timeout.count()) + " ms; it will be tried again")
+                      .with_retry_after(seconds(1)));
+    state = PQconnectPoll(pg);
+  }
+  if (PQstatus(pg) != CONNECTION_OK) {
+    // libpq does not give the code of a refused login, only the text.
+    const std::string_view message = PQerrorMessage(pg);
+    std::string_view sqlstate = "08006";
+    for (const auto& [words, code] : {std::pair<const char*, const char*>{"authentication failed", "28000"},
+                                      {"no password supplied", "28000"}, {"no pg_hba.conf entry", "28000"},
+                                      {"too many clients", "53300"}, {"too many connections", "53300"},
+                                      {"connection slots are reserved", "53300"}, {"starting up", "57P03"},
+                                      {"in recovery mode", "57P03"}, {"not yet accepting", "57P03"}, {"shutting down", "57P03"},
+                                      {"session is read-only", "25006"}, {"is in hot standby", "25006"}})
+      if (message.find(words) != std::string_view::npos) sqlstate = code;
+    if (message.find("database \"") != std::string_view::npos && message.find("does not exist") != std::string_view::npos)
+      sqlstate = "3D000";
+    if (message.find("role \"") != std::string_view::npos && message.find("does not exist") != std::string_view::npos)
+      sqlstate = "28000";
+    return fail(postgres_failure(sqlstate, message, connection->where_));
+  }
+  PQsetnonblocking(pg, 1);
+  return connection;
+}
+
+bool PgConnection::in_transaction() const noexcept {
+  const auto status = PQtransactionStatus(raw_.get());
+  return status == PQTRANS_INTRANS || status == PQTRANS_INERROR;
+}
+
+// Waits until the socket is ready; false: the time is up.
+bool PgConnection::wait(bool reading, bool writing, Instant until) noexcept {
+  while (true) {
+    const auto left = std::chrono::ceil<milliseconds>(until - clock_.now());
+    if (left.count() <= 0) return false;
+    pollfd fd{PQsocket(raw_.get()), static_cast<short>((reading ? POLLIN : 0) | (writing ? POLLOUT : 0)), 0};
+    const int ready = poll(&fd, 1, static_cast<int>(std::min<std::int64_t>(left.count(), 60'000)));
+    if (ready > 0 || (ready < 0 && errno != EINTR)) return true;
+  }
+}
+
+Failure PgConnection::lost(const char* what) {
+  broken_ = true;
+  sqlstate_.clear();
+  std::string message = PQerrorMessage(raw_.get());
+  while (message.ends_with('\n')) message.pop_back();
+  return Failure(FailureKind::unavailable, "database_unreachable",
+                 "PostgreSQL at " + where_ + ": " + what + (message.empty() ? "" : ": " + message) +
+                     "; it will be tried again")
+      .with_retry_after(seconds(1));
+}
+
+Failure PgConnection::told(PGresult* result) {
+  const char* state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+  const char* message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+  sqlstate_ = state != nullptr ? state : "";
+  if (PQstatus(raw_.get()) == CONNECTION_BAD || sqlstate_.empty()) {
+    const std::string kept = sqlstate_;
+    Failure failure = lost("the connection was lost");
+    if (kept.empty()) return failure;
+    sqlstate_ = kept;
+  }
+  return postgres_failure(sqlstate_, message != nullptr ? message : PQresultErrorMessage(result), where_);
+}
+
+void PgConnection::send(const PgStatement& statement, PgParams params) {
+  if (broken_ || send_failed_) return;
+  if (PQpipelineStatus(raw_.get()) == PQ_PIPELINE_OFF && PQenterPipelineMode(raw_.get()) == 0) {
+    send_failed_ = lost("entering pipeline mode");
+    return;
+  }
+  ++statements_;
+  const int count = static_cast<int>(params.count());
+  bool sent = true;
+  if (!prepare_) {
+    sent = PQsendQueryParams(raw_.get(), statement.sql, count, params.types(), params.values(), params.lengths(),
+                             params.formats(), 1) != 0;
+  } else {
+    if (!prepared_.contains(&statement)) {
+      sent = PQsendPrepare(raw_.get(), statement.name, statement.sql, count, params.types()) != 0;
+      sent_.push_back(&statement);
+      prepared_.insert(&statement);  // taken back in finish() when it did not run
+    }
+    sent = sent && PQsendQueryPrepared(raw_.get(), statement.name, count, params.values(), params.lengths(),
+                                       params.formats(), 1) != 0;
+  }
+  sent_.push_back(nullptr);
+  if (!sent) send_failed_ = lost("sending");
+}
+
+Result<std::vector<PgRows>> PgConnection::finish() {
+  std::vector<const PgStatement*> sent = std::exchange(sent_, {});
+  if (auto failed = std::exchange(send_failed_, std::nullopt)) return fail(*std::move(failed));
+  if (broken_) return fail(lost("the connection was lost"));
+  if (PQpipelineStatus(raw_.get()) == PQ_PIPELINE_OFF && PQenterPipelineMode(raw_.get()) == 0)
+    return fail(lost("entering pipeline mode"));
+  if (PQpipelineSync(raw_.get()) == 0) return fail(lost("sending"));
+  ++round_trips_;
+  const Instant until = clock_.now() + timeout_;
+  std::vector<PgRows> all;
+  std::optional<Failure> failed;
+  std::string failed_state;
+  for (std::size_t at = 0;;) {
+    // What the server says is read while we still send, or both sides might wait for each other.
+    const int unsent = PQflush(raw_.get());
+    if (unsent < 0) return fail(lost("sending"));
+    if (PQisBusy(raw_.get()) != 0) {
+      if (!wait(true, unsent == 1, until)) return fail(lost("no answer in time"));
+      if (PQconsumeInput(raw_.get()) == 0) return fail(failed ? *failed : lost("reading"));
+      continue;
+    }
+    PGresult* const raw = PQgetResult(raw_.get());
+    if (raw == nullptr) {
+      if (PQstatus(raw_.get()) == CONNECTION_BAD) return fail(failed ? *failed : lost("reading"));
+      continue;  // the end of one statement's results
+    }
+    PgRows rows(raw);
+    const auto status = PQresultStatus(raw);
+    if (status == PGRES_PIPELINE_SYNC) break;
+    const PgStatement* const preparing = at < sent.size() ? sent[at] : nullptr;
+    ++at;
+    if (status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK) {
+      if (preparing == nullptr) all.push_back(std::move(rows));
+      continue;
+    }
+    if (preparing != nullptr) prepared_.erase(preparing);
+    if (status == PGRES_PIPELINE_ABORTED) continue;
+    if (!failed) {
+      failed = told(raw);
+      failed_state = sqlstate_;
+    }
+    if (PQstatus(raw_.get()) == CONNECTION_BAD) {
+      broken_ = true;
+      return fail(*std::move(failed));
+    }
+  }
+  sqlstate_ = failed_state;
+  if (failed) return fail(*std::move(failed));
+  return all;
+}
+
+Result<PgRows> PgConnection::run(const char* sql, PgParams params) {
+  if (broken_) return fail(lost("the connection was lost"));
+  if (PQpipelineStatus(raw_.get()) == PQ_PIPELINE_OFF && PQenterPipelineMode(raw_.get()) == 0)
+    return fail(lost("entering pipeline mode"));
+  const int count = static_cast<int>(params.count());
+  if (PQsendQueryParams(raw_.get(), sql, count, params.types(), params.values(), params.lengths(), params.formats(), 1) == 0)
+    return fail(lost("sending"));
+  ++statements_;
+  sent_.push_back(nullptr);
+  SLUICE_ASSIGN(auto all, finish());
+  return std::move(all.at(0));
+}
+
+Status PgConnection::script(const char* sql) {
+  if (broken_) return fail(lost("the connection was lost"));
+  if (PQpipelineStatus(raw_.get()) != PQ_PIPELINE_OFF && PQexitPipelineMode(raw_.get()) == 0)
+    return fail(lost("leaving pipeline mode"));
+  if (PQsendQuery(raw_.get(), sql) == 0) return fail(lost("sending"));
+  ++round_trips_;
+  const Instant until = clock_.now() + timeout_;
+  std::optional<Failure> failed;
+  while (true) {
+    const int unsent = PQflush(raw_.get());
+    if (unsent < 0) return fail(lost("sending"));
+    if (PQisBusy(raw_.get()) != 0) {
+      if (!wait(true, unsent == 1, until)) return fail(lost("no answer in time"));
+      if (PQconsumeInput(raw_.get()) == 0) return fail(failed ? *failed : lost("reading"));
+      continue;
+    }
+    PGresult* const raw = PQgetResult(raw_.get());
+    if (raw == nullptr) break;
+    const PgRows rows(raw);
+    const auto status = PQresultStatus(raw);
+    if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK && status != PGRES_EMPTY_QUERY && !failed) failed = told(raw);
+  }
+  if (PQstatus(raw_.get()) == CONNECTION_BAD) broken_ = true;
+  if (failed) return fail(*std::move(failed));
+  return {};
+}
+
+}  // namespace sluice::store

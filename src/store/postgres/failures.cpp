@@ -1,0 +1,62 @@
+#include "store/postgres/failures.hpp"
+
+namespace sluice::store {
+namespace {
+
+struct Row {
+  std::string_view state;  // whole code, or its class of two characters
+  FailureKind kind;
+  std::string_view code;
+  std::string_view next;
+};
+
+// Source: PostgreSQL's appendix A, error codes. Whole codes stand before their class.
+constexpr Row kRows[] = {
+    {"53100", FailureKind::unavailable, "disk_full", "make free space on the database's disk; writes resume by themselves"},
+    {"53200", FailureKind::unavailable, "out_of_memory", "the database server is out of memory; see its log"},
+    {"53300", FailureKind::unavailable, "too_many_connections", "raise max_connections, or put a pooler in between"},
+    {"53", FailureKind::unavailable, "database_resources", "the database server ran out of something; see its log"},
+    {"57014", FailureKind::unavailable, "statement_cancelled", "an operator or a time limit cancelled it; try again"},
+    {"57P03", FailureKind::unavailable, "database_starting", "the database is starting up or recovering; it will be tried again"},
+    {"57", FailureKind::unavailable, "database_stopping", "the database is being shut down; it will be tried again"},
+    {"58030", FailureKind::unavailable, "database_io", "the database server met an I/O error; see its log and its disks"},
+    {"08", FailureKind::unavailable, "database_unreachable", "see that the server runs and can be reached; it will be tried again"},
+    {"25006", FailureKind::unavailable, "store_read_only", "this server takes no writes (a standby, or default_transaction_read_only); name the primary"},
+    {"25P03", FailureKind::unavailable, "held_too_long", "the node stood still inside a transaction; it will be tried again"},
+    {"55P03", FailureKind::unavailable, "database_busy", "a lock was not free in time; see pg_stat_activity for who holds it"},
+    {"40", FailureKind::unavailable, "database_conflict", "other nodes changed the same rows again and again; try again"},
+    {"SL", FailureKind::unavailable, "database_conflict", "other nodes changed the same rows again and again; try again"},
+    {"28", FailureKind::forbidden, "database_login", "check user, password and pg_hba.conf"},
+    {"42501", FailureKind::forbidden, "database_rights", "grant the user rights on the schema sluice; see docs/how-to/postgres.md"},
+    {"3D000", FailureKind::not_found, "no_such_database", "create it: CREATE DATABASE …"},
+    {"54", FailureKind::invalid_argument, "row_too_large", "a value or key is larger than PostgreSQL stores"},
+    {"22", FailureKind::invalid_argument, "row_refused", "PostgreSQL refuses the value"},
+    {"42P01", FailureKind::corrupt, "schema_missing", "run sluice migrate"},
+    {"XX001", FailureKind::corrupt, "database_damaged", "restore a backup; see docs/operations.md"},
+    {"XX002", FailureKind::corrupt, "database_damaged", "REINDEX, or restore a backup; see docs/operations.md"},
+};
+
+}  // namespace
+
+Failure postgres_failure(std::string_view sqlstate, std::string_view message, const std::string& where) {
+  while (message.ends_with('\n')) message.remove_suffix(1);
+  std::string detail = "PostgreSQL at " + where + ": " + std::string(message);
+  if (!sqlstate.empty()) detail += " (" + std::string(sqlstate) + ")";
+  for (const Row& row : kRows)
+    if (sqlstate.starts_with(row.state)) {
+      Failure failure(row.kind, row.code, detail + "; " + std::string(row.next));
+      if (row.kind == FailureKind::unavailable) return failure.with_retry_after(std::chrono::seconds(1));
+      return failure;
+    }
+  return {FailureKind::internal, "database_error", detail + "; this is a defect of sluice or of the schema"};
+}
+
+bool worth_another_try(std::string_view sqlstate) noexcept {
+  return sqlstate == kRowsChanged || sqlstate == kTooLate || sqlstate == "40001" || sqlstate == "40P01" || sqlstate == "23505";
+}
+
+bool fault_of_the_data(std::string_view sqlstate) noexcept {
+  return sqlstate.starts_with("22") || sqlstate.starts_with("23") || sqlstate.starts_with("54");
+}
+
+}  // namespace sluice::store

@@ -1,0 +1,22 @@
+// What PostgreSQL's error codes mean to callers of the store.
+#pragma once
+#include <string>
+#include <string_view>
+
+#include "sluice/base/failure.hpp"
+
+namespace sluice::store {
+
+// Raised by our own functions; class SL is nobody else's.
+inline constexpr std::string_view kRowsChanged = "SL001";  ///< a row read before is not as it was
+inline constexpr std::string_view kWriterFenced = "SL002";  ///< another life of this writer has taken over
+inline constexpr std::string_view kTooLate = "SL003";       ///< evaluated too long ago
+
+/// `where` names server and database, without secrets.
+Failure postgres_failure(std::string_view sqlstate, std::string_view message, const std::string& where);
+/// The group may succeed when it is evaluated again on fresh rows, with nobody else writing.
+bool worth_another_try(std::string_view sqlstate) noexcept;
+/// Something in the rows themselves is refused: only one Commit of the group may be at fault.
+bool fault_of_the_data(std::string_view sqlstate) noexcept;
+
+}  // namespace sluice::store

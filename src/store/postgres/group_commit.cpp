@@ -1,0 +1,366 @@
+#include "store/postgres/group_commit.hpp"
+
+#include "store/postgres/failures.hpp"
+#include "store/postgres/group_writer.hpp"
+#include "store/postgres/row_codec.hpp"
+
+namespace sluice::store {
+namespace {
+
+constexpr PgStatement kBegin{"begin", "BEGIN"};
+constexpr PgStatement kCommit{"commit", "COMMIT"};
+constexpr PgStatement kBeginGroup{"begin_group",
+                                  "SELECT sluice.begin_group($1::bigint, $2::bigint, $3::bigint, $4::boolean, NULLIF($5::bigint, 0))"};
+constexpr PgStatement kNow{"now_ms", "SELECT sluice.now_ms()"};
+
+// Rows that no index can hold would refuse the whole group; they are found before.
+constexpr std::size_t kMaxKvKey = 2000, kMaxName = 1000;
+
+Status check_sizes(const std::vector<Mutation>& mutations) {
+  for (const auto& mutation : mutations) {
+    const KvKey* key = nullptr;
+    std::size_t name = 0;
+    if (const auto* put = std::get_if<KvPut>(&mutation)) key = &put->key;
+    if (const auto* add = std::get_if<KvAdd>(&mutation)) key = &add->key;
+    if (const auto* take = std::get_if<LeaseTake>(&mutation)) name = take->lease.size();
+    if (const auto* event = std::get_if<EventAppend>(&mutation)) name = event->row.ns.size();
+    const std::size_t size = key != nullptr ? key->ns.size() + key->collection.size() + key->key.size() : 0;
+    if (size > kMaxKvKey || name > kMaxName)
+      return fail(FailureKind::invalid_argument, "key_too_long",
+                  "namespace, collection and key have " + std::to_string(std::max(size, name)) + " bytes; on PostgreSQL " +
+                      std::to_string(size > kMaxKvKey ? kMaxKvKey : kMaxName) + " is the bound, for its indexes");
+  }
+  return {};
+}
+
+Status check_sizes(const Commit& commit) {
+  SLUICE_TRY(check_sizes(commit.then));
+  for (const auto& branch : commit.otherwise) SLUICE_TRY(check_sizes(branch));
+  return {};
+}
+
+}  // namespace
+
+void PgGroupCommit::answer_one(PendingCommit& pending) noexcept {
+  if (pending.lane != nullptr)
+    pending.lane->post(pending);
+  else
+    pending.run(&pending);
+}
+
+bool PgGroupCommit::submit(PendingCommit& pending) {
+  Status possible = open_.load(std::memory_order_acquire) ? check_sizes(pending.commit) : closed();
+  if (possible && !queue_.push(pending))
+    possible = fail(Failure(FailureKind::overloaded, "store_queue_full",
+                            "the store's queue holds its bound of " + std::to_string(options_.max_queue) +
+                                " commits; nothing was written, try again later")
+                        .with_retry_after(milliseconds(100)));
+  if (possible) return true;
+  pending.outcome = fail(std::move(possible).error());
+  answer_one(pending);
+  return false;
+}
+
+Status PgGroupCommit::start(std::unique_ptr<PgConnection> connection) {
+  connection_ = std::move(connection);
+  return register_writer();
+}
+
+Status PgGroupCommit::register_writer() {
+  // A restored database does not know us; a new life of the row shuts out what an old one may still send.
+  SLUICE_ASSIGN(const PgRows rows,
+                connection_->run("INSERT INTO sluice.writers (writer, epoch, last, at) VALUES ($1::bigint, $2::bigint, "
+                                 "$3::bigint, sluice.now_ms()) ON CONFLICT (writer) DO UPDATE SET epoch = writers.epoch + 1 "
+                                 "RETURNING epoch, sluice.now_ms()",
+                                 std::move(PgParams().integer(writer_).integer(epoch_).integer(group_))));
+  epoch_ = rows.integer(0, 0);
+  store_clock_.told(rows.time(0, 1));
+  last_heard_ = clock_.now();
+  return {};
+}
+
+Status PgGroupCommit::connect() {
+  if (connection_ && !connection_->broken()) return {};
+  connection_.reset();
+  last_tried_ = clock_.now();
+  SLUICE_ASSIGN(connection_, PgConnection::open(options_));
+  const Status registered = register_writer();
+  if (!registered) connection_.reset();
+  return registered;
+}
+
+void PgGroupCommit::count_traffic() noexcept {
+  if (!connection_) return;
+  const auto [statements, round_trips] = connection_->take_counts();
+  statements_.fetch_add(statements, std::memory_order_relaxed);
+  round_trips_.fetch_add(round_trips, std::memory_order_relaxed);
+}
+
+void PgGroupCommit::drop_connection() noexcept {
+  count_traffic();
+  connection_.reset();
+}
+
+Instant PgGroupCommit::step() noexcept {
+  queue_.take(taken_);
+  if (!open_.load(std::memory_order_acquire)) {
+    drain();
+    return kNever;
+  }
+  if (taken_.empty()) {
+    beat();
+    return std::max(last_heard_, last_tried_) + (connection_ ? kHeartbeat : kReconnectEvery);
+  }
+  bool urgent = hurry_ || taken_.size() >= options_.max_group;
+  for (const auto* pending : taken_) urgent = urgent || !pending->commit.lazy;
+  if (!urgent) {
+    const Instant now = clock_.now();
+    if (lazy_since_ == kNever) lazy_since_ = now;
+    if (now < lazy_since_ + options_.lazy_delay) return lazy_since_ + options_.lazy_delay;
+  }
+  lazy_since_ = kNever;
+  while (!taken_.empty() && open_.load(std::memory_order_acquire)) run_group(std::min(taken_.size(), options_.max_group));
+  if (!taken_.empty()) drain();
+  return Instant::min();  // something may have come meanwhile: look again
+}
+
+// An idle writer looks whether its server is there, for health(), and what the time is.
+void PgGroupCommit::beat() {
+  const Instant now = clock_.now();
+  if (connection_ && now < last_heard_ + kHeartbeat) return;
+  if (!connection_ && now < last_tried_ + kReconnectEvery) return;
+  Status alive = connect();
+  if (alive) {
+    connection_->send(kNow);
+    const auto rows = connection_->finish();
+    if (rows)
+      store_clock_.told(rows->at(0).time(0, 0));
+    else
+      alive = fail(rows.error());
+  }
+  last_heard_ = last_tried_ = clock_.now();
+  if (!alive) drop_connection();
+  note(alive ? nullptr : &alive.error());
+}
+
+void PgGroupCommit::run_group(std::size_t count) noexcept {
+  Status written = connect();
+  if (written) written = write_group(0, count);
+  note(written ? nullptr : &written.error());
+  if (!written)
+    for (std::size_t i = 0; i < count; ++i) taken_[i]->outcome = fail(written.error());
+  count_traffic();
+  // Those behind would only wait for the same trouble.
+  const bool down = !written && !connection_;
+  answer(count);
+  if (down) refuse_waiting(written.error());
+}
+
+Status PgGroupCommit::write_group(std::size_t from, std::size_t count) {
+  Status done;
+  for (int attempt = 0; attempt <= kTriesAlone; ++attempt) {
+    bool again = false;
+    if (attempt > 0) repeated_.fetch_add(1, std::memory_order_relaxed);
+    done = try_group(from, count, attempt > 0, again);
+    if (done || !again) break;
+    if (!connection_) SLUICE_TRY(connect());
+  }
+  if (done || !connection_ || count == 1 || !fault_of_the_data(connection_->sqlstate())) return done;
+  // One of them cannot be stored: the others must not suffer for it.
+  for (std::size_t i = from; i < from + count; ++i) {
+    const Status one = connection_ ? write_group(i, 1) : connect();
+    if (!one) taken_[i]->outcome = fail(one.error());
+  }
+  return {};
+}
+
+Status PgGroupCommit::evaluate(std::size_t from, std::size_t count) {
+  evaluator_.begin(store_clock_.now());
+  evaluator_.forget_sequences();
+  for (auto* put : tokenless_) put->row.token = 0;  // as before an earlier attempt
+  tokenless_.clear();
+  for (std::size_t i = from; i < from + count; ++i) {
+    Commit& commit = taken_[i]->commit;
+    const auto note_tokenless = [this](std::vector<Mutation>& mutations) {
+      for (auto& mutation : mutations)
+        if (auto* put = std::get_if<KeyPut>(&mutation); put != nullptr && put->row.token == 0) tokenless_.push_back(put);
+    };
+    note_tokenless(commit.then);
+    for (auto& branch : commit.otherwise) note_tokenless(branch);
+    taken_[i]->outcome = evaluator_.evaluate(commit);
+    if (loader_.failure()) return fail(*loader_.failure());
+  }
+  return {};
+}
+
+// `again`: nothing was written, and trying again on fresh rows may help.
+Status PgGroupCommit::try_group(std::size_t from, std::size_t count, bool alone, bool& again) {
+  PgConnection& connection = *connection_;
+  // Ends a transaction that did not come to its COMMIT. Nothing of it counts.
+  const auto failed = [&](Failure why) -> Status {
+    again = worth_another_try(connection.sqlstate());
+    if (connection.sqlstate() == kWriterFenced) again = register_writer().has_value();
+    if (connection.in_transaction() && !connection.broken()) (void)connection.script("ROLLBACK");
+    if (connection.broken() || connection.in_transaction()) {
+      // Its COMMIT was not sent: a server that was restarted may be there again already.
+      again = again || connection.broken();
+      drop_connection();
+    }
+    return fail(std::move(why));
+  };
+  const auto begin_group = [&] {
+    ++group_;
+    connection.send(kBegin);
+    connection.send(kBeginGroup, std::move(PgParams().integer(writer_).integer(epoch_).integer(group_).boolean(alone).integer(
+                                     store_clock_.fixed() || alone ? 0 : stored(store_clock_.now()))));
+  };
+  loader_.begin(connection, alone);
+  for (std::size_t i = from; i < from + count; ++i) loader_.foresee(taken_[i]->commit);
+  if (alone) begin_group();
+  if (loader_.send() != 0 || alone) {
+    auto rows = connection.finish();
+    if (!rows) return failed(std::move(rows).error());
+    if (alone) store_clock_.told(rows->at(1).time(0, 0));
+    if (auto got = loader_.receive(*rows, alone ? 2 : 0); !got) return failed(std::move(got).error());
+  }
+  if (auto evaluated = evaluate(from, count); !evaluated) return failed(std::move(evaluated).error());
+  const GroupWrites& writes = evaluator_.writes();
+  const bool sure = loader_.settle_writes(writes);
+  if (writes.empty()) {
+    if (alone) SLUICE_TRY(connection.script("ROLLBACK"));
+  } else if (!alone && !sure) {
+    again = true;
+    return fail(FailureKind::unavailable, "database_conflict", "the group depends on rows that are not there");
+  } else {
+    if (!alone) begin_group();
+    send_group_writes(connection, writes, loader_, alone);
+    connection.send(kCommit);
+    auto rows = connection.finish();
+    if (rows && std::string_view(rows->back().tag()) != "COMMIT")
+      return failed({FailureKind::internal, "not_committed", "PostgreSQL answered COMMIT with " + std::string(rows->back().tag())});
+    if (!rows && !connection.broken()) return failed(std::move(rows).error());
+    if (rows) {
+      if (!alone) store_clock_.told(rows->at(1).time(0, 0));
+      last_heard_ = clock_.now();
+    } else {
+      const Failure why = std::move(rows).error();
+      drop_connection();
+      SLUICE_ASSIGN(const bool committed, settle(group_));
+      if (!committed) return fail(why);
+    }
+    groups_.fetch_add(1, std::memory_order_relaxed);
+  }
+  commits_.fetch_add(count, std::memory_order_relaxed);
+  for (std::size_t i = from; i < from + count; ++i)
+    if (taken_[i]->outcome && !taken_[i]->outcome->applied) refused_.fetch_add(1, std::memory_order_relaxed);
+  return {};
+}
+
+Result<bool> PgGroupCommit::settle(std::int64_t group) {
+  const Instant until = clock_.now() + options_.settle_timeout;
+  Failure last(FailureKind::unavailable, "database_unreachable", "not tried");
+  Parker pause;
+  while (true) {
+    auto opened = PgConnection::open(options_);
+    if (opened) {
+      // Takes the row's lock: an old session that still runs the group is waited for, and one that has
+      // not begun is shut out by the new epoch. This commit is durable only after the one it asks about.
+      auto rows = (*opened)->run("UPDATE sluice.writers SET epoch = epoch + 1 WHERE writer = $1::bigint RETURNING last, epoch",
+                                 std::move(PgParams().integer(writer_)));
+      if (rows) {
+        connection_ = std::move(*opened);
+        last_heard_ = clock_.now();
+        if (rows->size() == 0) {
+          SLUICE_TRY(register_writer());
+          return false;
+        }
+        epoch_ = rows->integer(0, 1);
+        return rows->integer(0, 0) == group;
+      }
+      last = rows.error();
+    } else {
+      last = opened.error();
+    }
+    note(&last);
+    refuse_waiting(last);
+    if (clock_.now() >= until || !open_.load(std::memory_order_acquire))
+      return fail(FailureKind::unknown_outcome, "commit_unknown",
+                  "the connection was lost during COMMIT and the database could not be asked since (" +
+                      std::string(last.detail()) + "); look the key or the rows up before repeating");
+    pause.park(kReconnectEvery);
+  }
+}
+
+void PgGroupCommit::refuse_waiting(const Failure& why) noexcept {
+  std::vector<PendingCommit*> waiting;
+  queue_.take(waiting);
+  queue_.answered(waiting.size());
+  for (auto* pending : waiting) {
+    // Nothing of these was sent, whatever became of the group before them.
+    pending->outcome = fail(why.kind() == FailureKind::unknown_outcome
+                                ? Failure(FailureKind::unavailable, "database_unreachable", std::string(why.detail()))
+                                      .with_retry_after(seconds(1))
+                                : why);
+    answer_one(*pending);
+  }
+}
+
+void PgGroupCommit::note(const Failure* why) {
+  if (why == nullptr && !troubled_.load(std::memory_order_relaxed)) return;
+  const std::scoped_lock lock(state_);
+  trouble_.reset();
+  if (why != nullptr && (why->kind() == FailureKind::unavailable || why->kind() == FailureKind::forbidden ||
+                         why->kind() == FailureKind::unknown_outcome || why->kind() == FailureKind::corrupt)) {
+    trouble_ = *why;
+    trouble_at_ = clock_.now();
+  }
+  troubled_.store(trouble_.has_value(), std::memory_order_relaxed);
+}
+
+void PgGroupCommit::answer(std::size_t count) noexcept {
+  // Counted down first: an answered Commit may be gone, and its owner may submit the next.
+  queue_.answered(count);
+  for (std::size_t i = 0; i < count; ++i) answer_one(*taken_[i]);
+  taken_.erase(taken_.begin(), taken_.begin() + static_cast<std::ptrdiff_t>(count));
+}
+
+void PgGroupCommit::drain() noexcept {
+  queue_.take(taken_);
+  const Status why = closed();
+  for (auto* pending : taken_)
+    pending->outcome = fail(why ? Failure(FailureKind::unavailable, "store_closed", "the store is closed") : why.error());
+  answer(taken_.size());
+}
+
+void PgGroupCommit::close(Failure reason) {
+  const std::scoped_lock lock(state_);
+  if (!closed_) closed_ = std::move(reason);
+  open_.store(false, std::memory_order_release);
+}
+
+Status PgGroupCommit::closed() const {
+  const std::scoped_lock lock(state_);
+  if (closed_) return fail(*closed_);
+  return {};
+}
+
+Status PgGroupCommit::health() const {
+  const std::scoped_lock lock(state_);
+  if (closed_) return fail(*closed_);
+  if (trouble_ && clock_.now() < trouble_at_ + kTroubleKept) return fail(*trouble_);
+  return {};
+}
+
+StoreStats PgGroupCommit::stats() const noexcept {
+  StoreStats stats;
+  stats.commits = commits_.load(std::memory_order_relaxed);
+  stats.refused = refused_.load(std::memory_order_relaxed);
+  stats.groups = groups_.load(std::memory_order_relaxed);
+  stats.queued = queue_.waiting();
+  stats.statements = statements_.load(std::memory_order_relaxed);
+  stats.round_trips = round_trips_.load(std::memory_order_relaxed);
+  stats.repeated = repeated_.load(std::memory_order_relaxed);
+  return stats;
+}
+
+}  // namespace sluice::store

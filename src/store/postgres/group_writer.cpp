@@ -1,0 +1,355 @@
+#include "store/postgres/group_writer.hpp"
+
+#include <algorithm>
+
+#include "store/postgres/row_codec.hpp"
+
+namespace sluice::store {
+namespace {
+
+// --- Rows that were only read: as they were, and kept so until the group is durable. ---------
+constexpr PgStatement kHoldKv{
+    "hold_kv",
+    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::xid[]) "
+    "AS d(ns, c, k, x) JOIN sluice.kv k ON k.ns = d.ns AND k.collection = d.c AND k.key = d.k AND k.xmin = d.x "
+    "FOR SHARE OF k) s), $5, 'kv rows read')"};
+constexpr PgStatement kHoldKeys{
+    "hold_keys",
+    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::uuid[], $2::xid[]) AS d(id, x) "
+    "JOIN sluice.keys k ON k.id = d.id AND k.xmin = d.x FOR SHARE OF k) s), $3, 'keys read')"};
+constexpr PgStatement kHoldLeases{
+    "hold_leases",
+    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::bytea[], $2::xid[]) AS d(name, x) "
+    "JOIN sluice.leases k ON k.name = d.name AND k.xmin = d.x FOR SHARE OF k) s), $3, 'leases read')"};
+constexpr PgStatement kHoldOpen{
+    "hold_open",
+    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::bigint[], $2::xid[]) AS d(id, x) "
+    "JOIN sluice.open_exchanges k ON k.exchange = d.id AND k.xmin = d.x FOR SHARE OF k) s), $3, 'open exchanges read')"};
+
+// --- Application rows ------------------------------------------------------------------------
+constexpr PgStatement kInsertKv{
+    "insert_kv",
+    "INSERT INTO sluice.kv (ns, collection, key, version, number, value) SELECT * FROM "
+    "unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[])"};
+constexpr PgStatement kUpdateKv{
+    "update_kv",
+    "WITH u AS (UPDATE sluice.kv k SET version = d.v, number = d.n, value = d.b FROM "
+    "unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::xid[], $5::bigint[], $6::bigint[], $7::bytea[]) "
+    "AS d(ns, c, k, x, v, n, b) WHERE k.ns = d.ns AND k.collection = d.c AND k.key = d.k AND k.xmin = d.x "
+    "RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $8, 'kv rows')"};
+constexpr PgStatement kDeleteKv{
+    "delete_kv",
+    "WITH u AS (DELETE FROM sluice.kv k USING unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::xid[]) "
+    "AS d(ns, c, k, x) WHERE k.ns = d.ns AND k.collection = d.c AND k.key = d.k AND k.xmin = d.x "
+    "RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $5, 'kv rows deleted')"};
+
+// --- Keys ------------------------------------------------------------------------------------
+constexpr PgStatement kInsertKeys{
+    "insert_keys",
+    "INSERT INTO sluice.keys (id, scope, exchange, fingerprint, state, token, stored_at, expires_at, reply) "
+    "SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[], "
+    "$7::bigint[], $8::bigint[], $9::bytea[])"};
+constexpr PgStatement kUpdateKeys{
+    "update_keys",
+    "WITH u AS (UPDATE sluice.keys k SET exchange = d.e, fingerprint = d.f, state = d.s, token = d.t, stored_at = d.a, "
+    "expires_at = d.u, reply = d.r FROM unnest($1::uuid[], $2::xid[], $3::bigint[], $4::bytea[], $5::bigint[], "
+    "$6::bigint[], $7::bigint[], $8::bigint[], $9::bytea[]) AS d(id, x, e, f, s, t, a, u, r) "
+    "WHERE k.id = d.id AND k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $10, 'keys')"};
+constexpr PgStatement kDeleteKeys{
+    "delete_keys",
+    "WITH u AS (DELETE FROM sluice.keys k USING unnest($1::uuid[], $2::xid[]) AS d(id, x) WHERE k.id = d.id AND "
+    "k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $3, 'keys deleted')"};
+
+// --- Leases, open exchanges --------------------------------------------------------------------
+constexpr PgStatement kInsertLeases{
+    "insert_leases",
+    "INSERT INTO sluice.leases (name, owner, token, incarnation, expires_at) SELECT * FROM "
+    "unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[])"};
+constexpr PgStatement kUpdateLeases{
+    "update_leases",
+    "WITH u AS (UPDATE sluice.leases k SET owner = d.o, token = d.t, incarnation = d.i, expires_at = d.e FROM "
+    "unnest($1::bytea[], $2::xid[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[]) AS d(n, x, o, t, i, e) "
+    "WHERE k.name = d.n AND k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $7, 'leases')"};
+constexpr PgStatement kInsertOpen{
+    "insert_open",
+    "INSERT INTO sluice.open_exchanges (exchange, ns, flow, state, since) SELECT * FROM "
+    "unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bigint[], $5::bigint[])"};
+constexpr PgStatement kUpdateOpen{
+    "update_open",
+    "WITH u AS (UPDATE sluice.open_exchanges k SET ns = d.n, flow = d.f, state = d.s, since = d.i FROM "
+    "unnest($1::bigint[], $2::xid[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[]) AS d(e, x, n, f, s, i) "
+    "WHERE k.exchange = d.e AND k.xmin = d.x RETURNING 1) "
+    "SELECT sluice.expect((SELECT count(*) FROM u), $7, 'open exchanges')"};
+constexpr PgStatement kDeleteOpen{
+    "delete_open",
+    "WITH u AS (DELETE FROM sluice.open_exchanges k USING unnest($1::bigint[], $2::xid[]) AS d(e, x) WHERE "
+    "k.exchange = d.e AND k.xmin = d.x RETURNING 1) "
+    "SELECT sluice.expect((SELECT count(*) FROM u), $3, 'open exchanges deleted')"};
+
+// --- What only grows ---------------------------------------------------------------------------
+constexpr PgStatement kAppendJournal{
+    "append_journal",
+    "INSERT INTO sluice.journal (exchange, n, record) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[])"};
+constexpr PgStatement kAppendAudit{
+    "append_audit",
+    "INSERT INTO sluice.audit (at, ns, principal, command, outcome, exchange, correlation, detail) SELECT * FROM "
+    "unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bytea[], $8::bytea[])"};
+// Numbers of one namespace have no gaps, so a node that takes some holds the head until it is durable:
+// this statement is the last before COMMIT.
+constexpr PgStatement kAppendEvents{
+    "append_events",
+    "WITH h AS (INSERT INTO sluice.event_heads AS e (ns, last) SELECT * FROM unnest($1::bytea[], $2::bigint[]) "
+    "ON CONFLICT (ns) DO UPDATE SET last = e.last + excluded.last RETURNING ns, last), "
+    "b AS (SELECT h.ns, h.last - c.n AS base FROM h JOIN unnest($1::bytea[], $2::bigint[]) AS c(ns, n) USING (ns)) "
+    "INSERT INTO sluice.events (ns, sequence, id, topic, payload, trace, exchange, depth, at) "
+    "SELECT d.ns, b.base + d.s, d.id, d.topic, d.payload, d.trace, d.exchange, d.depth, d.at FROM "
+    "unnest($3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bigint[], "
+    "$10::bigint[], $11::bigint[]) AS d(ns, s, id, topic, payload, trace, exchange, depth, at) JOIN b USING (ns)"};
+
+class Sender {
+ public:
+  Sender(PgConnection& connection, PgLoader& read) : connection_(connection), read_(read) {}
+  std::size_t sent() const noexcept { return sent_; }
+
+  void held() {
+    std::vector<PgLoader::LoadedKv*> kv;
+    for (auto& e : read_.kv().entries())
+      if (only_read(e.slot)) kv.push_back(&e.slot);
+    std::ranges::sort(kv, {}, [](const auto* s) -> const KvKey& { return s->key; });
+    if (!kv.empty())
+      ask(kHoldKv, PgParams()
+                       .byte_arrays(kv, [](auto* s) { return ByteView(s->key.ns); })
+                       .byte_arrays(kv, [](auto* s) { return ByteView(s->key.collection); })
+                       .byte_arrays(kv, [](auto* s) { return ByteView(s->key.key); })
+                       .xids(kv, xmin)
+                       .integer(std::ssize(kv)));
+    std::vector<PgLoader::LoadedKey*> keys;
+    for (auto& e : read_.keys().entries())
+      if (only_read(e.slot)) keys.push_back(&e.slot);
+    std::ranges::sort(keys, {}, [](const auto* s) { return s->id.view(); });
+    if (!keys.empty())
+      ask(kHoldKeys, PgParams().uuids(keys, [](auto* s) { return s->id.view(); }).xids(keys, xmin).integer(std::ssize(keys)));
+    std::vector<Overlay<PgLoader::Loaded<LeaseRow>>::Entry*> leases;
+    for (auto& e : read_.leases().entries())
+      if (only_read(e.slot)) leases.push_back(&e);
+    std::ranges::sort(leases, {}, [](const auto* e) -> const Bytes& { return e->name; });
+    if (!leases.empty())
+      ask(kHoldLeases, PgParams()
+                           .byte_arrays(leases, [](auto* e) { return ByteView(e->name); })
+                           .xids(leases, [](auto* e) { return e->slot.xmin; })
+                           .integer(std::ssize(leases)));
+    std::vector<std::pair<std::uint64_t, std::uint32_t>> open;
+    for (auto& [exchange, slot] : read_.open())
+      if (only_read(slot)) open.emplace_back(exchange, slot.xmin);
+    if (!open.empty())
+      ask(kHoldOpen, PgParams()
+                         .integers(open, [](auto& o) { return stored(o.first); })
+                         .xids(open, [](auto& o) { return o.second; })
+                         .integer(std::ssize(open)));
+  }
+
+  void kv(const std::vector<GroupWrites::Kv>& all) {
+    struct Write {
+      const GroupWrites::Kv* w;
+      std::uint32_t xmin;
+    };
+    std::vector<Write> inserts, updates, deletes;
+    Bytes name;
+    for (const auto& w : all) {
+      PgLoader::name_of(name, *w.key);
+      const auto& slot = read_.kv().find(name)->slot;
+      (w.row == nullptr ? deletes : slot.row ? updates : inserts).push_back({&w, slot.xmin});
+    }
+    const auto ns = [](auto& w) { return ByteView(w.w->key->ns); };
+    const auto collection = [](auto& w) { return ByteView(w.w->key->collection); };
+    const auto key = [](auto& w) { return ByteView(w.w->key->key); };
+    const auto x = [](auto& w) { return w.xmin; };
+    const auto version = [](auto& w) { return stored(w.w->row->version); };
+    const auto number = [](auto& w) { return w.w->row->number; };
+    const auto value = [](auto& w) { return ByteView(w.w->row->value); };
+    for (auto* some : {&updates, &deletes, &inserts})
+      std::ranges::sort(*some, {}, [](const Write& w) -> const KvKey& { return *w.w->key; });
+    if (!updates.empty())
+      ask(kUpdateKv, PgParams().byte_arrays(updates, ns).byte_arrays(updates, collection).byte_arrays(updates, key)
+                         .xids(updates, x).integers(updates, version).integers(updates, number)
+                         .byte_arrays(updates, value).integer(std::ssize(updates)));
+    if (!deletes.empty())
+      ask(kDeleteKv, PgParams().byte_arrays(deletes, ns).byte_arrays(deletes, collection).byte_arrays(deletes, key)
+                         .xids(deletes, x).integer(std::ssize(deletes)));
+    if (!inserts.empty())
+      ask(kInsertKv, PgParams().byte_arrays(inserts, ns).byte_arrays(inserts, collection).byte_arrays(inserts, key)
+                         .integers(inserts, version).integers(inserts, number).byte_arrays(inserts, value));
+  }
+
+  void keys(const std::vector<GroupWrites::Key>& all) {
+    struct Write {
+      const GroupWrites::Key* w;
+      const PgLoader::LoadedKey* was;
+    };
+    std::vector<Write> inserts, updates, deletes;
+    for (const auto& w : all) {
+      const auto& slot = read_.keys().find(*w.scope)->slot;
+      (w.row == nullptr ? deletes : slot.row ? updates : inserts).push_back({&w, &slot});
+    }
+    for (auto* some : {&updates, &deletes, &inserts})
+      std::ranges::sort(*some, {}, [](const Write& w) { return w.was->id.view(); });
+    const auto id = [](auto& w) { return w.was->id.view(); };
+    const auto x = [](auto& w) { return w.was->xmin; };
+    const auto rest = [&](PgParams& params, const std::vector<Write>& some) -> PgParams& {
+      return params.integers(some, [](auto& w) { return stored(w.w->row->exchange.value); })
+          .byte_arrays(some, [](auto& w) { return w.w->row->fingerprint.view(); })
+          .integers(some, [](auto& w) { return static_cast<std::int64_t>(w.w->row->state); })
+          .integers(some, [](auto& w) { return stored(w.w->row->token); })
+          .integers(some, [](auto& w) { return stored(w.w->row->stored_at); })
+          .integers(some, [](auto& w) { return stored(w.w->row->expires_at); })
+          .byte_arrays(some, [](auto& w) { return ByteView(w.w->row->reply); });
+    };
+    if (!updates.empty()) {
+      PgParams params;
+      params.uuids(updates, id).xids(updates, x);
+      ask(kUpdateKeys, rest(params, updates).integer(std::ssize(updates)));
+    }
+    if (!deletes.empty())
+      ask(kDeleteKeys, PgParams().uuids(deletes, id).xids(deletes, x).integer(std::ssize(deletes)));
+    if (!inserts.empty()) {
+      PgParams params;
+      params.uuids(inserts, id).byte_arrays(inserts, [](auto& w) { return ByteView(*w.w->scope); });
+      ask(kInsertKeys, rest(params, inserts));
+    }
+  }
+
+  void leases(const std::vector<GroupWrites::Lease>& all) {
+    struct Write {
+      const LeaseRow* row;
+      std::uint32_t xmin;
+    };
+    std::vector<Write> inserts, updates;
+    for (const auto& w : all) {
+      const auto& slot = read_.leases().find(*w.name)->slot;
+      (slot.row ? updates : inserts).push_back({w.row, slot.xmin});
+    }
+    for (auto* some : {&updates, &inserts})
+      std::ranges::sort(*some, {}, [](const Write& w) -> const std::string& { return w.row->name; });
+    const auto name = [](auto& w) { return ByteView(w.row->name); };
+    const auto rest = [&](PgParams& params, const std::vector<Write>& some) -> PgParams& {
+      return params.byte_arrays(some, [](auto& w) { return ByteView(w.row->owner); })
+          .integers(some, [](auto& w) { return stored(w.row->token); })
+          .integers(some, [](auto& w) { return stored(w.row->incarnation); })
+          .integers(some, [](auto& w) { return stored(w.row->expires_at); });
+    };
+    if (!updates.empty()) {
+      PgParams params;
+      params.byte_arrays(updates, name).xids(updates, [](auto& w) { return w.xmin; });
+      ask(kUpdateLeases, rest(params, updates).integer(std::ssize(updates)));
+    }
+    if (!inserts.empty()) {
+      PgParams params;
+      params.byte_arrays(inserts, name);
+      ask(kInsertLeases, rest(params, inserts));
+    }
+  }
+
+  void open(const std::vector<GroupWrites::Open>& all) {  // sorted by the evaluator
+    struct Write {
+      const GroupWrites::Open* w;
+      std::uint32_t xmin;
+    };
+    std::vector<Write> inserts, updates, deletes;
+    for (const auto& w : all) {
+      const auto& slot = read_.open().at(w.exchange.value);
+      (w.row == nullptr ? deletes : slot.row ? updates : inserts).push_back({&w, slot.xmin});
+    }
+    const auto id = [](auto& w) { return stored(w.w->exchange.value); };
+    const auto x = [](auto& w) { return w.xmin; };
+    const auto rest = [&](PgParams& params, const std::vector<Write>& some) -> PgParams& {
+      return params.byte_arrays(some, [](auto& w) { return ByteView(w.w->row->ns); })
+          .byte_arrays(some, [](auto& w) { return ByteView(w.w->row->flow); })
+          .integers(some, [](auto& w) { return static_cast<std::int64_t>(w.w->row->state); })
+          .integers(some, [](auto& w) { return stored(w.w->row->since); });
+    };
+    if (!updates.empty()) {
+      PgParams params;
+      params.integers(updates, id).xids(updates, x);
+      ask(kUpdateOpen, rest(params, updates).integer(std::ssize(updates)));
+    }
+    if (!deletes.empty())
+      ask(kDeleteOpen, PgParams().integers(deletes, id).xids(deletes, x).integer(std::ssize(deletes)));
+    if (!inserts.empty()) {
+      PgParams params;
+      params.integers(inserts, id);
+      ask(kInsertOpen, rest(params, inserts));
+    }
+  }
+
+  void journal(const std::vector<const JournalRow*>& rows) {
+    if (rows.empty()) return;
+    ask(kAppendJournal, PgParams()
+                            .integers(rows, [](auto* r) { return stored(r->exchange.value); })
+                            .integers(rows, [](auto* r) { return static_cast<std::int64_t>(r->n); })
+                            .byte_arrays(rows, [](auto* r) { return ByteView(r->record); }));
+  }
+
+  void audit(const std::vector<AuditRow*>& rows) {
+    if (rows.empty()) return;
+    ask(kAppendAudit, PgParams()
+                          .integers(rows, [](auto* r) { return stored(r->at); })
+                          .byte_arrays(rows, [](auto* r) { return ByteView(r->ns); })
+                          .byte_arrays(rows, [](auto* r) { return ByteView(r->principal); })
+                          .byte_arrays(rows, [](auto* r) { return ByteView(r->command); })
+                          .integers(rows, [](auto* r) { return static_cast<std::int64_t>(r->outcome); })
+                          .integers(rows, [](auto* r) { return stored(r->exchange.value); })
+                          .byte_arrays(rows, [](auto* r) { return ByteView(r->correlation); })
+                          .byte_arrays(rows, [](auto* r) { return ByteView(r->detail); }));
+  }
+
+  void events(const std::vector<const EventRow*>& rows) {
+    if (rows.empty()) return;
+    std::map<std::string_view, std::int64_t> heads;  // in order: namespaces are locked in it
+    for (const auto* row : rows) ++heads[row->ns];
+    ask(kAppendEvents, PgParams()
+                           .byte_arrays(heads, [](auto& h) { return h.first; })
+                           .integers(heads, [](auto& h) { return h.second; })
+                           .byte_arrays(rows, [](auto* r) { return ByteView(r->ns); })
+                           .integers(rows, [](auto* r) { return stored(r->sequence); })
+                           .integers(rows, [](auto* r) { return stored(r->id.value); })
+                           .byte_arrays(rows, [](auto* r) { return ByteView(r->topic); })
+                           .byte_arrays(rows, [](auto* r) { return ByteView(r->payload); })
+                           .byte_arrays(rows, [](auto* r) { return ByteView(r->trace); })
+                           .integers(rows, [](auto* r) { return stored(r->exchange.value); })
+                           .integers(rows, [](auto* r) { return static_cast<std::int64_t>(r->depth); })
+                           .integers(rows, [](auto* r) { return stored(r->at); }));
+  }
+
+ private:
+  template <class Slot>
+  static bool only_read(const Slot& slot) {
+    return slot.used && slot.row && !slot.written;
+  }
+  static constexpr auto xmin = [](const auto* slot) { return slot->xmin; };
+  void ask(const PgStatement& statement, PgParams& params) {
+    connection_.send(statement, std::move(params));
+    ++sent_;
+  }
+  void ask(const PgStatement& statement, PgParams&& params) { ask(statement, params); }
+
+  PgConnection& connection_;
+  PgLoader& read_;
+  std::size_t sent_ = 0;
+};
+
+}  // namespace
+
+std::size_t send_group_writes(PgConnection& connection, const GroupWrites& writes, PgLoader& read, bool alone) {
+  Sender sender(connection, read);
+  if (!alone) sender.held();
+  sender.leases(writes.leases);
+  sender.kv(writes.kv);
+  sender.keys(writes.keys);
+  sender.open(writes.open);
+  sender.journal(writes.journal);
+  sender.audit(writes.audit);
+  sender.events(writes.events);
+  return sender.sent();
+}
+
+}  // namespace sluice::store

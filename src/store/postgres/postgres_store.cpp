@@ -1,0 +1,161 @@
+#include <atomic>
+#include <thread>
+
+#include "store/postgres/failures.hpp"
+#include "store/postgres/purge.hpp"
+#include "store/postgres/reader.hpp"
+#include "store/postgres/schema.hpp"
+
+namespace sluice::store {
+namespace {
+
+class PostgresStoreImpl final : public PostgresStore {
+ public:
+  PostgresStoreImpl(PostgresOptions options, Clock& clock)
+      : options_(std::move(options)), clock_(clock), store_clock_(clock, options_.clock), queries_(options_.max_queue) {}
+  ~PostgresStoreImpl() override { close(); }
+
+  Status open(Random& random, Executor& executor) {
+    SLUICE_ASSIGN(auto connection, PgConnection::open(options_));
+    connection->set_timeout(seconds(60));
+    SLUICE_TRY(options_.migrate ? migrate_postgres(*connection) : check_postgres_schema(*connection));
+    SLUICE_TRY(draw_incarnation(*connection, random));
+    SLUICE_ASSIGN(largest_id_, read_largest_id(*connection));
+    connection->set_timeout(options_.io_timeout);
+    commits_ = std::make_unique<PgGroupCommit>(options_, clock_, store_clock_, random.next(), incarnation_);
+    SLUICE_TRY(commits_->start(std::move(connection)));
+    writer_ = executor.start("store-writer", [this]() noexcept { return commits_->step(); });
+    for (std::size_t i = 0; i < std::max<std::size_t>(1, options_.max_readers); ++i) {
+      auto& reader = *readers_.emplace_back(std::make_unique<PgReader>(options_, clock_, store_clock_, queries_));
+      reading_.push_back(executor.start("store-reader", [&reader]() noexcept { return reader.step(); }));
+    }
+    return {};
+  }
+
+  void submit(PendingCommit& pending) override {
+    if (const Inside inside(*this); inside) {
+      if (commits_->submit(pending)) writer_->wake();
+      return;
+    }
+    pending.outcome = fail(closed());
+    PgGroupCommit::answer_one(pending);
+  }
+  bool ask(PendingQuery& pending) override {
+    const Inside inside(*this);
+    if (!inside) {
+      pending.answer = fail(closed());
+      return true;
+    }
+    // Once it is in the queue a reader may answer it, and its owner may be gone.
+    if (queries_.push(pending)) {
+      reading_[next_reader_.fetch_add(1, std::memory_order_relaxed) % reading_.size()]->wake();
+      return false;
+    }
+    pending.answer = fail(Failure(FailureKind::overloaded, "readers_busy",
+                                  "the store's readers have their bound of " + std::to_string(options_.max_queue) +
+                                      " queries waiting; try again later")
+                              .with_retry_after(seconds(1)));
+    return true;
+  }
+  WallTime now() override { return store_clock_.now(); }
+  std::uint64_t incarnation() const override { return incarnation_; }
+  std::uint64_t largest_id() override { return largest_id_; }
+  void set_expander(Expander* expander) override { commits_->set_expander(expander); }
+  StoreStats stats() const override { return commits_->stats(); }
+  Status health() override { return commits_->health(); }
+
+  Result<PurgeResult> purge(milliseconds keep, std::size_t limit) override {
+    const Inside inside(*this);
+    if (!inside) return fail(closed());
+    SLUICE_TRY(commits_->closed());
+    const std::scoped_lock lock(purging_);
+    if (!purger_ || purger_->broken()) {
+      SLUICE_ASSIGN(purger_, PgConnection::open(options_));
+    }
+    auto result = purge_postgres(*purger_, store_clock_.now(), keep, limit);
+    if (!result && !purger_->broken() && purger_->in_transaction()) (void)purger_->script("ROLLBACK");
+    return result;
+  }
+
+  Status integrity_check() override {
+    SLUICE_ASSIGN(auto connection, PgConnection::open(options_));
+    connection->set_timeout(std::chrono::hours(1));
+    return check_postgres_rows(*connection);
+  }
+
+  void close() override {
+    if (!commits_) return;
+    closing_.store(true);
+    // Those who came in before have their Commits and queries queued in a moment.
+    while (users_.load() != 0) std::this_thread::yield();
+    const bool first = commits_->closed().has_value();
+    writer_.reset();
+    if (first) {
+      // What was queued before the close is still written; afterwards nothing is taken.
+      commits_->hurry();
+      commits_->step();
+      commits_->close(closed());
+    }
+    commits_->drain();
+    queries_.close();
+    reading_.clear();
+    for (auto& reader : readers_)
+      while (reader->step() != kNever) {
+      }
+    readers_.clear();
+    const std::scoped_lock lock(purging_);
+    purger_.reset();
+  }
+
+ private:
+  // Whoever uses writer and readers is counted, so that close() can wait for them.
+  class Inside {
+   public:
+    explicit Inside(PostgresStoreImpl& store) noexcept : store_(store) {
+      store_.users_.fetch_add(1);
+      in_ = !store_.closing_.load();
+    }
+    ~Inside() { store_.users_.fetch_sub(1); }  // the last touch: the store may go at once
+    explicit operator bool() const noexcept { return in_; }
+
+   private:
+    PostgresStoreImpl& store_;
+    bool in_;
+  };
+  static Failure closed() { return {FailureKind::unavailable, "store_closed", "the store is closed"}; }
+
+  Status draw_incarnation(PgConnection& connection, Random& random) {
+    SLUICE_TRY(connection.run("INSERT INTO sluice.meta VALUES ('incarnation', $1::bigint) ON CONFLICT (name) DO NOTHING",
+                              std::move(PgParams().integer(static_cast<std::int64_t>(random.next() >> 1 | 1)))));
+    SLUICE_ASSIGN(const PgRows rows, connection.run("SELECT value FROM sluice.meta WHERE name = 'incarnation'"));
+    incarnation_ = rows.number(0, 0);
+    return {};
+  }
+
+  PostgresOptions options_;
+  Clock& clock_;
+  StoreClock store_clock_;
+  QueryQueue queries_;
+  std::uint64_t incarnation_ = 0;
+  std::uint64_t largest_id_ = 0;
+  std::unique_ptr<PgGroupCommit> commits_;
+  std::vector<std::unique_ptr<PgReader>> readers_;
+  std::unique_ptr<Worker> writer_;
+  std::vector<std::unique_ptr<Worker>> reading_;
+  std::atomic<std::size_t> next_reader_{0};
+  std::mutex purging_;
+  std::unique_ptr<PgConnection> purger_;
+  std::atomic<std::uint32_t> users_{0};
+  std::atomic<bool> closing_{false};
+};
+
+}  // namespace
+
+Result<std::unique_ptr<PostgresStore>> open_postgres_store(PostgresOptions options, Clock& clock, Random& random,
+                                                           Executor& executor) {
+  auto store = std::make_unique<PostgresStoreImpl>(std::move(options), clock);
+  SLUICE_TRY(store->open(random, executor));
+  return std::unique_ptr<PostgresStore>(std::move(store));
+}
+
+}  // namespace sluice::store
