@@ -119,6 +119,7 @@ Result<std::unique_ptr<PgConnection>> PgConnection::open(const PostgresOptions& 
     return fail(postgres_failure(sqlstate, message, connection->where_));
   }
   PQsetnonblocking(pg, 1);
+  PQsetNoticeReceiver(pg, &PgConnection::notice, connection.get());
   return connection;
 }
 
@@ -136,6 +137,14 @@ bool PgConnection::wait(bool reading, bool writing, Instant until) noexcept {
     const int ready = poll(&fd, 1, static_cast<int>(std::min<std::int64_t>(left.count(), 60'000)));
     if (ready > 0 || (ready < 0 && errno != EINTR)) return true;
   }
+}
+
+// Notices are for people at a prompt, except one: a COMMIT whose wait for its synchronous standby was
+// cancelled says so in a warning, and then succeeds. It is not durable yet in the sense promised.
+void PgConnection::notice(void* self, const PGresult* result) {
+  const char* const message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+  if (message != nullptr && std::string_view(message).find("synchronous replication") != std::string_view::npos)
+    static_cast<PgConnection*>(self)->unreplicated_ = true;
 }
 
 Failure PgConnection::lost(const char* what) {
@@ -234,6 +243,7 @@ Result<std::vector<PgRows>> PgConnection::finish() {
     }
   }
   sqlstate_ = failed_state;
+  if (unreplicated_) return fail(lost("a commit was cut off from its synchronous standby"));
   if (failed) return fail(*std::move(failed));
   return all;
 }

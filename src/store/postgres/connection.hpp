@@ -84,6 +84,7 @@ class PgConnection {
   };
   using Raw = std::unique_ptr<PGconn, Finish>;
   PgConnection(Raw raw, const PostgresOptions& options);
+  static void notice(void* self, const PGresult* result);
   Failure lost(const char* what);
   Failure told(PGresult* result);
   bool wait(bool reading, bool writing, Instant until) noexcept;
@@ -95,6 +96,7 @@ class PgConnection {
   std::string where_;
   std::string sqlstate_;
   bool broken_ = false;
+  bool unreplicated_ = false;  // a COMMIT was told to stop waiting for its standby
   std::unordered_set<const PgStatement*> prepared_;
   std::vector<const PgStatement*> sent_;  // null: a query; otherwise the preparing of one
   std::optional<Failure> send_failed_;

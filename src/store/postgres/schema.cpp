@@ -100,7 +100,9 @@ struct Found {
 };
 
 Result<Found> look(PgConnection& connection) {
-  SLUICE_ASSIGN(const PgRows there, connection.run("SELECT to_regclass('sluice.meta') IS NOT NULL"));
+  // Not to_regclass(): its cache does not learn, inside one transaction, what another node just made.
+  SLUICE_ASSIGN(const PgRows there, connection.run("SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = "
+                                                   "c.relnamespace WHERE n.nspname = 'sluice' AND c.relname = 'meta')"));
   Found found;
   found.there = there.integer(0, 0) != 0;
   if (!found.there) return found;
