@@ -106,9 +106,19 @@ bool Protector::peek_rates(std::uint64_t modes, const CallInfo& call, Block& blo
          !refused(Policy::pacing, pacing_->peek(call.now, call.weight));
 }
 
-bool Protector::take_rates(std::uint64_t modes, const CallInfo& call, GuardPermit& permit,
-                           Block& block) noexcept {
-  RateAnswer rate, warm_up, hot;
+bool Protector::take_rates(std::uint64_t modes, const CallInfo& call, Duration patience,
+                           GuardPermit& permit, Block& block) noexcept {
+  RateAnswer rate, warm_up, hot, pacing;
+  // A turn that comes when nobody waits for it any more is a refusal like any other.
+  const auto too_late = [&](Policy policy, const RateAnswer& answer) {
+    if (answer.wait <= Duration::zero() || answer.wait < patience || mode_in(modes, policy) == Mode::observe ||
+        !refuse(modes, policy, block))
+      return false;
+    block.retry_after = answer.wait;
+    block.observed = static_cast<double>(answer.wait.count()) / 1e9;
+    block.threshold = static_cast<double>(patience.count()) / 1e9;
+    return true;
+  };
   const auto wait_for = [&](Policy policy, const RateAnswer& answer) {
     if (answer.wait <= Duration::zero()) return;
     // Waiting would be an effect: where it is only observed, it is counted.
@@ -124,23 +134,24 @@ bool Protector::take_rates(std::uint64_t modes, const CallInfo& call, GuardPermi
   bool refused = false;
   if (on(modes, Policy::warm_up)) {
     warm_up = warm_up_->try_take(call.now, call.weight);
-    if (warm_up.passed)
-      wait_for(Policy::warm_up, warm_up);
-    else
+    if (!warm_up.passed)
       refused = refuse_rate(modes, Policy::warm_up, warm_up, call, block);
+    else if (refused = too_late(Policy::warm_up, warm_up); !refused)
+      wait_for(Policy::warm_up, warm_up);
   }
   if (!refused && on(modes, Policy::hot_keys) && !call.hot_key.empty()) {
     hot = hot_keys_->try_take(call.now, call.hot_key, call.weight);
     if (!hot.passed) refused = refuse_rate(modes, Policy::hot_keys, hot, call, block);
   }
   if (!refused && on(modes, Policy::pacing)) {
-    const RateAnswer pacing = pacing_->try_take(call.now, call.weight);
-    if (pacing.passed)
-      wait_for(Policy::pacing, pacing);
-    else
+    pacing = pacing_->try_take(call.now, call.weight);
+    if (!pacing.passed)
       refused = refuse_rate(modes, Policy::pacing, pacing, call, block);
+    else if (refused = too_late(Policy::pacing, pacing); !refused)
+      wait_for(Policy::pacing, pacing);
   }
   if (!refused) return true;
+  if (pacing.after != pacing.before) pacing_->give_back(pacing);
   if (hot.after != hot.before) hot_keys_->give_back(call.hot_key, hot);
   if (warm_up.after != warm_up.before) warm_up_->give_back(warm_up);
   if (rate.after != rate.before) rate_->give_back(rate);
@@ -169,7 +180,7 @@ std::expected<GuardPermit, Block> Protector::try_enter(const CallInfo& call) noe
       (!several(modes) || peek_rates(modes, call, block)) &&
       (!on(modes, Policy::bulkhead) || ask_place(modes, Policy::bulkhead, call, permit, block)) &&
       (!on(modes, Policy::adaptive) || ask_place(modes, Policy::adaptive, call, permit, block)) &&
-      ((modes & kRates) == 0 || take_rates(modes, call, permit, block));
+      ((modes & kRates) == 0 || take_rates(modes, call, Duration::max(), permit, block));
   if (passed) {
     passed_.fetch_add(1, std::memory_order_relaxed);
     return answer;

@@ -38,19 +38,16 @@ Task<std::optional<Block>> Protector::enter(CallInfo call, Instant deadline, Gua
     }
     if (refuse(modes, policy, block)) co_return block;
   }
-  if (!take_rates(modes, call, mine, block)) co_return block;
+  const Duration patience = deadline == kNever ? Duration::max() : deadline - call.now;
+  if (!take_rates(modes, call, patience, mine, block)) co_return block;
   if (const Duration wait = std::exchange(mine.wait_, Duration::zero()); wait > Duration::zero()) {
-    if (deadline != kNever && wait >= deadline - call.now) {
-      block.retry_after = wait;
-      block.observed = static_cast<double>(wait.count()) / 1e9;
-      block.threshold = static_cast<double>((deadline - call.now).count()) / 1e9;
-      const bool pacing = (modes >> shift(Policy::pacing) & 3u) != 0;
-      if (refuse(modes, pacing ? Policy::pacing : Policy::warm_up, block)) co_return block;
-    } else {
-      cancelled = co_await sleep_for(wait);
+    // The turn was promised from the call's one time on; the queue has taken some of the wait.
+    const Duration left = call.now + wait - context.lane->clock().now();
+    if (left > Duration::zero()) {
+      cancelled = co_await sleep_for(left);
       if (cancelled != FailureKind::none) co_return std::nullopt;
-      waited = true;
     }
+    waited = true;
   }
   if (waited) mine.began(context.lane->clock().now());
   passed_.fetch_add(1, std::memory_order_relaxed);

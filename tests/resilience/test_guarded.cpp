@@ -60,6 +60,11 @@ struct GuardedTest : testing::Test {
     return sim::run_task(scheduler, lane, std::move(task), scope);
   }
   ProtectorSnapshot shown() { return protector.snapshot(clock.now()); }
+  std::uint64_t counts_of(Policy policy) {
+    std::uint64_t blocked = 0;
+    for (const auto& one : shown().policies) blocked += one.policy == policy ? one.blocked : 0;
+    return blocked;
+  }
 };
 
 constexpr std::string_view kBreaker =
@@ -145,6 +150,44 @@ TEST_F(GuardedTest, RES_20_pacing_waits_on_the_lane) {
   Task<Result<int>> hurried = with_deadline(guard(), clock.now() + milliseconds(5));
   const auto refused = run(std::move(hurried));
   EXPECT_EQ(refused.error().code(), "blocked_by_pacing") << "no wait past the deadline";
+}
+
+TEST_F(GuardedTest, RES_21_a_turn_that_would_come_too_late_takes_nothing) {
+  load("[guard.a.pacing]\nlimit = 100\nmax_wait = \"1s\"\n[guard.a.rate]\nlimit = 5\nperiod = \"1h\"\n"
+       "[guard.a.hot_keys]\nlimit = 5\nperiod = \"1h\"\n");
+  GuardedCall call;
+  call.hot_key = "k";
+  const Instant start = clock.now();
+  EXPECT_TRUE(run(guard({}, {}, call)));
+  for (int i = 0; i < 20; ++i) {
+    Task<Result<int>> hurried = with_deadline(guard({}, {}, call), clock.now() + milliseconds(5));
+    EXPECT_EQ(run(std::move(hurried)).error().code(), "blocked_by_pacing");
+  }
+  EXPECT_EQ(shown().tokens, 4u) << "a refusal kept tokens";
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(run(guard({}, {}, call))) << "a refusal kept the key's quota";
+  EXPECT_EQ(clock.now() - start, milliseconds(40)) << "a refusal kept a turn";
+  EXPECT_EQ(counts_of(Policy::pacing), 20u);
+}
+
+TEST_F(GuardedTest, RES_20_a_turn_is_not_waited_for_again_after_the_queue) {
+  load("[guard.a.pacing]\nlimit = 10\nmax_wait = \"1s\"\n[guard.a.bulkhead]\nlimit = 1\nmax_queue = 2\nmax_wait = \"1s\"\n");
+  const Instant start = clock.now();
+  Instant began_second{};
+  Task<Result<int>> first = guard(milliseconds(80));
+  Task<Result<int>> second = guarded(protector, GuardedCall{}, random, [&](AttemptNote&) {
+    began_second = clock.now();
+    return work({}, {});
+  });
+  const TaskContext context{&lane, nullptr, kNever};
+  bool one = false, two = false;
+  const auto done = [](void* flag) noexcept { *static_cast<bool*>(flag) = true; };
+  TaskContext contexts[] = {context, context};
+  one = first.start(contexts[0], done, &one);
+  two = second.start(contexts[1], done, &two);
+  ASSERT_TRUE(scheduler.run_until([&] { return one && two; }, 10'000));
+  EXPECT_TRUE(first.take());
+  EXPECT_TRUE(second.take());
+  EXPECT_EQ(began_second - start, milliseconds(100));
 }
 
 // RES-22 and the hung dependency: 40 callers, 3 places, a queue of 10; all are answered in time.

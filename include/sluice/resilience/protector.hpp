@@ -146,7 +146,8 @@ class alignas(64) Protector {
                  Block& block) noexcept;
   bool ask_place(std::uint64_t modes, Policy policy, const CallInfo& call, GuardPermit& permit,
                  Block& block) noexcept;
-  bool take_rates(std::uint64_t modes, const CallInfo& call, GuardPermit& permit,
+  /// Refused too when the turn is `patience` or more away.
+  bool take_rates(std::uint64_t modes, const CallInfo& call, Duration patience, GuardPermit& permit,
                   Block& block) noexcept;
   bool peek_rates(std::uint64_t modes, const CallInfo& call, Block& block) noexcept;
   /// Whether this refusal counts: completes the block, or notes what would have been.
