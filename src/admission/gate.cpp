@@ -82,7 +82,7 @@ bool Gate::admit(PendingAdmission& pending) {
   }
   bool answered = false;
   if (KeySlot* turn = keyed ? impl.find_turn(pending.ordering_key) : nullptr) {
-    if (impl.too_many_wait(pending)) {
+    if (impl.too_many_wait(pending) || impl.for_turn >= options_.max_waiting_for_turn) {
       impl.refuse(pending, impl.full);
       return true;
     }

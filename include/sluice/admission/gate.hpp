@@ -27,6 +27,8 @@ struct GateOptions {
   std::size_t capacity = 256;  ///< permits; at least 1
   /// Waiting for a turn or a permit, together; past it: overloaded.
   std::size_t max_waiting = 10'000;
+  /// Of those, waiting for their key's turn; past it: overloaded.
+  std::size_t max_waiting_for_turn = SIZE_MAX;
   /// Of the `bytes` of those who wait; past it: overloaded.
   std::size_t max_waiting_bytes = 64 << 20;
   AtCapacity policy = AtCapacity::queue;

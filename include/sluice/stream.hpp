@@ -1,0 +1,6 @@
+// Everything of the stream room.
+#pragma once
+#include "sluice/stream/failure.hpp"
+#include "sluice/stream/options.hpp"
+#include "sluice/stream/ordering.hpp"
+#include "sluice/stream/pipeline.hpp"

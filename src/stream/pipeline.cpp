@@ -1,0 +1,124 @@
+#include "sluice/stream/pipeline.hpp"
+
+#include <algorithm>
+
+namespace sluice::stream {
+namespace {
+
+admission::GateOptions gate_options(const Options& options, Metrics* metrics) {
+  const auto& from = options.backpressure;
+  admission::GateOptions out;
+  out.name = options.name;
+  out.capacity = from.capacity;
+  out.max_waiting = from.queue_messages;
+  out.max_waiting_for_turn = options.ordering.capacity;
+  out.max_waiting_bytes = from.queue_bytes;
+  out.policy = from.policy;
+  out.ceiling = from.ceiling;
+  out.retry_after = from.retry_after;
+  out.on_pressure = from.on_pressure;
+  out.metrics = metrics;
+  return out;
+}
+
+}  // namespace
+
+Pipeline::Pipeline(Options options, Clock& clock, Random& random, Metrics* metrics)
+    : options_(std::move(options)),
+      clock_(clock),
+      random_(random),
+      gate_(gate_options(options_, metrics)),
+      budget_(options_.retry.budget) {
+  const Status valid = check(options_);
+  SLUICE_ASSERT(valid, "a pipeline was made with options that do not pass check()");
+  retry_.attempts = options_.retry.attempts;
+  retry_.backoff = options_.retry.backoff;
+  retry_.has_key = true;
+  retry_.retryable = [](const Failure& failure) { return is_retryable(failure); };
+  if (metrics == nullptr) return;
+  const Labels labels{{"stream", options_.name}};
+  auto& open = metrics->gauge("sluice_stream_open", "Streams that are open", labels);
+  auto& ran = metrics->gauge("sluice_stream_succeeded", "Messages that succeeded since the start", labels);
+  auto& fell = metrics->gauge("sluice_stream_failed", "Messages that failed since the start", labels);
+  auto& again = metrics->gauge("sluice_stream_retries", "Retries of messages since the start", labels);
+  hook_ = metrics->before_exposition([this, &open, &ran, &fell, &again] {
+    const PipelineStats now = stats();
+    open.set(static_cast<std::int64_t>(now.streams));
+    ran.set(static_cast<std::int64_t>(now.succeeded));
+    fell.set(static_cast<std::int64_t>(now.failed));
+    again.set(static_cast<std::int64_t>(now.retries));
+  });
+}
+
+Pipeline::~Pipeline() {
+  const std::lock_guard lock(mutex_);
+  SLUICE_ASSERT(sessions_.empty(), "a pipeline was destroyed under an open stream");
+}
+
+PipelineStats Pipeline::stats() const {
+  PipelineStats stats;
+  stats.accepted = accepted_.load(std::memory_order_relaxed);
+  stats.succeeded = succeeded_.load(std::memory_order_relaxed);
+  stats.failed = failed_.load(std::memory_order_relaxed);
+  stats.retries = retries_.load(std::memory_order_relaxed);
+  stats.gate = gate_.stats();
+  const std::lock_guard lock(mutex_);
+  stats.streams = sessions_.size();
+  return stats;
+}
+
+Status Pipeline::enter(Session& session) {
+  const std::lock_guard lock(mutex_);
+  if (draining_.load())
+    return fail(FailureKind::shutting_down, "stream_closed",
+                options_.name + " takes no new stream because the server is stopping");
+  sessions_.insert(&session);
+  session.fifo_key_ = "s" + std::to_string(next_stream_++);
+  return {};
+}
+
+void Pipeline::leave(Session& session) noexcept {
+  const std::lock_guard lock(mutex_);
+  sessions_.erase(&session);
+}
+
+std::optional<Duration> Pipeline::retry_delay(std::uint32_t attempt, const Failure& failure, Duration elapsed) {
+  if (!budget_.on_failure() || attempt >= retry_.attempts) return std::nullopt;
+  const std::lock_guard lock(mutex_);
+  return retry_.next_delay(attempt, failure, random_, elapsed);
+}
+
+void Pipeline::drain() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    draining_.store(true);
+  }
+  if (!options_.shutdown.drain_on_close) gate_.drain();
+}
+
+bool Pipeline::drained() noexcept {
+  const std::lock_guard lock(mutex_);
+  return sessions_.empty();
+}
+
+void Pipeline::cancel() noexcept {
+  drain();
+  {
+    const std::lock_guard lock(mutex_);
+    for (Session* session : sessions_)
+      session->lane_.post([alive = session->self_] {
+        if (*alive == nullptr) return;
+        (*alive)->cancel(Failure(FailureKind::shutting_down, "stream_closed",
+                                 "the server is stopping: the stream was ended"));
+      });
+  }
+  gate_.cancel();
+}
+
+std::uint64_t Summary::failures() const noexcept {
+  std::uint64_t all = 0;
+  for (const auto count : failed) all += count;
+  return all;
+}
+
+}  // namespace sluice::stream
