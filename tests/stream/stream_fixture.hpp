@@ -63,6 +63,7 @@ class TestSession final : public Session {
   void handle(Delivery& d) override {
     auto& message = static_cast<Message&>(d);
     began.push_back(message.body);
+    EXPECT_FALSE(terminal()) << "nothing begins after the end was decided";
     if (handler) return handler(*this, message);
     running.push_back(&message);
   }

@@ -351,6 +351,38 @@ TEST_F(StreamTest, STREAM_1_the_first_failures_by_sequence_are_told_up_to_a_boun
   EXPECT_EQ(s.summary().failures(), 4u);
 }
 
+// As a gRPC reactor does: the end is the end of the object.
+TEST_F(StreamTest, STREAM_1_the_end_may_destroy_the_stream_from_wherever_it_comes) {
+  struct Mortal final : Session {
+    Mortal(Pipeline& pipeline, Lane& lane, int& deaths) : Session(pipeline, lane), deaths_(deaths) {}
+    ~Mortal() override { ++deaths_; }
+    void key_of(const Delivery&, std::string&) override {}
+    void handle(Delivery& d) override {
+      if (fails) return settle(d, fail(Failure(FailureKind::cancelled, "gone", "")));
+      if (keeps) return;
+      settle(d, {});
+    }
+    void released(Delivery&) noexcept override { half_close(); }
+    void ended() noexcept override { delete this; }
+    bool fails = false, keeps = false;
+    int& deaths_;
+  };
+  pipeline = std::make_unique<Pipeline>(Options{}, clock, random);
+  Message memory;
+  int deaths = 0;
+  for (int how = 0; how < 5; ++how) {
+    auto* s = new Mortal(*pipeline, lane, deaths);
+    ASSERT_TRUE(s->open());
+    s->fails = how == 1;
+    s->keeps = how >= 2;
+    s->received(memory);
+    if (how == 2) s->settle(memory, {});
+    if (how == 3) s->cancel(Failure(FailureKind::cancelled, "", "")), s->settle(memory, fail(FailureKind::cancelled, "", ""));
+    if (how == 4) s->half_close(), s->settle(memory, {});
+    EXPECT_EQ(deaths, how + 1);
+  }
+}
+
 TEST_F(StreamTest, STREAM_6_a_callers_going_cancels_what_runs_and_drops_what_waits) {
   Options options = keyed();
   options.retry.attempts = 3;
