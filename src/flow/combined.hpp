@@ -1,8 +1,22 @@
 // The stages behind sluice/flow/combine.hpp.
 #pragma once
+#include <algorithm>
+
 #include "sluice/flow/combine.hpp"
 
 namespace sluice::flow {
+
+/// Of a stage that failed so: what it does outside may have taken effect.
+inline bool may_have_happened(FailureKind kind) noexcept {
+  return kind == FailureKind::unknown_outcome || kind == FailureKind::timeout || kind == FailureKind::cancelled ||
+         kind == FailureKind::internal;
+}
+/// Whether all a stage does outside can be undone.
+inline bool undoes_outside(const Stage& stage) {
+  const auto children = stage.children();
+  if (children.empty()) return stage.effect() != Effect::external || stage.has_abort();
+  return std::ranges::all_of(children, [](const StagePtr& child) { return undoes_outside(*child); });
+}
 
 class RetryStage final : public Stage {
  public:

@@ -1,5 +1,7 @@
 #include "flow/graph.hpp"
 
+#include "flow/combined.hpp"
+
 namespace sluice::flow {
 namespace {
 
@@ -15,7 +17,8 @@ std::uint16_t Graph::add(StagePtr stage) {
   facts.push_back({.external = stage->effect() == Effect::external,
                    .asynchronous = stage->asynchronous(),
                    .has_commit = stage->has_commit(),
-                   .has_abort = stage->has_abort()});
+                   .has_abort = stage->has_abort(),
+                   .undoes_outside = undoes_outside(*stage)});
   stages.push_back(std::move(stage));
   return static_cast<std::uint16_t>(stages.size() - 1);
 }

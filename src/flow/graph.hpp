@@ -18,6 +18,7 @@ struct StageFacts {
   bool asynchronous = false;
   bool has_commit = false;
   bool has_abort = false;
+  bool undoes_outside = true;  ///< all it does outside can be undone, by it and its children
 };
 
 struct Graph {

@@ -67,8 +67,11 @@ Action Machine::prepared(const Vote& vote, bool aborting, std::string_view why) 
   return next_prepare();
 }
 
-Action Machine::prepare_failed(std::string cause, bool unsure) {
-  if (!steps_.empty() && !steps_.back().prepared) steps_.back().unsure = unsure;
+Action Machine::prepare_failed(std::string cause, bool unsure, bool nothing_left) {
+  if (!steps_.empty() && !steps_.back().prepared) {
+    steps_.back().unsure = unsure;
+    steps_.back().finished = nothing_left && !unsure;
+  }
   return want_abort(std::move(cause));
 }
 
@@ -98,8 +101,10 @@ Action Machine::next_second_phase() {
   // What may have happened outside and cannot be undone is nobody's to call aborted.
   if (decision_ == Decision::abort)
     for (std::uint32_t i = 0; i < count; ++i)
-      if (Step& step = steps_[i]; step.external && step.unsure && !step.finished && !facts_of(i).has_abort)
-        gave_up_ = step.given_up = true;
+      if (Step& step = steps_[i]; step.external && step.unsure && !facts_of(i).undoes_outside) {
+        gave_up_ = true;
+        if (!facts_of(i).has_abort) step.given_up = true;  // else what can be undone still is
+      }
   if (decision_ == Decision::commit) {
     for (; cursor_ < count; ++cursor_)
       if (takes_part(cursor_)) return {Action::Kind::commit, cursor_};

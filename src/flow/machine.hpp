@@ -55,8 +55,8 @@ class Machine {
   /// The pause is over: its prepare is called again.
   Action woken() { return {Action::Kind::prepare, current()}; }
   /// The current prepare failed, was cut off, or threw.
-  /// `unsure`: what it does outside may have happened.
-  Action prepare_failed(std::string cause, bool unsure = false);
+  /// `unsure`: what it does outside may have happened. `nothing_left`: nothing did.
+  Action prepare_failed(std::string cause, bool unsure = false, bool nothing_left = false);
   /// Stops before the next prepare: deadline, cancellation, a failed intent.
   Action stop(std::string cause);
   /// The decision is durable (or needs no durability). `commit` may differ from what was asked: a

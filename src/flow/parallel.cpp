@@ -147,6 +147,8 @@ Result<Vote> ParallelStage::outcome(Exchange& exchange,
                              name_ + "'; vote skip, or take it out");
     if (!child->vote) {
       states += kBegan;
+      if ((may_have_happened(child->vote.error().kind()) || child->view.unsure_before_) && !undoes_outside(*child->stage))
+        exchange.unsure_before_ = true;
       // What failed first of its own is the cause, not who was cancelled for it.
       if (first == nullptr || (first->kind() == FailureKind::cancelled &&
                                child->vote.error().kind() != FailureKind::cancelled))

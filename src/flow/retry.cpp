@@ -44,10 +44,15 @@ Task<Result<Vote>> RetryStage::prepare_task(Exchange& exchange) {
   const Mark mark{draft.guards.size(), draft.mutations.size(), draft.events.size(), exchange.response_,
                   exchange.responded_at_};
   const Instant began = clock.now();
+  bool nothing_left = true;
   for (std::uint32_t made = 1;; ++made) {
     exchange.attempt_ = made;
+    exchange.left_nothing_ = false;
     auto trying = attempt(exchange);
     Result<Vote> vote = co_await trying;
+    nothing_left = nothing_left && exchange.left_nothing_;
+    exchange.left_nothing_ = nothing_left;
+    if (!vote && may_have_happened(vote.error().kind())) exchange.unsure_before_ = true;
     if (vote || exchange.aborting() || context.scope->cancelled()) co_return vote;
     // Another attempt would read beside the same old rows: the whole first phase runs again.
     if (exchange.snapshot_moved_ && inner_->effect() != Effect::external) co_return vote;

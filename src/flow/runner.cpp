@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "flow/combined.hpp"
 #include "flow/live.hpp"
 #include "flow/observe.hpp"
 
@@ -113,6 +114,7 @@ Runner::Next Runner::prepare(std::uint32_t step) {
   Stage& stage = machine_.stage_of(step);
   exchange_->step_ = step;
   exchange_->attempt_ = 1;
+  exchange_->left_nothing_ = exchange_->unsure_before_ = false;
   exchange_->context_.outside = machine_.facts_of(step).external;
   if (machine_.facts_of(step).external || detached_) exchange_->begin_snapshot();
   time_begin();
@@ -166,10 +168,9 @@ Runner::Next Runner::prepared(Result<Vote> vote) {
                  ? Failure(stage_scope_.reason(), std::string(vote.error().detail()))
                  : vote.error();
     keep_decline_of(step);
-    const auto kind = cause_->kind();
     return machine_.prepare_failed(std::string(cause_->code()),
-                                   kind == FailureKind::unknown_outcome || kind == FailureKind::timeout ||
-                                       kind == FailureKind::cancelled || kind == FailureKind::internal);
+                                   may_have_happened(cause_->kind()) || exchange_->unsure_before_,
+                                   exchange_->left_nothing_);
   }
   const bool aborting = exchange_->aborting();
   if (aborting) {

@@ -87,6 +87,12 @@ class Exchange {
   }
   const std::optional<Reply>& response() const noexcept { return response_; }
 
+  /// In a prepare that is going to fail: nothing of this stage is left outside (the call was
+  /// refused before it was sent, say), so its abort need not be called. Without it a stage whose
+  /// prepare fails is aborted with `prepared = false`, because it may have done a part. Only for a
+  /// stage that is a step of its own; a retried one must say it in each attempt.
+  void left_nothing_outside() noexcept { left_nothing_ = true; }
+
   /// Votes abort; the stage still returns a vote, which says whether it joined. An empty cause
   /// reads "aborted". Inside commit or abort it changes nothing.
   void abort(std::string cause = {});
@@ -188,6 +194,9 @@ class Exchange {
   };
   std::vector<Seen> seen_;  // the rows of the snapshot
   bool snapshot_moved_ = false;
+  // Of the prepare that runs.
+  bool left_nothing_ = false;
+  bool unsure_before_ = false;  // an earlier attempt, or a child, may have happened outside
   std::array<std::size_t, 3> drafted_before_{};  // of a branch: what it got from its parent
   store::Store* store_ = nullptr;
   WakeDesk* desk_ = nullptr;

@@ -1,0 +1,112 @@
+// What may be left outside with nobody to undo it, and what surely is not.
+#include "flow/flow_fixture.hpp"
+#include "sluice/flow/combine.hpp"
+
+namespace sluice::flow {
+namespace {
+
+class Stranded : public FlowTest {
+ protected:
+  std::shared_ptr<store::Store> store = store::make_memory_store(clock, random);
+  FlowOptions options() {
+    FlowOptions made;
+    made.store = store.get();
+    made.ids = &ids;
+    made.second_phase.attempts = 2;
+    return made;
+  }
+  /// External, answers with these failures in turn, cannot be undone.
+  StagePtr answers(std::string name, std::vector<FailureKind> kinds) {
+    auto left = std::make_shared<std::vector<FailureKind>>(std::move(kinds));
+    Phases made;
+    made.prepare = [left](Exchange&) -> Result<Vote> {
+      if (left->empty()) return Vote();
+      const FailureKind kind = left->front();
+      left->erase(left->begin());
+      return fail(kind, "probe", "as told");
+    };
+    return phases(std::move(name), Effect::external, std::move(made));
+  }
+  std::size_t in_doubt() {
+    store::PendingQuery query;
+    query.query = store::ListOpen{};
+    query.lane = &lane;
+    query.run = [](Job*) noexcept {};
+    EXPECT_TRUE(store->ask(query));
+    return std::get<store::ListOpen::Answer>(*query.answer).size();
+  }
+};
+
+TEST_F(Stranded, FLOW_18_an_earlier_attempt_that_may_have_happened_is_not_forgotten_for_a_later_one_that_did_not) {
+  resilience::RetryPolicy policy;
+  policy.has_key = true;
+  policy.attempts = 2;
+  Flow flow("f", options());
+  flow.group("main", {retry(answers("bank", {FailureKind::unknown_outcome, FailureKind::unavailable}), random, policy)});
+  const Outcome outcome = run(flow);
+  EXPECT_EQ(outcome.kind, OutcomeKind::in_doubt) << "the first may have happened, and nobody can undo it";
+  EXPECT_EQ(in_doubt(), 1u);
+}
+
+TEST_F(Stranded, FLOW_20_a_child_of_parallel_that_may_have_happened_and_cannot_be_undone_is_in_doubt) {
+  Flow flow("f", options());
+  flow.group("main", {parallel("both", {answers("bank", {FailureKind::unknown_outcome}), record.stage("hold", Effect::external),
+                                        answers("other", {FailureKind::rejected})})});
+  const Outcome outcome = run(flow);
+  EXPECT_EQ(outcome.kind, OutcomeKind::in_doubt);
+  lane.run_ready();
+  EXPECT_EQ(in_doubt(), 1u);
+  // Also after a restart, and not only until a sweep has called the aborts there are.
+  Flows flows;
+  flows.add(flow);
+  Recovery recovery(*store, flows, lane);
+  for (int sweep = 0; sweep < 2; ++sweep) {
+    bool done = false;
+    recovery.start([&](const Result<RecoveryProgress>&) { done = true; });
+    drive([&] { return done; });
+    lane.run_ready();
+    EXPECT_EQ(in_doubt(), 1u) << "sweep " << sweep;
+  }
+}
+
+TEST_F(Stranded, FLOW_20_children_that_surely_did_not_happen_leave_nothing_in_doubt) {
+  Flow flow("f", options());
+  flow.group("main", {parallel("both", {answers("bank", {FailureKind::unavailable}), record.stage("hold", Effect::external)})});
+  EXPECT_EQ(run(flow).kind, OutcomeKind::aborted);
+  lane.run_ready();
+  EXPECT_EQ(in_doubt(), 0u);
+}
+
+TEST_F(Stranded, FLOW_13_a_stage_that_says_it_left_nothing_outside_is_not_aborted) {
+  record.failing_abort = "bank";
+  record.failing_times = 100;
+  for (const bool says : {true, false}) {
+    record.calls.clear();
+    Flow flow(says ? "says" : "silent", options());
+    flow.group("main", {record.stage("bank", Effect::external, [says](Exchange& x) -> Result<Vote> {
+      if (says) x.left_nothing_outside();
+      return fail(FailureKind::unavailable, "blocked_by_breaker", "nothing was sent");
+    })});
+    const Outcome outcome = run(flow);
+    EXPECT_EQ(outcome.kind, says ? OutcomeKind::aborted : OutcomeKind::in_doubt);
+    EXPECT_EQ(record.calls.size(), says ? 1u : 3u) << "without its word a partial reservation is undone";
+  }
+}
+
+TEST_F(Stranded, FLOW_18_the_word_of_the_last_attempt_does_not_cover_the_others) {
+  resilience::RetryPolicy policy;
+  policy.attempts = 2;
+  int attempts = 0;
+  Flow flow("f", options());
+  flow.group("main", {retry(record.stage("bank", Effect::external,
+                                         [&](Exchange& x) -> Result<Vote> {
+                                           if (++attempts == 2) x.left_nothing_outside();
+                                           return fail(FailureKind::unavailable, "down", "down");
+                                         }),
+                            random, policy)});
+  EXPECT_EQ(run(flow).kind, OutcomeKind::aborted);
+  EXPECT_EQ(record.calls, (std::vector<std::string>{"bank.prepare", "bank.prepare", "bank.abort(0)"}));
+}
+
+}  // namespace
+}  // namespace sluice::flow
