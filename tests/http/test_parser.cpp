@@ -39,5 +39,26 @@ TEST(RequestParser, CONSOLE_9_a_request_cut_anywhere_is_the_same_request) {
   }
 }
 
+TEST(RequestParser, G6_a_chunks_line_and_what_follows_the_body_are_bounded_like_a_header) {
+  for (const std::string begin : {"1;", "0", "1\r\n{\r\n", "0\r\nX: ", "0\r\nX: y\r\n"}) {
+    for (const char filler : {'0', 'a'}) {
+      if (begin == "1\r\n{\r\n" && filler == 'a') continue;  // a size that is too large, sooner
+      RequestParser parser({.header_bytes = 2048, .body_bytes = 1024});
+      HttpRequest request;
+      parser.reset(request);
+      std::string kept = "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + begin;
+      std::optional<Failure> refused;
+      for (int i = 0; i < 40 && !refused; ++i) {
+        const auto step = parser.feed(kept);
+        kept.erase(0, step.consumed);
+        refused = step.failure;
+        ASSERT_LE(kept.size(), 2048u + 100u) << "bytes a connection must keep, after " << begin;
+        kept.append(100, filler);
+      }
+      EXPECT_TRUE(refused) << begin << filler;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace sluice::transport

@@ -33,8 +33,9 @@ class Parser final : public http::basic_parser<true> {
     into.assign(value.data(), value.size());
   }
 
-  void on_request_impl(http::verb method, BeastView, BeastView target, int,
+  void on_request_impl(http::verb method, BeastView, BeastView target, int version,
                        boost::system::error_code&) override {
+    version_ = version;
     out_.method = method == http::verb::post   ? Method::post
                   : method == http::verb::get  ? Method::get
                   : method == http::verb::head ? Method::head
@@ -43,7 +44,14 @@ class Parser final : public http::basic_parser<true> {
   }
   void on_response_impl(int, BeastView, int, boost::system::error_code&) override {}
   void on_field_impl(http::field field, BeastView name, BeastView value,
-                     boost::system::error_code&) override {
+                     boost::system::error_code& error) override {
+    // Lines after a chunked body come by the same way: they are no headers. Source: RFC 9110, 6.5.1.
+    if (is_header_done()) return;
+    if (field == http::field::transfer_encoding) {
+      // Any other coding leaves the body's length to the reader's opinion. Source: RFC 9112, 6.1.
+      if (version_ < 11 || !iequals(value, "chunked")) error = http::error::bad_transfer_encoding;
+      return;
+    }
     if (field == http::field::authorization) return once(out_.authorization, value);
     if (field == http::field::content_type) return once(out_.content_type, value);
     if (field == http::field::expect) {
@@ -58,7 +66,7 @@ class Parser final : public http::basic_parser<true> {
     } else if (iequals(name, "x-sluice-app")) {
       once(out_.app, value);
     } else if (iequals(name, "x-sluice-shadow")) {
-      once(out_.shadow, value);
+      once(out_.shadow, value.empty() ? BeastView(" ") : value);  // not "none": it is refused
     } else if (iequals(name, "x-sluice-deadline-ms")) {
       once(out_.deadline, value);
     } else if (iequals(name, "x-sluice-version")) {
@@ -87,6 +95,7 @@ class Parser final : public http::basic_parser<true> {
   void on_finish_impl(boost::system::error_code&) override {}
 
   HttpRequest& out_;
+  int version_ = 11;
 };
 
 Failure explain(const boost::system::error_code& error, RequestParser::Limits limits) {
@@ -146,6 +155,12 @@ RequestParser::Step RequestParser::feed(std::string_view bytes) {
     if (n == 0) break;
   }
   step.done = parser.is_done();
+  // A header has its limit and a body is taken as it comes. What is kept then is the line of a chunk, or
+  // of what follows the body, that does not end; Beast sets it no limit.
+  if (!step.done && bytes.size() - step.consumed > impl_->limits.header_bytes)
+    step.failure = Failure(FailureKind::too_large, "framing_too_large",
+                           "a line between the chunks of the body, or after it, is longer than " +
+                               std::to_string(impl_->limits.header_bytes) + " bytes");
   return step;
 }
 

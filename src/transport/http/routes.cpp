@@ -23,6 +23,14 @@ Failure bad(std::string_view code, std::string detail) {
   return Failure(FailureKind::invalid_argument, code, std::move(detail));
 }
 
+// Up to its parameters, in any case. Source: RFC 9110, 8.3.1.
+bool is_json(std::string_view type) noexcept {
+  type = type.substr(0, type.find(';'));
+  while (type.ends_with(' ') || type.ends_with('\t')) type.remove_suffix(1);
+  return std::ranges::equal(type, std::string_view("application/json"),
+                            [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a + 32 : a) == b; });
+}
+
 }  // namespace
 
 Route route_of(Method method, std::string_view target) noexcept {
@@ -85,7 +93,7 @@ Status decode_command(HttpRequest& request, std::string_view name, const HttpOpt
   const Envelope envelope{request.app,   request.shadow,  request.key,
                           request.trace, request.has_key, request.repeated};
   SLUICE_TRY(decode_envelope(envelope, name, version, registry, out));
-  if (!request.content_type.empty() && !request.content_type.starts_with("application/json"))
+  if (!request.content_type.empty() && !is_json(request.content_type))
     return fail(bad("unsupported_media_type", "Content-Type: expected application/json, got " +
                                                   quoted(request.content_type)));
 

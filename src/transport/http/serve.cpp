@@ -77,6 +77,11 @@ void Connection::run_command(std::string_view name) {
 }
 
 bool Connection::may_read(std::string_view permission) {
+  if (request_.repeated) {
+    respond_problem(Failure(FailureKind::invalid_argument, "repeated_header",
+                            "a header that may stand once stands twice"));
+    return false;
+  }
   auto principal = authenticate(request_, shared_.hooks);
   if (!principal) {
     respond_problem(principal.error());
