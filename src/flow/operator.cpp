@@ -148,7 +148,7 @@ Status settle(store::Store& store, ExchangeId exchange, bool committed, const st
     return fail(FailureKind::not_found, "no_transaction", "no transaction " + to_string(exchange));
   SLUICE_ASSIGN(History history, fold(rows));
   SLUICE_ASSIGN(const auto open, open_state(store, exchange));
-  if (open != store::OpenState::in_doubt)
+  if (history.ended || open != store::OpenState::in_doubt)
     return fail(FailureKind::precondition_failed, "not_in_doubt",
                 "transaction " + to_string(exchange) + " is " + outcome_word(history, open) +
                     "; only one in doubt can be settled");

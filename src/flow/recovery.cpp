@@ -111,8 +111,7 @@ struct Recovery::One : store::PendingQuery {
   store::OpenRow row;
   void finish() {
     if (!answer) return self->skip();  // not readable now: the next sweep looks again
-    auto history = answer ? fold(std::get<store::ReadJournal::Answer>(*answer))
-                          : Result<History>(fail(answer.error()));
+    auto history = fold(std::get<store::ReadJournal::Answer>(*answer));
     if (!history) return self->unknown_version(row, history.error().to_string());
     if (history->ended) return self->skip();  // its end became durable since it was listed
     const Begun& begun = history->begun;
@@ -148,7 +147,8 @@ struct Recovery::One : store::PendingQuery {
                                 static_cast<Recovery*>(owner)->one_done(outcome);
                               },
                               self);
-    runner->resume(std::move(machine), begun, history->next_record, std::move(reply));
+    runner->resume(std::move(machine), begun, history->next_record, std::move(reply),
+                   row.state == store::OpenState::in_doubt);
   }
   // Its pause is armed again, or it goes on from its wake-up; nobody waits for its end here.
   void sleep_on(Flow& flow, History history, ExchangePtr exchange) {
@@ -202,8 +202,14 @@ void Recovery::one_done(const Outcome& outcome) {
   pump();
 }
 
-// Listed, never guessed.
+// Listed, never guessed. Once: each sweep meets it again, and an operator, who settles only what is
+// listed, may have done so since it was read.
 void Recovery::unknown_version(const store::OpenRow& row, std::string why) {
+  if (row.state == store::OpenState::in_doubt) {
+    Outcome known;
+    known.kind = OutcomeKind::in_doubt;
+    return one_done(known);
+  }
   struct Listing : store::PendingCommit {
     Recovery* self = nullptr;
   };

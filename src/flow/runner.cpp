@@ -60,6 +60,7 @@ void Runner::begin() {
   if (exchange_->scope().cancelled()) stage_scope_.cancel(exchange_->scope().reason());
   if (exchange_->aborting()) {
     cause_ = Failure(FailureKind::rejected, "aborted", exchange_->abort_cause());
+    audit_lazily(exchange_->abort_cause());
     answer(OutcomeKind::aborted);
     delete this;
     return;

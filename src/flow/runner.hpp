@@ -13,6 +13,9 @@ inline constexpr std::string_view kJournalGuard = "journal";
 
 class Runner;
 
+/// What the caller is told when this guard refuses; stored with the refusal.
+Reply refusal_reply(const Draft::Guard& guard);
+
 struct RunnerWrite : store::PendingCommit {
   Runner* runner = nullptr;
 };
@@ -31,7 +34,8 @@ class Runner final : private WakeDesk {
   /// A new exchange, from the entry.
   void begin();
   /// After a crash: the machine and journal position are restored already.
-  void resume(Machine machine, Begun begun, std::uint32_t next_record, Bytes reply);
+  /// `listed`: as in doubt already, and it need not be said again.
+  void resume(Machine machine, Begun begun, std::uint32_t next_record, Bytes reply, bool listed);
   /// The same for one that paused: sleeps on, or goes on with the wake-up that was recorded.
   void resume_paused(Machine machine, Begun begun, std::uint32_t next_record, Paused paused,
                      std::optional<Woken> woken);
@@ -81,6 +85,7 @@ class Runner final : private WakeDesk {
   void draft_guards(store::Commit& commit, Decision decision);
   void draft_effects(std::vector<store::Mutation>& out);
   store::AuditAppend audit(store::AuditOutcome outcome, std::string detail) const;
+  void audit_lazily(std::string detail);
   bool remembered() const;
   void submit(Next (Runner::*then)());
   bool durable_now();
@@ -151,6 +156,7 @@ class Runner final : private WakeDesk {
   bool writing_ = false;    // a Commit is on its way
   bool begun_durable_ = false;
   bool decided_ = false;
+  bool listed_ = false;     // as in doubt, by an earlier run
   bool live_ = false;       // listed in Flow::live_
   std::optional<ExchangeId> winner_;  // another exchange completed our key first
   std::optional<Failure> cause_;

@@ -21,6 +21,8 @@ struct Detached : store::PendingCommit {
   }
 };
 
+}  // namespace
+
 Reply refusal_reply(const Draft::Guard& guard) {
   if (guard.refusal) return *guard.refusal;
   Reply reply;
@@ -29,9 +31,6 @@ Reply refusal_reply(const Draft::Guard& guard) {
   reply.detail = "precondition '" + guard.requirement.name + "' did not hold; nothing was changed";
   return reply;
 }
-
-
-}  // namespace
 
 Begun Runner::make_begun(bool with_request) const {
   Begun begun;
@@ -179,20 +178,24 @@ store::AuditAppend Runner::audit(store::AuditOutcome outcome, std::string detail
            .detail = std::move(detail)}};
 }
 
+// Of an end that no Commit of its own carries.
+void Runner::audit_lazily(std::string detail) {
+  if (!exchange_->audited || flow_.options_.store == nullptr) return;
+  auto* row = new Detached;
+  row->lane = &lane_;
+  row->run = &Detached::finished;
+  row->log = flow_.options_.log;
+  row->commit.lazy = true;
+  row->commit.then.push_back(audit(store::AuditOutcome::error, std::move(detail)));
+  flow_.options_.store->submit(*row);
+}
+
 Runner::Next Runner::decide() {
   budget_timer_.cancel();  // of a prepare that went on after a pause
   if (flow_.options_.store == nullptr) return decide_in_memory();
   if (machine_.decision() == Decision::abort && !begun_durable_ && !(claim_ && remembered())) {
     // Nothing took effect and nothing must be remembered: no Commit at all, the key is free again.
-    if (exchange_->audited) {
-      auto* row = new Detached;
-      row->lane = &lane_;
-      row->run = &Detached::finished;
-      row->log = flow_.options_.log;
-      row->commit.lazy = true;
-      row->commit.then.push_back(audit(store::AuditOutcome::error, machine_.cause()));
-      flow_.options_.store->submit(*row);
-    }
+    audit_lazily(machine_.cause());
     decided_ = true;
     if (claim_) claim_.release();
     return machine_.decided(Decision::abort);
@@ -349,6 +352,7 @@ Runner::Next Runner::rerun() {
                      "rows read by this exchange kept changing through " +
                          std::to_string(flow_.options_.max_reruns) + " runs; try again later");
     (void)machine_.prepare_failed("version_conflict");
+    audit_lazily("too_many_reruns");
     decided_ = true;
     if (claim_) claim_.release();
     return machine_.decided(Decision::abort);
@@ -371,6 +375,7 @@ Runner::Next Runner::resolve_unknown(Failure failure) {
   exchange_->response_.reset();
   if (!begun_durable_) {
     (void)machine_.prepare_failed(std::string(cause_->code()));
+    audit_lazily(std::string(cause_->code()));
     decided_ = true;
     if (claim_) claim_.release();
     return machine_.decided(Decision::abort);

@@ -88,8 +88,7 @@ Runner::Next Runner::decided_after_all(Result<store::Answer> answered) {
     const auto& guards = exchange_->draft_.guards;
     const auto guard = std::ranges::find_if(
         guards, [&](const Draft::Guard& g) { return g.requirement.name == decided.cause; });
-    Reply reply = guard != guards.end() && guard->refusal
-                      ? *guard->refusal
+    Reply reply = guard != guards.end() ? refusal_reply(*guard)
                       : Reply::from(Failure(FailureKind::precondition_failed, decided.cause, ""));
     cause_ = reply.to_failure();
     (void)machine_.prepare_failed(decided.cause);

@@ -6,7 +6,7 @@
 
 namespace sluice::flow {
 
-void Runner::resume(Machine machine, Begun begun, std::uint32_t next_record, Bytes reply) {
+void Runner::resume(Machine machine, Begun begun, std::uint32_t next_record, Bytes reply, bool listed) {
   machine_ = std::move(machine);
   begun_ = std::move(begun);
   next_record_ = next_record;
@@ -16,6 +16,7 @@ void Runner::resume(Machine machine, Begun begun, std::uint32_t next_record, Byt
     if (auto decoded = Reply::decode(reply)) reply_ = *std::move(decoded);
   exchange_->second_phase_ = true;
   decided_ = machine_.decision() != Decision::none;
+  listed_ = listed && decided_;
   observe(EventKind::recovered);
   if (!decided_) cause_ = Failure(FailureKind::unavailable, "interrupted", "the process ended before the decision");
   else if (machine_.decision() == Decision::abort)
@@ -163,7 +164,7 @@ Runner::Next Runner::list_in_doubt() {
     cause_ = Failure(FailureKind::in_doubt, "cannot_undo",
                      "a stage outside may have had its effect and has no abort" +
                          (cause_ ? ": " + cause_->to_string() : std::string()));
-  if (begun_durable_) {
+  if (begun_durable_ && !listed_) {
     store::OpenPut row;
     row.row = {.exchange = exchange_->id(),
                .ns = exchange_->ns().text(),
