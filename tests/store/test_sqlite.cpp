@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 
 #include "store/sqlite/key_index.hpp"
@@ -79,6 +80,28 @@ TEST_F(Sqlite, a_second_owner_is_refused_until_the_first_is_gone) {
   EXPECT_EQ(second.error().code(), "store_locked");
   first->reset();
   EXPECT_TRUE(open());
+}
+
+TEST_F(Sqlite, G1_a_link_to_a_store_is_that_store_and_has_its_owner) {
+  namespace fs = std::filesystem;
+  const std::string link = rig.folder.file("link.db");
+  fs::create_directory(rig.folder.file("elsewhere"));
+  const std::string chained = rig.folder.file("elsewhere/again.db");
+  fs::create_symlink("store.db", link);  // of what is not there yet
+  fs::create_symlink("../link.db", chained);
+  {
+    auto first = open({.path = link});
+    ASSERT_TRUE(first) << first.error().to_string();
+    EXPECT_TRUE(commit_and_wait(**first, keyed(1))->applied);
+    for (const std::string& path : {rig.folder.file("store.db"), link, chained}) {
+      auto second = open({.path = path});
+      ASSERT_FALSE(second) << path << ": two writers of one file do not see each other's keys";
+      EXPECT_EQ(second.error().code(), "store_locked");
+    }
+  }
+  auto again = open({.path = chained});
+  ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_FALSE(commit_and_wait(**again, keyed(1))->applied);
 }
 
 TEST_F(Sqlite, a_file_that_is_no_database_is_named_and_left_alone) {

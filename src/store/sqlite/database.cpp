@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 namespace sluice::store {
 namespace {
@@ -95,6 +96,18 @@ Result<Database> open_database(const std::string& path, int flags, const char* v
                                  "opening"));
   sqlite3_extended_result_codes(raw, 1);
   return handle;
+}
+
+std::string file_itself(const std::string& path) {
+  constexpr int kLinksMax = 40;  // as many as Linux follows
+  std::filesystem::path at = path;
+  std::error_code error;
+  for (int i = 0; i < kLinksMax && std::filesystem::is_symlink(at, error); ++i) {
+    const auto to = std::filesystem::read_symlink(at, error);
+    if (error) return path;
+    at = to.is_absolute() ? to : at.parent_path() / to;
+  }
+  return at.string();
 }
 
 OwnerLock::~OwnerLock() {

@@ -25,6 +25,10 @@ Failure database_failure(int code, std::string_view path, std::string_view words
 Result<Database> open_database(const std::string& path, int flags, const char* vfs);
 Status execute(sqlite3* handle, const char* sql);
 
+/// Where the last of the links that `path` begins leads, also when nothing is there yet. SQLite follows
+/// them as well: its log lies beside the file, so must the lock, and one file has one owner.
+std::string file_itself(const std::string& path);
+
 /// One process owns a database: an advisory lock on "<path>.lock", held until destruction (or the
 /// death of the process). Fails store_locked when another has it.
 class OwnerLock {

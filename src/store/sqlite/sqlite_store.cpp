@@ -27,6 +27,7 @@ class SqliteStoreImpl final : public SqliteStore {
     Files& files = options_.files != nullptr ? *options_.files : real;
     // The key index and the sequences live in this process: a second writer would not see them.
     if (options_.files == nullptr) {
+      options_.path = file_itself(options_.path);
       SLUICE_ASSIGN(owner_, OwnerLock::take(options_.path));
     }
     SLUICE_TRY(rewrite_log(files, options_.path));
