@@ -21,7 +21,7 @@ class RegistryGate final : public rpc::Gatekeeper {
     invocation.gate_ticket = ticket;
     ticket->invocation = &invocation;
     if (!invocation.ordering_key().empty())
-      ticket->ordering_key = invocation.command.ns.text() + '\n' + invocation.command.name + '\n' +
+      ticket->ordering_key = invocation.command.ns.text() + '\n' +
                              invocation.ordering_key();
     ticket->lane = invocation.lane;
     ticket->scope = &invocation.scope;
