@@ -30,7 +30,8 @@ void serve(const ServeOptions& options) {
   auto environment = server::process_environment();
   if (!options.listen.empty()) {
     const auto colon = options.listen.rfind(':');
-    const std::string host = options.listen.substr(0, colon == std::string::npos ? 0 : colon);
+    std::string host = options.listen.substr(0, colon == std::string::npos ? 0 : colon);
+    if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);  // of IPv6
     if (!host.empty()) environment["SLUICE_HTTP_ADDRESS"] = host;
     environment["SLUICE_HTTP_PORT"] = colon == std::string::npos ? options.listen : options.listen.substr(colon + 1);
   }

@@ -76,7 +76,8 @@ void add_token(CLI::App& app) {
   auto* create_command = add("create", "Makes a token and prints it, once");
   create_command->add_option("name", options->name, "Who holds it")->required();
   create_command->add_option("--grant", options->permissions, "app:command patterns");
-  create_command->add_option("--ttl", options->ttl_seconds, "Life in seconds; 0: no end");
+  create_command->add_option("--ttl", options->ttl_seconds, "Life in seconds; 0: no end")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{3'153'600'000}));
   create_command->add_flag("--shadow", options->shadow, "May send shadow traffic");
   create_command->footer("Example: sluice token create till-7 --grant 'voucher:*' --ttl 86400");
   create_command->callback([options] { create(*options); });

@@ -188,8 +188,10 @@ void Registry::proceed(Invocation& invocation) {
     pending.scope = scope_of(command, command.version);
     invocation.fingerprint_ = fingerprint_of(*invocation.spec_, command);
     if (auto cached = keys_.lookup(pending.scope)) {
-      if (cached->fingerprint != invocation.fingerprint_)
+      if (cached->fingerprint != invocation.fingerprint_) {
+        audit(invocation.audit_row(store::AuditOutcome::error, mismatch().code()));
         return invocation.deliver(Answer::of(mismatch()));
+      }
       return invocation.deliver(replay(std::move(cached)));
     }
   }
@@ -247,7 +249,12 @@ void Invocation::claimed() {
             .with_retry_after(running->retry_after)
             .with("transaction", to_string(running->exchange))));
   }
-  if (std::holds_alternative<idempotency::ExpiredKey>(*answer))
+  // Unlike a full gate or a key that runs still, these are never answered otherwise later.
+  const bool expired = std::holds_alternative<idempotency::ExpiredKey>(*answer);
+  auto row = audit_row(store::AuditOutcome::error, expired ? "expired_key" : mismatch().code());
+  row.exchange = {};  // nothing ran that could be looked up
+  registry_->audit(std::move(row));
+  if (expired)
     return deliver(Answer::of(Failure(FailureKind::invalid_argument, "expired_key",
                                       "this idempotency key has expired and is not run again")));
   deliver(Answer::of(mismatch()));

@@ -4,19 +4,24 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "server/json_fields.hpp"
+
 namespace sluice::server {
 
-using Json = nlohmann::ordered_json;
-
 namespace {
+
+using Ordered = nlohmann::ordered_json;
+
+// Beyond it nobody means an end at all; and it adds to any time without overflow.
+constexpr milliseconds kTtlMax = std::chrono::hours(24 * 365 * 100);
 
 constexpr std::size_t kTokensMax = 10'000;
 constexpr std::size_t kIdBytes = 8;
 
 store::KvKey key_of(const std::string& digest) { return {"sluice", "tokens", to_hex(digest)}; }
 
-Json to_json(const TokenInfo& info) {
-  Json json{{"id", info.id},
+Ordered to_json(const TokenInfo& info) {
+  Ordered json{{"id", info.id},
             {"name", info.name},
             {"permissions", info.permissions},
             {"shadow", info.may_shadow},
@@ -26,7 +31,7 @@ Json to_json(const TokenInfo& info) {
   return json;
 }
 
-TokenInfo from_json(const Json& json) {
+TokenInfo from_json(const Ordered& json) {
   TokenInfo info;
   info.id = json.at("id");
   info.name = json.at("name");
@@ -64,7 +69,7 @@ Status Tokens::load() {
     const auto digest = from_hex(item.key.key);
     try {
       if (!digest || digest->size() != sizeof(Digest)) throw std::runtime_error("bad digest");
-      apply(*digest, from_json(Json::parse(item.row.value)));
+      apply(*digest, from_json(Ordered::parse(item.row.value)));
     } catch (const std::exception& error) {
       return fail(FailureKind::corrupt, "bad_token_row",
                   "token row " + item.key.key.substr(0, 2 * kIdBytes) + ": " + error.what());
@@ -109,12 +114,17 @@ Result<Tokens::Draft> Tokens::draft(const TokenRequest& request) {
   if (request.name.empty() || request.name.size() > 64)
     return fail(FailureKind::invalid_argument, "bad_token_name",
                 "a token's name has 1–64 characters");
+  for (const unsigned char c : request.name)
+    if (c < 0x20 || c == 0x7F)
+      return fail(FailureKind::invalid_argument, "bad_token_name",
+                  "a token's name stands in logs and audit rows: no control characters");
   for (const auto& pattern : request.permissions)
     if (pattern.find(':') == std::string::npos)
       return fail(FailureKind::invalid_argument, "bad_permission",
                   "permission '" + pattern + "': expected app:command, with * for any");
-  if (request.ttl < milliseconds(0))
-    return fail(FailureKind::invalid_argument, "bad_ttl", "a token's life cannot be negative");
+  if (request.ttl < milliseconds(0) || request.ttl > kTtlMax)
+    return fail(FailureKind::invalid_argument, "bad_ttl",
+                "a token's life: expected up to 100 years, or 0 for one without end");
   {
     std::shared_lock lock(mutex_);
     if (by_digest_.size() >= kTokensMax)
@@ -176,7 +186,7 @@ Task<rpc::Answer> Tokens::run(Draft draft) {
   auto outcome = co_await written;
   if (!outcome) co_return rpc::Answer::of(outcome.error());
   apply(draft.digest, draft.made.info);
-  Json json = to_json(draft.made.info);
+  Ordered json = to_json(draft.made.info);
   if (!draft.made.token.empty()) json["token"] = draft.made.token;
   co_return rpc::Answer::of(Reply::ok(json.dump()));
 }
@@ -191,13 +201,9 @@ Status Tokens::add_commands(rpc::Registry& registry) {
     // Without a key: a stored reply would keep the token readable.
     spec.idempotency = rpc::KeyUse::none;
     spec.handler = [this, work](rpc::Invocation& invocation) {
-      Result<Draft> change =
-          fail(FailureKind::invalid_argument, "bad_payload", "expected an object");
-      try {
-        change = work(Json::parse(invocation.command.payload));
-      } catch (const std::exception& error) {
-        change = fail(FailureKind::invalid_argument, "bad_payload", error.what());
-      }
+      auto fields = JsonFields::parse(invocation.command.payload);
+      if (!fields) return invocation.finish(rpc::Answer::of(std::move(fields).error()));
+      Result<Draft> change = work(*fields);
       if (!change) return invocation.finish(rpc::Answer::of(std::move(change).error()));
       invocation.audited();
       change->commit.then.emplace_back(
@@ -207,16 +213,22 @@ Status Tokens::add_commands(rpc::Registry& registry) {
     return registry.add(std::move(spec));
   };
   SLUICE_TRY(add("sluice.token.create", "Makes a token: {name, permissions, shadow?, ttl_seconds?}",
-                 [this](const Json& json) {
+                 [this](JsonFields& fields) -> Result<Draft> {
                    TokenRequest request;
-                   request.name = json.at("name");
-                   request.permissions = json.value("permissions", std::vector<std::string>());
-                   request.may_shadow = json.value("shadow", false);
-                   request.ttl = seconds(json.value("ttl_seconds", std::int64_t{0}));
+                   request.name = fields.text("name", 64);
+                   request.permissions = fields.texts("permissions");
+                   request.may_shadow = fields.flag("shadow");
+                   // Compared before it is made milliseconds, which hold less.
+                   const auto ttl = fields.number("ttl_seconds").value_or(0);
+                   SLUICE_TRY(fields.done());
+                   constexpr std::int64_t kMax = std::chrono::duration_cast<seconds>(kTtlMax).count() + 1;
+                   request.ttl = seconds(std::clamp<std::int64_t>(ttl, -1, kMax));
                    return draft(request);
                  }));
-  SLUICE_TRY(add("sluice.token.revoke", "Revokes a token: {id}", [this](const Json& json) {
-    return draft_revocation(json.at("id").get<std::string>());
+  SLUICE_TRY(add("sluice.token.revoke", "Revokes a token: {id}", [this](JsonFields& fields) -> Result<Draft> {
+    const auto id = fields.text("id", 64);
+    SLUICE_TRY(fields.done());
+    return draft_revocation(id);
   }));
   rpc::CommandSpec list_spec;
   list_spec.name = "sluice.token.list";
@@ -224,9 +236,9 @@ Status Tokens::add_commands(rpc::Registry& registry) {
   list_spec.app = "sluice";
   list_spec.idempotency = rpc::KeyUse::none;
   list_spec.handler = [this](rpc::Invocation& invocation) {
-    Json all = Json::array();
+    Ordered all = Ordered::array();
     for (const auto& info : list()) all.push_back(to_json(info));
-    const Json body{{"tokens", std::move(all)}};
+    const Ordered body{{"tokens", std::move(all)}};
     invocation.finish(rpc::Answer::of(Reply::ok(body.dump())));
   };
   return registry.add(std::move(list_spec));

@@ -135,6 +135,45 @@ TEST(Server, CONSOLE_5_a_token_of_one_app_neither_runs_the_servers_own_commands_
   EXPECT_TRUE(running.server->stop());
 }
 
+TEST(Server, CONSOLE_4_a_token_lives_as_long_as_was_meant_or_is_not_made) {
+  Running running;
+  ASSERT_FALSE(running.failure);
+  const auto make = [&](const std::string& rest) {
+    return running.ask(test::post("sluice.token.create", R"({"name":"shop","permissions":["shop:*"],)" + rest + "}", running.bearer()));
+  };
+  // Half a second is not for ever; a misspelt end is no end; one past the clock is not one in the past.
+  for (const char* bad : {R"("ttl_seconds":0.5)", R"("ttl_seconds":1e300)", R"("ttl_second":60)", R"("ttl_seconds":"60")",
+                          R"("ttl_seconds":9223372036854775)", R"("ttl_seconds":9223372036854775807)",
+                          R"("ttl_seconds":-1)"}) {
+    const auto made = make(bad);
+    EXPECT_EQ(made.status, 400) << bad << made.body;
+  }
+  EXPECT_EQ(make(R"("ttl_seconds":0)").status, 200);
+  const auto century = make(R"("ttl_seconds":3153600000)");
+  ASSERT_EQ(century.status, 200) << century.body;
+  const auto at = century.body.find("slc_");
+  EXPECT_EQ(running.ask(test::get("/v1/commands", "Authorization: Bearer " + century.body.substr(at, 68) + "\r\n")).status, 200);
+  EXPECT_EQ(running.ask(test::post("sluice.token.create", R"({"name":"a\nb"})", running.bearer())).status, 400);
+  EXPECT_TRUE(running.server->stop());
+}
+
+TEST(Server, CONSOLE_6_a_key_used_for_another_request_is_audited) {
+  Running running;
+  ASSERT_FALSE(running.failure);
+  const std::string key = running.bearer() + "Idempotency-Key: a\r\n";
+  EXPECT_EQ(running.ask(test::post("echo.run", "{}", key)).status, 200);
+  EXPECT_EQ(running.ask(test::post("echo.run", "[1]", key)).status, 422);
+  auto& store = running.server->context().store;
+  std::size_t found = 0;
+  for (int batch = 0; batch < 3 && found == 0; ++batch) {
+    ASSERT_TRUE(store::commit_and_wait(store, {}));  // what waits to be written is before it
+    for (const auto& row : *store::ask_now(store, store::ListAudit{}))
+      found += row.detail == "fingerprint_mismatch" && row.principal == "admin" ? 1u : 0u;
+  }
+  EXPECT_EQ(found, 1u);
+  EXPECT_TRUE(running.server->stop());
+}
+
 TEST(Server, CONSOLE_1_transactions_and_health_are_served) {
   Running running;
   ASSERT_FALSE(running.failure);
