@@ -103,16 +103,23 @@ bool Pipeline::drained() noexcept {
 
 void Pipeline::cancel() noexcept {
   drain();
-  {
-    const std::lock_guard lock(mutex_);
-    for (Session* session : sessions_)
-      session->lane_.post([alive = session->self_] {
-        if (*alive == nullptr) return;
-        (*alive)->cancel(Failure(FailureKind::shutting_down, "stream_closed",
-                                 "the server is stopping: the stream was ended"));
-      });
-  }
+  tell_all([](Session& session) {
+    session.cancel(
+        Failure(FailureKind::shutting_down, "stream_closed", "the server is stopping: the stream was ended"));
+  });
   gate_.cancel();
+}
+
+void Pipeline::abandon() noexcept {
+  tell_all([](Session& session) { session.abandoned(); });
+}
+
+void Pipeline::tell_all(void (*what)(Session&)) noexcept {
+  const std::lock_guard lock(mutex_);
+  for (Session* session : sessions_)
+    session->lane_.post([alive = session->self_, what] {
+      if (*alive != nullptr) what(**alive);
+    });
 }
 
 std::uint64_t Summary::failures() const noexcept {

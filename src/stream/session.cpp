@@ -48,13 +48,12 @@ Status Session::open() {
 
 void Session::resume_after(std::uint64_t done) noexcept {
   next_ = done + 1;
-  summary_.done = done;
+  summary_.done = resumed_ = done;
 }
 
 bool Session::has_credit() const noexcept {
-  const auto& credit = pipeline_.options_.credit;
-  return !closed_ && !terminal() && in_flight_ < credit.messages && bytes_ < credit.bytes &&
-         next_ - 1 - summary_.done < credit.max_ahead;
+  return !closed_ && !terminal() &&
+         stream::has_credit(pipeline_.options_, in_flight_, bytes_, next_ - 1 - summary_.done);
 }
 
 void Session::received(Delivery& d) {

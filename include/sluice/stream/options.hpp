@@ -74,6 +74,12 @@ struct Options {
   std::size_t max_failures_told = 100;      ///< in the summary, the first by sequence
 };
 
+/// Whether one more message may be read by a stream that has so much received and not finished;
+/// `ahead`: received past the first unfinished. The one place that decides it.
+inline bool has_credit(const Options& options, std::size_t messages, std::size_t bytes, std::uint64_t ahead) noexcept {
+  return messages < options.credit.messages && bytes < options.credit.bytes && ahead < options.credit.max_ahead;
+}
+
 /// Fails invalid_argument: which option, what it must be, what it is. Zero is never "unlimited".
 Status check(const Options& options);
 

@@ -45,9 +45,12 @@ class Pipeline final : public Component {
   bool drained() noexcept override;
   /// What runs is cancelled (shutting_down), what waits fails with it; each stream ends so.
   void cancel() noexcept override;
+  /// After cancel(), for streams whose handlers do not end: abandoned() is called for each.
+  void abandon() noexcept;
 
  private:
   friend class Session;
+  void tell_all(void (*what)(Session&)) noexcept;
   Status enter(Session& session);
   void leave(Session& session) noexcept;
   std::optional<Duration> retry_delay(std::uint32_t attempt, const Failure& failure, Duration elapsed);
@@ -150,6 +153,7 @@ class Session {
   /// again in released().
   bool has_credit() const noexcept;
   const Summary& summary() const noexcept { return summary_; }
+  std::uint64_t resumed_after() const noexcept { return resumed_; }  ///< 0: from the beginning
   Lane& lane() noexcept { return lane_; }
   CancelScope& scope() noexcept { return scope_; }
   Pipeline& pipeline() noexcept { return pipeline_; }
@@ -171,6 +175,8 @@ class Session {
   }
   /// The stream is over: nothing is in flight. Once; it may destroy the session.
   virtual void ended() noexcept = 0;
+  /// The server goes now: answer the caller, whatever still runs; ended() follows when it has ended.
+  virtual void abandoned() noexcept {}
 
  private:
   friend class Pipeline;
@@ -199,6 +205,7 @@ class Session {
   std::size_t in_flight_ = 0;
   std::size_t bytes_ = 0;
   std::uint64_t next_ = 1;
+  std::uint64_t resumed_ = 0;
   std::vector<std::uint8_t> finished_;  // ring of what ran to its end past `done`; 0: not yet
   std::set<std::string, std::less<>> broken_;
   std::string fifo_key_;

@@ -11,6 +11,7 @@
 #include "sluice/base/log.hpp"
 #include "sluice/base/metrics.hpp"
 #include "sluice/rpc/registry.hpp"
+#include "sluice/stream/options.hpp"
 
 namespace sluice::transport {
 
@@ -24,6 +25,15 @@ struct GrpcOptions {
   std::size_t max_json_depth = 64;
   Duration default_deadline = seconds(30);  ///< of a call that names none
   Duration max_deadline = seconds(300);     ///< longer ones are cut to this
+  stream::Options stream = stream_defaults();  ///< of Commands/ExecuteStream; always keyed
+
+  static stream::Options stream_defaults() {
+    stream::Options out;
+    out.name = "command_stream";
+    out.ordering.mode = stream::Order::keyed;
+    out.retry.attempts = 3;
+    return out;
+  }
 };
 
 /// Methods of typed services that are commands: a line each. The service is known by its .proto,
@@ -49,6 +59,9 @@ class GrpcMethods {
 /// What the door asks others; called on the lanes, concurrently. Empty: no token is known.
 struct GrpcHooks {
   std::function<Result<std::shared_ptr<const rpc::Principal>>(std::string_view token)> authenticate;
+  /// Where streams that can be resumed keep their mark: a durable store. Null: resume is refused.
+  store::Store* marks = nullptr;
+  Random* random = nullptr;  ///< spreads retries of messages; null: they are not spread
 };
 
 struct GrpcStats {

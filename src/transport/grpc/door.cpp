@@ -8,6 +8,7 @@
 #include <set>
 
 #include "transport/grpc/call.hpp"
+#include "transport/grpc/command_stream.hpp"
 #include "transport/grpc/own_log.hpp"
 #include "transport/grpc/service.hpp"
 #include "transport/grpc/tls.hpp"
@@ -21,10 +22,19 @@ constexpr std::int64_t kStopGraceMs = 500;
 
 struct GrpcDoor::Impl {
   Impl(rpc::Registry& registry, Clock& clock, std::vector<Lane*> lanes, GrpcOptions options,
-       GrpcHooks hooks, Logger& logger)
+       GrpcHooks hooks, Logger& logger, Metrics* metrics)
       : shared(new GrpcShared{registry, clock, std::move(options), std::move(hooks), logger, {}}) {
     SLUICE_ASSERT(!lanes.empty(), "the gRPC door needs a lane");
     for (Lane* lane : lanes) shared->lanes.push_back({lane, nullptr});
+    stream::Options with = shared->options.stream;
+    auto unspread = std::make_unique<Unspread>();
+    Random* random = shared->hooks.random;
+    if (random == nullptr) {
+      with.retry.backoff.jitter = resilience::Jitter::none;
+      random = unspread.get();
+    }
+    auto pipeline = std::make_unique<stream::Pipeline>(std::move(with), clock, *random, metrics);
+    streams.reset(new StreamShared{shared, std::move(unspread), std::move(pipeline), shared->hooks.marks});
   }
 
   /// `method` is "package.Service/Method".
@@ -41,6 +51,15 @@ struct GrpcDoor::Impl {
                  });
     return {};
   }
+  void serve_stream() {
+    auto& service = services["sluice.v1.Commands"];
+    if (service == nullptr) service = std::make_unique<RawService>();
+    methods.insert("sluice.v1.Commands/ExecuteStream");
+    service->add_client_stream("/sluice.v1.Commands/ExecuteStream", [this](auto* context, auto* response) {
+      auto& lane = shared->lanes[shared->next_lane.fetch_add(1, std::memory_order_relaxed) % shared->lanes.size()];
+      return (new CommandStream(streams, *lane.lane, *context, *response))->begin();
+    });
+  }
   Status listen();
   /// Runs `work` for each call that is not answered, on its lane. Thread-safe.
   void each(void (*work)(Call&)) {
@@ -55,7 +74,14 @@ struct GrpcDoor::Impl {
       });
   }
 
+  /// For backoff without jitter, which asks for no randomness.
+  struct Unspread final : Random {
+    std::uint64_t next() noexcept override { return 0; }
+    void secret(std::byte* out, std::size_t size) noexcept override { std::fill_n(out, size, std::byte{0}); }
+  };
+
   const std::shared_ptr<GrpcShared> shared;
+  std::shared_ptr<StreamShared> streams;
   std::vector<std::unique_ptr<Codec>> codecs;
   std::map<std::string, std::unique_ptr<RawService>> services;  // by name
   std::set<std::string> methods;
@@ -95,7 +121,8 @@ Status GrpcDoor::Impl::listen() {
 GrpcDoor::GrpcDoor(rpc::Registry& registry, Clock& clock, std::vector<Lane*> lanes,
                    GrpcOptions options, GrpcHooks hooks, Logger& logger, Metrics* metrics)
     : impl_(new Impl(registry, clock, std::move(lanes), std::move(options), std::move(hooks),
-                     logger)) {
+                     logger, metrics)) {
+  impl_->serve_stream();
   (void)impl_->serve("sluice.v1.Commands/Execute", execute_codec());
   if (metrics != nullptr)
     impl_->shared->latency = &metrics->histogram(
@@ -121,20 +148,23 @@ void GrpcDoor::drain() noexcept {
   // Health says so to balancers first; connections are told at the stop, for gRPC's shutdown would
   // also wait for health watches, which never end.
   if (auto* health = impl_->server->GetHealthCheckService()) health->Shutdown();
+  impl_->streams->pipeline->drain();
 }
 
-bool GrpcDoor::drained() noexcept { return impl_->shared->running.load() == 0; }
+bool GrpcDoor::drained() noexcept { return impl_->shared->running.load() == 0 && impl_->streams->pipeline->drained(); }
 
 void GrpcDoor::cancel() noexcept {
   if (impl_->server == nullptr) return;
   drain();
   impl_->each([](Call& call) { call.cancel(FailureKind::shutting_down); });
+  impl_->streams->pipeline->cancel();
 }
 
 void GrpcDoor::stop() noexcept {
   if (impl_->server == nullptr) return;
   cancel();
   impl_->each([](Call& call) { call.abandon(); });
+  impl_->streams->pipeline->abandon();
   impl_->server->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
                                        gpr_time_from_millis(kStopGraceMs, GPR_TIMESPAN)));
   impl_->server->Wait();

@@ -16,6 +16,9 @@ class RawService final : public grpc::Service {
   using Begin = std::function<grpc::ServerUnaryReactor*(
       grpc::CallbackServerContext*, const grpc::ByteBuffer*, grpc::ByteBuffer*)>;
 
+  using BeginStream = std::function<grpc::ServerReadReactor<grpc::ByteBuffer>*(grpc::CallbackServerContext*,
+                                                                               grpc::ByteBuffer*)>;
+
   /// `path` is "/package.Service/Method". All methods of one RawService are of one service.
   void add(std::string path, Begin begin) {
     paths_.push_back(std::move(path));
@@ -24,6 +27,15 @@ class RawService final : public grpc::Service {
     MarkMethodRawCallback(
         static_cast<int>(paths_.size()) - 1,
         new grpc::internal::CallbackUnaryHandler<grpc::ByteBuffer, grpc::ByteBuffer>(
+            std::move(begin)));
+  }
+  void add_client_stream(std::string path, BeginStream begin) {
+    paths_.push_back(std::move(path));
+    AddMethod(new grpc::internal::RpcServiceMethod(
+        paths_.back().c_str(), grpc::internal::RpcMethod::CLIENT_STREAMING, nullptr));
+    MarkMethodRawCallback(
+        static_cast<int>(paths_.size()) - 1,
+        new grpc::internal::CallbackClientStreamingHandler<grpc::ByteBuffer, grpc::ByteBuffer>(
             std::move(begin)));
   }
 

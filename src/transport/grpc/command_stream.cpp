@@ -1,0 +1,322 @@
+#include "transport/grpc/command_stream.hpp"
+
+#include <charconv>
+
+#include "sluice/base/reply.hpp"
+#include "transport/envelope.hpp"
+#include "transport/grpc/metadata.hpp"
+#include "transport/grpc/status.hpp"
+
+namespace sluice::transport {
+namespace {
+
+constexpr std::uint64_t kMarkEvery = 256;         // messages between two lazy marks
+constexpr std::size_t kMaxStreamId = 100;
+constexpr int kFailuresInTrailer = 10;            // headers are small
+constexpr std::size_t kTextInTrailer = 200;
+constexpr Duration kAuthenticateEvery = seconds(1);  // a revoked token ends its streams this soon
+
+std::string_view value_of(grpc::CallbackServerContext& call, const char* key, bool& repeated) {
+  const auto [begin, end] = call.client_metadata().equal_range(key);
+  if (begin == end) return {};
+  if (std::next(begin) != end) repeated = true;
+  return {begin->second.data(), begin->second.size()};
+}
+
+Failure bad(std::string_view code, std::string detail) {
+  return Failure(FailureKind::invalid_argument, code, std::move(detail));
+}
+
+v1::ExecuteStreamReply reply_of(const stream::Summary& now, const stream::Progress* before_and_now,
+                                std::uint64_t duplicates) {
+  v1::ExecuteStreamReply out;
+  out.set_accepted(now.accepted);
+  out.set_succeeded(now.succeeded);
+  out.set_replayed(now.replayed);
+  out.set_duplicates(duplicates);
+  out.set_retries(now.retries);
+  out.set_done(now.done);
+  out.set_pressure(now.pressure);
+  auto failed = now.failed;
+  const std::vector<stream::Fallen>* told = &now.first_failures;
+  if (before_and_now != nullptr && !now.ended_by) {  // all of it is in the mark
+    out.set_accepted(before_and_now->done);
+    out.set_succeeded(before_and_now->succeeded);
+    out.set_replayed(before_and_now->replayed);
+    failed = before_and_now->failed;
+    told = &before_and_now->first_failures;
+  }
+  for (const auto& row : stream::failure_classes())
+    if (const auto count = failed[static_cast<std::size_t>(row.what)]; count != 0)
+      (*out.mutable_failed())[std::string(row.name)] = count;
+  for (const auto& one : *told) {
+    auto& f = *out.add_first_failures();
+    f.set_sequence(one.sequence);
+    f.set_class_(std::string(stream::traits(one.what).name));
+    f.set_kind(std::string(one.failure.traits().name));
+    f.set_code(std::string(one.failure.code()));
+    f.set_detail(std::string(one.failure.detail()));
+    f.set_retryable(stream::is_retryable(one.failure));
+  }
+  return out;
+}
+
+}  // namespace
+
+CommandStream::CommandStream(std::shared_ptr<StreamShared> shared, Lane& lane, grpc::CallbackServerContext& context,
+                             grpc::ByteBuffer& response)
+    : GrpcStream(*shared->pipeline, lane, context), shared_(std::move(shared)), response_(response) {}
+
+void CommandStream::prepare() {
+  if (const Status read = read_metadata(); !read) return end_with(read.error());
+  if (id_.empty()) return ready();
+  marking_now_ = true;
+  marking_context_ = {&this->lane(), &this->scope(), deadline_};
+  marking_ = take_over();
+  hold();
+  const auto done = [](void* self) noexcept {
+    auto& stream = *static_cast<CommandStream*>(self);
+    stream.marking_now_ = false;
+    const Status taken = stream.marking_.take();
+    if (stream.concluding_) {
+      stream.ledger_.reset();  // the stream ended meanwhile: nothing was done under this epoch
+      stream.answer_call();
+    } else if (!taken) {
+      stream.ledger_.reset();
+      stream.end_with(taken.error());
+    } else {
+      stream.resume_after(stream.ledger_->progress().done);
+      stream.expected_ = stream.ledger_->progress().done + 1;
+      stream.call().AddInitialMetadata("x-sluice-stream-done", std::to_string(stream.ledger_->progress().done));
+      stream.StartSendInitialMetadata();
+      stream.ready();
+    }
+    stream.let_go();
+  };
+  if (marking_.start(marking_context_, done, this)) done(this);
+}
+
+Status CommandStream::read_metadata() {
+  GrpcShared& door = *shared_->door;
+  const gpr_timespec at = call().raw_deadline();
+  if (gpr_time_cmp(at, gpr_inf_future(at.clock_type)) != 0)
+    deadline_ = door.clock.now() + milliseconds(gpr_time_to_millis(gpr_time_sub(at, gpr_now(at.clock_type))));
+  bool repeated = false, ignored = false;
+  const auto correlation = value_of(call(), "x-correlation-id", ignored);
+  correlation_ = usable_correlation(correlation) ? std::string(correlation) : id_to_text(door.registry.ids().next());
+  own_order_ = "#" + id_to_text(door.registry.ids().next());
+  SLUICE_TRY(authenticate());
+  id_ = value_of(call(), "x-sluice-stream", repeated);
+  const auto epoch = value_of(call(), "x-sluice-stream-epoch", repeated);
+  if (repeated) return fail(bad("repeated_header", "x-sluice-stream and x-sluice-stream-epoch may stand once each"));
+  if (id_.empty() && epoch.empty()) return {};
+  const auto [end, error] = std::from_chars(epoch.data(), epoch.data() + epoch.size(), epoch_);
+  if (id_.empty() || id_.size() > kMaxStreamId || error != std::errc() || end != epoch.data() + epoch.size() || epoch_ == 0)
+    return fail(bad("bad_stream", "x-sluice-stream: expected an id of 1 to " + std::to_string(kMaxStreamId) +
+                                      " bytes together with x-sluice-stream-epoch, a number from 1; got id " + quoted(id_) +
+                                      ", epoch " + quoted(epoch)));
+  if (shared_->marks == nullptr)
+    return fail(FailureKind::precondition_failed, "not_durable",
+                "this server has no durable store, so streams cannot be resumed: leave x-sluice-stream out");
+  if (!principal_)
+    return fail(FailureKind::unauthenticated, "anonymous_stream", "a stream that can be resumed needs a token");
+  own_order_ = "#" + principal_->id + '\n' + id_;
+  return {};
+}
+
+Status CommandStream::authenticate() {
+  bool repeated = false;
+  const auto authorization = value_of(call(), "authorization", repeated);
+  if (repeated) return fail(bad("repeated_header", "authorization may stand once"));
+  SLUICE_ASSIGN(principal_, authenticate_bearer(authorization, shared_->door->hooks.authenticate));
+  authenticated_at_ = this->lane().turn_time();
+  return {};
+}
+
+Task<Status> CommandStream::take_over() {
+  bool repeated = false;
+  const std::string shadow(value_of(call(), "x-sluice-shadow", repeated) == "true" ? "shadow" : "live");
+  ledger_ = std::make_unique<stream::Ledger>(
+      *shared_->marks, store::KvKey{"sluice", "streams", principal_->id + '/' + shadow + '/' + id_});
+  auto opening = ledger_->open(epoch_);
+  Status opened = co_await opening;
+  co_return opened;
+}
+
+bool CommandStream::accept(Item& item) {
+  auto& request = item.extra.request;
+  const auto bytes = from_buffer(item.message);
+  item.message.Clear();
+  if (!bytes || !request.ParseFromString(*bytes)) {
+    end_with(bad("bad_message", "message " + std::to_string(expected_) + " is no sluice.v1.ExecuteStreamRequest"), expected_);
+    return false;
+  }
+  if (ledger_ == nullptr) {
+    ++expected_;
+    return true;
+  }
+  if (request.sequence() == expected_) {
+    ++expected_;
+    return true;
+  }
+  if (request.sequence() != 0 && request.sequence() < expected_) {
+    ++duplicates_;
+    return false;
+  }
+  end_with(Failure(FailureKind::ordering, "gap",
+                   "expected message " + std::to_string(expected_) + ", got " +
+                       (request.sequence() == 0 ? "one without a sequence" : std::to_string(request.sequence()))),
+           expected_);
+  return false;
+}
+
+void CommandStream::order_by(const Item& item, std::string& out) {
+  const auto& request = item.extra.request;
+  if (request.ordering_key().empty()) {
+    out += own_order_;
+    return;
+  }
+  if (principal_) out += principal_->id;
+  out += '\n';
+  out += request.ordering_key();
+}
+
+Status CommandStream::decode(Item& item) {
+  const auto& request = item.extra.request;
+  GrpcShared& door = *shared_->door;
+  auto& command = item.extra.invocation.command;
+  bool repeated = false, ignored = false;
+  if (this->lane().turn_time() - authenticated_at_ >= kAuthenticateEvery) SLUICE_TRY(authenticate());
+  command.principal = principal_;
+  command.correlation = correlation_;
+  command.client = call().peer();
+  command.payload = request.payload();
+  command.deadline = std::min(item.context().deadline, deadline_);
+  std::string derived;
+  Envelope envelope;
+  envelope.app = value_of(call(), "x-sluice-app", repeated);
+  envelope.shadow = value_of(call(), "x-sluice-shadow", repeated);
+  envelope.trace = value_of(call(), "traceparent", ignored);
+  envelope.key = request.idempotency_key();
+  envelope.has_key = !request.idempotency_key().empty();
+  envelope.repeated = repeated;
+  if (!envelope.has_key && ledger_ != nullptr) {
+    const auto spec = door.registry.find(request.name(), request.version());
+    if (spec && (*spec)->idempotency != rpc::KeyUse::none) {
+      derived = "stream:" + id_ + ":" + std::to_string(item.sequence());
+      envelope.key = derived;
+      envelope.has_key = true;
+    }
+  }
+  SLUICE_TRY(decode_envelope(envelope, request.name(), request.version(), door.registry, command));
+  return check_payload(command.payload, door.options.max_json_depth);
+}
+
+void CommandStream::handle_message(Item& item) {
+  auto& extra = item.extra;
+  rpc::Invocation& invocation = extra.invocation;
+  if (invocation.lane != nullptr) invocation.reset();
+  extra.stream = this;
+  if (const Status decoded = decode(item); !decoded) return settle(item, decoded);
+  invocation.lane = &this->lane();
+  invocation.owner = &item;
+  invocation.done = [](rpc::Invocation& one, rpc::Answer answer) noexcept {
+    auto& of = *static_cast<Item*>(one.owner);
+    of.extra.gone.unlink();
+    of.extra.stream->answered(of, answer);
+  };
+  extra.gone.link(
+      this->scope(),
+      [](void* owner) noexcept {
+        auto& of = *static_cast<Item*>(owner);
+        of.extra.invocation.scope.cancel(of.extra.stream->scope().reason());
+      },
+      &item);
+  shared_->door->registry.dispatch(invocation);
+}
+
+void CommandStream::answered(Item& item, const rpc::Answer& answer) {
+  using Kind = rpc::Answer::Kind;
+  const auto named = [&](Failure failure) {
+    return answer.exchange ? failure.with("transaction", to_string(answer.exchange)) : failure;
+  };
+  switch (answer.kind) {
+    case Kind::reply: {
+      const auto reply = Reply::decode(*answer.reply);
+      if (!reply) return settle(item, fail(reply.error()));
+      if (reply->kind == FailureKind::none) return settle(item, {}, answer.replayed);
+      return settle(item, fail(named(reply->to_failure())));
+    }
+    case Kind::failure:
+      return settle(item, fail(named(*answer.failure)));
+    case Kind::pending:
+      return settle(item, fail(named(Failure(FailureKind::pending, {}, "the transaction is not settled yet"))));
+    case Kind::in_doubt:
+      return settle(item, fail(named(Failure(FailureKind::in_doubt, {}, "decided, but not settled everywhere"))));
+  }
+}
+
+void CommandStream::advanced(std::uint64_t sequence, stream::FailureClass what, bool replayed) noexcept {
+  if (ledger_ == nullptr) return;
+  const Failure* failure = nullptr;
+  if (what != stream::FailureClass::none)
+    for (const auto& one : this->summary().first_failures)
+      if (one.sequence == sequence) failure = &one.failure;
+  ledger_->advance(sequence, what, replayed, failure, this->pipeline().options().max_failures_told);
+  if (!marking_now_ && ledger_->unsaved() >= kMarkEvery) save_mark();
+}
+
+void CommandStream::save_mark() {
+  marking_now_ = true;
+  marking_context_ = {&this->lane(), nullptr, kNever};
+  marking_ = ledger_->save();
+  hold();
+  const auto done = [](void* self) noexcept {
+    auto& stream = *static_cast<CommandStream*>(self);
+    stream.marking_now_ = false;
+    stream.saved(stream.marking_.take());
+    stream.let_go();
+  };
+  if (marking_.start(marking_context_, done, this)) done(this);
+}
+
+void CommandStream::saved(Status status) {
+  if (!status && !terminal()) end_with(status.error());
+  if (!concluding_) return;
+  // The last mark is written before the answer, so that a resume finds all of it.
+  if (status && ledger_->unsaved() != 0) return save_mark();
+  answer_call();
+}
+
+void CommandStream::conclude() {
+  concluding_ = true;
+  if (marking_now_) return;  // its end concludes
+  if (ledger_ != nullptr && ledger_->unsaved() != 0) return save_mark();
+  answer_call();
+}
+
+void CommandStream::answer_call() {
+  if (finished()) return let_go();
+  const stream::Summary& sum = this->summary();
+  call().AddTrailingMetadata("x-correlation-id", correlation_);
+  if (ledger_ != nullptr) call().AddTrailingMetadata("x-sluice-stream-done", std::to_string(ledger_->progress().done));
+  if (sum.pressure) call().AddTrailingMetadata("x-sluice-pressure", "true");
+  auto reply = reply_of(sum, ledger_ == nullptr ? nullptr : &ledger_->progress(), duplicates_);
+  if (!sum.ended_by) {
+    response_ = to_buffer(reply.SerializeAsString());
+    return finish(grpc::Status::OK);
+  }
+  if (reply.first_failures_size() > kFailuresInTrailer)
+    reply.mutable_first_failures()->DeleteSubrange(kFailuresInTrailer, reply.first_failures_size() - kFailuresInTrailer);
+  for (auto& one : *reply.mutable_first_failures())
+    if (one.detail().size() > kTextInTrailer) one.mutable_detail()->resize(kTextInTrailer);
+  call().AddTrailingMetadata("x-sluice-stream-summary-bin", reply.SerializeAsString());
+  if (const auto after = sum.ended_by->retry_after())
+    call().AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(after->count()));
+  grpc::Status status = to_grpc_status(*sum.ended_by, {correlation_, {}, {}});
+  if (const int code = stream::grpc_code(*sum.ended_by); code != status.error_code())
+    status = {static_cast<grpc::StatusCode>(code), status.error_message(), status.error_details()};
+  finish(status);
+}
+
+}  // namespace sluice::transport

@@ -1,0 +1,68 @@
+// One ExecuteStream call: each message a command, dispatched like a unary one.
+#pragma once
+#include "sluice/stream/ledger.hpp"
+#include "sluice/transport/grpc_stream.hpp"
+#include "sluice/v1/commands.pb.h"
+#include "transport/grpc/call.hpp"
+
+namespace sluice::transport {
+
+/// What the streams of one door share; lives as long as its last stream.
+struct StreamShared {
+  std::shared_ptr<GrpcShared> door;
+  std::unique_ptr<Random> unspread;  ///< for backoff without jitter
+  std::unique_ptr<stream::Pipeline> pipeline;
+  store::Store* marks = nullptr;  ///< of streams that can be resumed; null: none can
+};
+
+/// What a message becomes; kept with its memory.
+class CommandStream;
+struct StreamedCommand {
+  v1::ExecuteStreamRequest request;
+  rpc::Invocation invocation;
+  CancelListener gone;
+  CommandStream* stream = nullptr;
+};
+
+class CommandStream final : public GrpcStream<grpc::ByteBuffer, StreamedCommand> {
+ public:
+  CommandStream(std::shared_ptr<StreamShared> shared, Lane& lane, grpc::CallbackServerContext& context,
+                grpc::ByteBuffer& response);
+
+ protected:
+  void prepare() override;
+  bool accept(Item& item) override;
+  void order_by(const Item& item, std::string& out) override;
+  void handle_message(Item& item) override;
+  void advanced(std::uint64_t sequence, stream::FailureClass what, bool replayed) noexcept override;
+  void conclude() override;
+
+ private:
+  Status read_metadata();
+  Status authenticate();
+  Task<Status> take_over();
+  Status decode(Item& item);
+  void answered(Item& item, const rpc::Answer& answer);
+  void save_mark();
+  void saved(Status status);
+  void answer_call();
+
+  const std::shared_ptr<StreamShared> shared_;
+  grpc::ByteBuffer& response_;
+  std::string correlation_;
+  std::string id_;  ///< of a stream that can be resumed; else empty
+  std::uint64_t epoch_ = 0;
+  std::string own_order_;  ///< the key of messages that name none
+  std::shared_ptr<const rpc::Principal> principal_;
+  Instant authenticated_at_;
+  Instant deadline_ = kNever;
+  std::uint64_t duplicates_ = 0;
+  std::uint64_t expected_ = 1;
+  std::unique_ptr<stream::Ledger> ledger_;
+  Task<Status> marking_;
+  TaskContext marking_context_;
+  bool marking_now_ = false;
+  bool concluding_ = false;
+};
+
+}  // namespace sluice::transport
