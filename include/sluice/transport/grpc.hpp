@@ -11,7 +11,7 @@
 #include "sluice/base/log.hpp"
 #include "sluice/base/metrics.hpp"
 #include "sluice/rpc/registry.hpp"
-#include "sluice/stream/options.hpp"
+#include "sluice/stream/pipeline.hpp"
 
 namespace sluice::transport {
 
@@ -67,6 +67,7 @@ struct GrpcHooks {
 struct GrpcStats {
   std::uint64_t running = 0;  ///< now
   std::uint64_t calls = 0, refused = 0, bad_requests = 0, cancelled = 0;
+  stream::PipelineStats streams;  ///< of Commands/ExecuteStream
 };
 
 /// A Component: start() listens, drain() tells health and refuses new calls, cancel() cancels what

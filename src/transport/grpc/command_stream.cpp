@@ -70,28 +70,44 @@ CommandStream::CommandStream(std::shared_ptr<StreamShared> shared, Lane& lane, g
 void CommandStream::prepare() {
   if (const Status read = read_metadata(); !read) return end_with(read.error());
   if (id_.empty()) return ready();
+  mark(take_over(), &CommandStream::taken_over);
+}
+
+void CommandStream::taken_over(Status taken) {
+  if (concluding_) {
+    ledger_.reset();  // the stream ended meanwhile: nothing was done under this epoch
+    return answer_call();
+  }
+  if (!taken) {
+    ledger_.reset();
+    return end_with(taken.error());
+  }
+  const std::uint64_t done = ledger_->progress().done;
+  resume_after(done);
+  expected_ = done + 1;
+  call().AddInitialMetadata("x-sluice-stream-done", std::to_string(done));
+  StartSendInitialMetadata();
+  ready();
+}
+
+// One task on the store at a time. What follows is a turn of its own: the task's frame is still on the
+// stack when it is done.
+void CommandStream::mark(Task<Status> task, void (CommandStream::*then)(Status)) {
   marking_now_ = true;
-  marking_context_ = {&this->lane(), &this->scope(), deadline_};
-  marking_ = take_over();
+  marked_ = then;
+  marking_context_ = {&this->lane(), nullptr, kNever};
+  marking_ = std::move(task);
   hold();
+  turn_.self = this;
+  turn_.run = [](Job* job) noexcept {
+    auto& stream = *static_cast<Turn*>(job)->self;
+    stream.marking_now_ = false;
+    (stream.*stream.marked_)(stream.marking_.take());
+    stream.let_go();
+  };
   const auto done = [](void* self) noexcept {
     auto& stream = *static_cast<CommandStream*>(self);
-    stream.marking_now_ = false;
-    const Status taken = stream.marking_.take();
-    if (stream.concluding_) {
-      stream.ledger_.reset();  // the stream ended meanwhile: nothing was done under this epoch
-      stream.answer_call();
-    } else if (!taken) {
-      stream.ledger_.reset();
-      stream.end_with(taken.error());
-    } else {
-      stream.resume_after(stream.ledger_->progress().done);
-      stream.expected_ = stream.ledger_->progress().done + 1;
-      stream.call().AddInitialMetadata("x-sluice-stream-done", std::to_string(stream.ledger_->progress().done));
-      stream.StartSendInitialMetadata();
-      stream.ready();
-    }
-    stream.let_go();
+    stream.lane().post(stream.turn_);
   };
   if (marking_.start(marking_context_, done, this)) done(this);
 }
@@ -267,21 +283,14 @@ void CommandStream::advanced(std::uint64_t sequence, stream::FailureClass what, 
 }
 
 void CommandStream::save_mark() {
-  marking_now_ = true;
-  marking_context_ = {&this->lane(), nullptr, kNever};
-  marking_ = ledger_->save();
-  hold();
-  const auto done = [](void* self) noexcept {
-    auto& stream = *static_cast<CommandStream*>(self);
-    stream.marking_now_ = false;
-    stream.saved(stream.marking_.take());
-    stream.let_go();
-  };
-  if (marking_.start(marking_context_, done, this)) done(this);
+  mark(ledger_->save(), &CommandStream::saved);
 }
 
 void CommandStream::saved(Status status) {
-  if (!status && !terminal()) end_with(status.error());
+  if (!status) {
+    not_marked_ = status.error();
+    end_with(status.error());
+  }
   if (!concluding_) return;
   // The last mark is written before the answer, so that a resume finds all of it.
   if (status && ledger_->unsaved() != 0) return save_mark();
@@ -301,8 +310,10 @@ void CommandStream::answer_call() {
   call().AddTrailingMetadata("x-correlation-id", correlation_);
   if (ledger_ != nullptr) call().AddTrailingMetadata("x-sluice-stream-done", std::to_string(ledger_->progress().done));
   if (sum.pressure) call().AddTrailingMetadata("x-sluice-pressure", "true");
+  // Without the mark a resume would not find what this answer tells.
+  const std::optional<Failure> ended_by = sum.ended_by ? sum.ended_by : not_marked_;
   auto reply = reply_of(sum, ledger_ == nullptr ? nullptr : &ledger_->progress(), duplicates_);
-  if (!sum.ended_by) {
+  if (!ended_by) {
     response_ = to_buffer(reply.SerializeAsString());
     return finish(grpc::Status::OK);
   }
@@ -311,10 +322,10 @@ void CommandStream::answer_call() {
   for (auto& one : *reply.mutable_first_failures())
     if (one.detail().size() > kTextInTrailer) one.mutable_detail()->resize(kTextInTrailer);
   call().AddTrailingMetadata("x-sluice-stream-summary-bin", reply.SerializeAsString());
-  if (const auto after = sum.ended_by->retry_after())
+  if (const auto after = ended_by->retry_after())
     call().AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(after->count()));
-  grpc::Status status = to_grpc_status(*sum.ended_by, {correlation_, {}, {}});
-  if (const int code = stream::grpc_code(*sum.ended_by); code != status.error_code())
+  grpc::Status status = to_grpc_status(*ended_by, {correlation_, {}, {}});
+  if (const int code = stream::grpc_code(*ended_by); code != status.error_code())
     status = {static_cast<grpc::StatusCode>(code), status.error_message(), status.error_details()};
   finish(status);
 }

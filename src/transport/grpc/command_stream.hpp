@@ -43,6 +43,8 @@ class CommandStream final : public GrpcStream<grpc::ByteBuffer, StreamedCommand>
   Task<Status> take_over();
   Status decode(Item& item);
   void answered(Item& item, const rpc::Answer& answer);
+  void taken_over(Status status);
+  void mark(Task<Status> task, void (CommandStream::*then)(Status));
   void save_mark();
   void saved(Status status);
   void answer_call();
@@ -61,8 +63,13 @@ class CommandStream final : public GrpcStream<grpc::ByteBuffer, StreamedCommand>
   std::unique_ptr<stream::Ledger> ledger_;
   Task<Status> marking_;
   TaskContext marking_context_;
+  void (CommandStream::*marked_)(Status) = nullptr;
+  struct Turn : Job {
+    CommandStream* self = nullptr;
+  } turn_;
   bool marking_now_ = false;
   bool concluding_ = false;
+  std::optional<Failure> not_marked_;  ///< why the last mark could not be written
 };
 
 }  // namespace sluice::transport

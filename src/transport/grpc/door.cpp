@@ -178,7 +178,8 @@ GrpcStats GrpcDoor::stats() const noexcept {
   const auto get = [](const std::atomic<std::uint64_t>& n) {
     return n.load(std::memory_order_relaxed);
   };
-  return {get(s.running), get(s.calls), get(s.refused), get(s.bad_requests), get(s.cancelled)};
+  return {get(s.running), get(s.calls), get(s.refused), get(s.bad_requests), get(s.cancelled),
+          impl_->streams->pipeline->stats()};
 }
 
 }  // namespace sluice::transport

@@ -1,0 +1,372 @@
+// Commands/ExecuteStream over real connections: counts, order, flow control, cuts, drain.
+#include <grpcpp/support/sync_stream.h>
+
+#include "grpc/grpc_fixture.hpp"
+#include "support/chaos_proxy.hpp"
+
+namespace sluice::transport {
+namespace {
+
+/// A client's stream.
+class Upload {
+ public:
+  Upload(const std::shared_ptr<grpc::Channel>& channel, std::map<std::string, std::string> metadata = {},
+         Duration within = seconds(60))
+      : channel_(channel) {
+    metadata.try_emplace("authorization", "Bearer ann-token");
+    for (const auto& [key, value] : metadata) context.AddMetadata(key, value);
+    context.set_deadline(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                                      gpr_time_from_nanos(std::chrono::nanoseconds(within).count(), GPR_TIMESPAN)));
+    writer_.reset(grpc::internal::ClientWriterFactory<v1::ExecuteStreamRequest>::Create(
+        channel.get(),
+        grpc::internal::RpcMethod("/sluice.v1.Commands/ExecuteStream", grpc::internal::RpcMethod::CLIENT_STREAMING,
+                                  channel),
+        &context, &reply));
+  }
+  bool send(const std::string& name, const std::string& payload, const std::string& order = {}, std::uint64_t sequence = 0,
+            const std::string& key = {}) {
+    v1::ExecuteStreamRequest request;
+    request.set_name(name);
+    request.set_payload(payload);
+    request.set_ordering_key(order);
+    request.set_sequence(sequence);
+    request.set_idempotency_key(key);
+    return writer_->Write(request);
+  }
+  grpc::Status finish() {
+    writer_->WritesDone();
+    return writer_->Finish();
+  }
+  /// The mark of a stream that can be resumed; nothing when the stream ended first.
+  std::optional<std::uint64_t> done() {
+    writer_->WaitForInitialMetadata();
+    const auto& got = context.GetServerInitialMetadata();
+    const auto at = got.find("x-sluice-stream-done");
+    if (at == got.end()) return std::nullopt;
+    return std::stoull(std::string(at->second.data(), at->second.size()));
+  }
+  std::string trailing(const std::string& key) {
+    const auto& got = context.GetServerTrailingMetadata();
+    const auto at = got.find(key);
+    return at == got.end() ? std::string() : std::string(at->second.data(), at->second.size());
+  }
+
+  grpc::ClientContext context;
+  v1::ExecuteStreamReply reply;
+
+ private:
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<grpc::ClientWriter<v1::ExecuteStreamRequest>> writer_;
+};
+
+class CommandStreamTest : public GrpcTest {
+ protected:
+  CommandStreamTest() {
+    hooks.marks = store.get();
+    hooks.random = &random;
+    // Takes effect once and in order, or says that it did not: {"k":"a","n":7} after all below 7.
+    add("note", rpc::KeyUse::optional, [this](rpc::Invocation& invocation) {
+      const std::string& text = invocation.command.payload;
+      const auto key = text.substr(6, text.find('"', 6) - 6);
+      const auto number = std::stoll(text.substr(text.find("\"n\":") + 4));
+      const store::KvKey row{"shop", "notes", key};
+      store::Commit commit;
+      commit.requires_.push_back({store::KvAtMost{row, number - 1}, "out_of_order"});
+      commit.then.push_back(store::KvPut{row, "", number});
+      commit.then.push_back(store::KvAdd{{"shop", "counts", key}, 1});
+      ++runs;
+      invocation.finish_with(std::move(commit), Reply::ok("{}"));
+    });
+  }
+  static std::string note(const std::string& key, std::int64_t number) {
+    return "{\"k\":\"" + key + "\",\"n\":" + std::to_string(number) + "}";
+  }
+  std::int64_t number(const std::string& collection, const std::string& key) {
+    auto rows = store::ask_and_wait(*store, store::GetRows{{{"shop", collection, key}}});
+    const auto& row = std::get<store::GetRows::Answer>(*rows).at(0);
+    return row ? row->number : 0;
+  }
+};
+
+TEST_F(CommandStreamTest, STREAM_1_and_14_each_message_is_a_command_and_the_stream_answers_once_with_counts) {
+  start();
+  Upload up(channel);
+  EXPECT_TRUE(up.send("note", note("a", 1), "a", 0, "key-1"));
+  EXPECT_TRUE(up.send("decline", "{}", {}, 0, "key-2"));
+  EXPECT_TRUE(up.send("note", note("a", 1), "a", 0, "key-1"));  // the same again
+  EXPECT_TRUE(up.send("nothing", "{}"));
+  EXPECT_TRUE(up.send("note", "{not json"));
+  const auto status = up.finish();
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(up.reply.accepted(), 5u);
+  EXPECT_EQ(up.reply.succeeded(), 2u);
+  EXPECT_EQ(up.reply.replayed(), 1u);
+  EXPECT_EQ(up.reply.done(), 5u);
+  EXPECT_EQ(up.reply.failed().at("handler_error"), 3u);
+  ASSERT_EQ(up.reply.first_failures_size(), 3);
+  EXPECT_EQ(up.reply.first_failures(0).sequence(), 2u);
+  EXPECT_EQ(up.reply.first_failures(0).code(), "no_funds");
+  EXPECT_EQ(up.reply.first_failures(1).kind(), "not_found");
+  EXPECT_EQ(up.reply.first_failures(2).code(), "bad_json");
+  EXPECT_EQ(number("counts", "a"), 1);
+}
+
+TEST_F(CommandStreamTest, STREAM_11_messages_of_one_key_and_those_without_take_effect_in_their_order) {
+  start();
+  Upload up(channel);
+  std::map<std::string, int> sent;
+  for (int i = 0; i < 600; ++i) {
+    const std::string key = i % 3 == 0 ? "" : "k" + std::to_string(i % 7);
+    const std::string row = key.empty() ? "none" : key;
+    ASSERT_TRUE(up.send("note", note(row, ++sent[row]), key));
+  }
+  ASSERT_TRUE(up.finish().ok());
+  EXPECT_EQ(up.reply.succeeded(), 600u) << up.reply.ShortDebugString().substr(0, 500);
+  for (const auto& [key, count] : sent) EXPECT_EQ(number("counts", key), count);
+}
+
+TEST_F(CommandStreamTest, STREAM_10_a_stalled_handler_stops_the_client_and_memory_stays) {
+  options.stream.credit.messages = 20;
+  start();
+  Upload up(channel, {}, seconds(100));
+  std::atomic<int> sent = 0;
+  std::atomic<bool> stop = false;
+  const std::string big(20'000, ' ');
+  std::thread pusher([&] {
+    while (!stop && sent < 2000 && up.send("hold", "{" + big + "}", "k" + std::to_string(sent))) ++sent;
+  });
+  // Held: as many as the credit. Written: what fits into the windows of HTTP/2 besides.
+  EXPECT_TRUE(wait_until([&] { return held_count() == 20; }));
+  int before = -1;
+  wait_until([&] { return std::exchange(before, sent.load()) == sent.load() && sent > 0; });
+  EXPECT_LT(sent, 400) << "the client is blocked by flow control";
+  EXPECT_EQ(held_count(), 20u);
+  stop = true;
+  std::size_t done = 0;
+  std::thread release([&] {  // everything finishes after the release
+    wait_until([&] {
+      rpc::Invocation* one = nullptr;
+      {
+        const std::lock_guard lock(mutex);
+        if (!held.empty()) {
+          one = held.back();
+          held.pop_back();
+        }
+      }
+      if (one != nullptr) {
+        lane.lane().post([one] { one->finish(rpc::Answer::of(Reply::ok("{}"))); });
+        ++done;
+      }
+      return done == static_cast<std::size_t>(sent.load()) && stop;
+    });
+  });
+  pusher.join();
+  const auto status = up.finish();
+  release.join();
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(up.reply.succeeded(), static_cast<std::uint64_t>(sent));
+}
+
+TEST_F(CommandStreamTest, STREAM_9_a_message_that_is_refused_ends_the_stream_with_its_sequence) {
+  options.stream.backpressure.policy = admission::AtCapacity::hard_reject;
+  options.stream.backpressure.capacity = 1;
+  start();
+  Upload up(channel);
+  up.send("hold", "{}", "a");
+  EXPECT_TRUE(wait_until([&] { return held_count() == 1; }));
+  up.send("hold", "{}", "b");
+  EXPECT_TRUE(wait_until([&] { return door->stats().streams.failed == 1; }));
+  rpc::Invocation* one = held[0];
+  lane.lane().post([one] { one->finish(rpc::Answer::of(Reply::ok("{}"))); });
+  const auto status = up.finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_NE(status.error_message().find("message 2"), std::string::npos) << status.error_message();
+  EXPECT_FALSE(up.trailing("grpc-retry-pushback-ms").empty());
+  v1::ExecuteStreamReply sum;
+  ASSERT_TRUE(sum.ParseFromString(up.trailing("x-sluice-stream-summary-bin")));
+  EXPECT_EQ(sum.succeeded(), 1u);
+  EXPECT_EQ(sum.failed().at("backpressure"), 1u);
+}
+
+TEST_F(CommandStreamTest, STREAM_6_a_client_that_leaves_or_is_late_cancels_what_runs) {
+  start();
+  {
+    Upload up(channel);
+    up.send("hold", "{}");
+    EXPECT_TRUE(wait_until([&] { return held_count() == 1; }));
+    up.context.TryCancel();
+    EXPECT_EQ(up.finish().error_code(), grpc::StatusCode::CANCELLED);
+  }
+  Upload late(channel, {}, milliseconds(100));
+  late.send("hold", "{}");
+  EXPECT_EQ(late.finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_TRUE(wait_until([&] { return door->drained(); }));
+}
+
+TEST_F(CommandStreamTest, CONSOLE_4_bad_tokens_bad_messages_and_bad_stream_ids_are_told) {
+  start();
+  const auto ends = [&](std::map<std::string, std::string> metadata, auto send) {
+    Upload up(channel, std::move(metadata));
+    send(up);
+    return up.finish();
+  };
+  const auto nothing = [](Upload&) {};
+  EXPECT_EQ(ends({{"authorization", "Bearer wrong"}}, nothing).error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(ends({{"x-sluice-stream", "s"}}, nothing).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(ends({{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "x"}}, nothing).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(ends({{"x-sluice-stream-epoch", "1"}}, nothing).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  const auto gap = ends({{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}},
+                        [](Upload& up) { up.send("echo", "{}", "", 1), up.send("echo", "{}", "", 3); });
+  EXPECT_EQ(gap.error_code(), grpc::StatusCode::ABORTED);
+  EXPECT_NE(gap.error_message().find("expected message 2, got 3"), std::string::npos) << gap.error_message();
+  const auto without = ends({{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "2"}},
+                            [](Upload& up) { up.send("echo", "{}"); });
+  EXPECT_NE(without.error_message().find("without a sequence"), std::string::npos) << without.error_message();
+  const auto stale = ends({{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "2"}}, nothing);
+  EXPECT_EQ(stale.error_code(), grpc::StatusCode::ABORTED);
+  EXPECT_NE(stale.error_message().find("epoch"), std::string::npos);
+  // Permissions are each command's.
+  Upload bob(channel, {{"authorization", "Bearer bob-token"}});
+  bob.send("echo", "{}");
+  ASSERT_TRUE(bob.finish().ok());
+  EXPECT_EQ(bob.reply.first_failures(0).kind(), "forbidden");
+}
+
+TEST_F(CommandStreamTest, STREAM_15_without_a_durable_store_resume_is_refused) {
+  hooks.marks = nullptr;
+  start();
+  Upload up(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}});
+  const auto status = up.finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_NE(status.error_message().find("durable"), std::string::npos);
+}
+
+TEST_F(CommandStreamTest, STREAM_15_a_resumed_stream_goes_on_after_what_is_done_and_answers_for_the_whole) {
+  start();
+  {
+    Upload up(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}});
+    EXPECT_EQ(up.done(), 0u);
+    up.send("note", note("a", 1), "a", 1);
+    up.send("decline", "{}", "", 2);
+    up.send("note", note("a", 2), "a", 3);
+    ASSERT_TRUE(up.finish().ok());
+    EXPECT_EQ(up.reply.done(), 3u);
+  }
+  Upload up(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "5"}});
+  EXPECT_EQ(up.done(), 3u);
+  up.send("note", note("a", 2), "a", 3);  // done already
+  up.send("note", note("a", 3), "a", 4);
+  ASSERT_TRUE(up.finish().ok());
+  EXPECT_EQ(up.reply.duplicates(), 1u);
+  EXPECT_EQ(up.reply.accepted(), 4u);
+  EXPECT_EQ(up.reply.succeeded(), 3u);
+  EXPECT_EQ(up.reply.failed().at("handler_error"), 1u);
+  ASSERT_EQ(up.reply.first_failures_size(), 1);
+  EXPECT_EQ(up.reply.first_failures(0).sequence(), 2u);
+  EXPECT_EQ(number("counts", "a"), 3);
+}
+
+TEST_F(CommandStreamTest, STREAM_15_a_connection_that_still_works_under_an_old_epoch_cannot_move_the_mark) {
+  start();
+  Upload old(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}});
+  EXPECT_EQ(old.done(), 0u);
+  Upload young(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "2"}});
+  EXPECT_EQ(young.done(), 0u);
+  young.send("note", note("a", 1), "a", 1);
+  ASSERT_TRUE(young.finish().ok());
+  old.send("note", note("a", 1), "a", 1);
+  EXPECT_EQ(old.finish().error_code(), grpc::StatusCode::ABORTED);
+  EXPECT_EQ(number("counts", "a"), 1) << "its message was answered from the other's reply";
+}
+
+// Cut at any byte, as often as it takes: nothing is lost, doubled or out of its key's order.
+TEST_F(CommandStreamTest, STREAM_15_connections_cut_at_random_bytes_lose_and_double_nothing) {
+  start();
+  const int cuts = 1000;
+  test::ChaosProxy proxy(door->port());
+  sim::SimRandom dice(11);
+  int was_cut = 0, streams = 0;
+  std::uint64_t epoch = 0;
+  std::map<std::string, std::int64_t> sent;
+  while (was_cut < cuts) {
+    const std::string id = "s" + std::to_string(++streams);
+    const std::uint64_t total = 40 + dice.below(200);
+    // What each message is, whenever it is sent.
+    std::vector<std::pair<std::string, std::int64_t>> plan;
+    for (std::uint64_t i = 0; i < total; ++i) {
+      const std::string key = id + "k" + std::to_string(dice.below(4));
+      plan.emplace_back(key, ++sent[key]);
+    }
+    for (int attempt = 0;; ++attempt) {
+      ASSERT_LT(attempt, 200);
+      // Later attempts get further, so that each stream comes to its end.
+      proxy.set({.reset_after = 500 + dice.below(4000 + static_cast<std::uint64_t>(attempt) * 2000)});
+      grpc::ChannelArguments arguments;
+      arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+      const auto through = grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(proxy.port()),
+                                                     grpc::InsecureChannelCredentials(), arguments);
+      Upload up(through, {{"x-sluice-stream", id}, {"x-sluice-stream-epoch", std::to_string(++epoch)}}, seconds(20));
+      const auto done = up.done();
+      for (std::uint64_t at = done.value_or(total) + 1; at <= total; ++at) {
+        const auto& [key, n] = plan[at - 1];
+        if (!up.send("note", note(key, n), key, at)) break;
+      }
+      const auto status = up.finish();
+      if (status.ok()) {
+        ASSERT_EQ(up.reply.succeeded(), total) << up.reply.ShortDebugString().substr(0, 800);
+        ASSERT_EQ(up.reply.done(), total);
+        break;
+      }
+      ASSERT_TRUE(status.error_code() == grpc::StatusCode::UNAVAILABLE || status.error_code() == grpc::StatusCode::CANCELLED)
+          << status.error_code() << " " << status.error_message();
+      ++was_cut;
+    }
+  }
+  for (const auto& [key, count] : sent) {
+    ASSERT_EQ(number("counts", key), count) << key;
+    ASSERT_EQ(number("notes", key), count) << key;
+  }
+}
+
+TEST_F(CommandStreamTest, STREAM_12_draining_finishes_open_streams_and_refuses_new_ones) {
+  start();
+  Upload up(channel);
+  up.send("hold", "{}");
+  EXPECT_TRUE(wait_until([&] { return held_count() == 1; }));
+  door->drain();
+  Upload late(channel);
+  EXPECT_EQ(late.finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_FALSE(door->drained());
+  rpc::Invocation* one = held[0];
+  lane.lane().post([one] { one->finish(rpc::Answer::of(Reply::ok("{}"))); });
+  up.send("echo", "{}");
+  ASSERT_TRUE(up.finish().ok());
+  EXPECT_EQ(up.reply.succeeded(), 2u);
+  EXPECT_TRUE(wait_until([&] { return door->drained(); }));
+}
+
+TEST_F(CommandStreamTest, STREAM_12_after_the_grace_streams_are_cancelled_and_at_the_stop_answered_whatever_runs) {
+  add("deaf", rpc::KeyUse::none, [this](rpc::Invocation& invocation) {
+    const std::lock_guard lock(mutex);
+    held.push_back(&invocation);
+  });
+  start();
+  Upload up(channel), deaf(channel);
+  up.send("hold", "{}"), deaf.send("deaf", "{}");
+  EXPECT_TRUE(wait_until([&] { return held_count() == 2; }));
+  door->cancel();
+  EXPECT_EQ(up.finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_FALSE(door->drained()) << "one does not listen";
+  door->stop();
+  EXPECT_EQ(deaf.finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  rpc::Invocation* last = nullptr;
+  for (auto* one : held)
+    if (one->command.name == "deaf") last = one;
+  ASSERT_NE(last, nullptr);
+  lane.lane().post([last] { last->finish(rpc::Answer::of(Reply::ok("{}"))); });
+  EXPECT_TRUE(wait_until([&] { return door->drained(); }));
+}
+
+}  // namespace
+}  // namespace sluice::transport
