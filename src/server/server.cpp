@@ -297,6 +297,8 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   if (!self.config.grpc.listen.empty()) {
     transport::GrpcHooks hooks;
     hooks.authenticate = [&self](std::string_view token) { return self.tokens->authenticate(token); };
+    if (self.config.store_kind != "memory") hooks.marks = self.store.get();
+    hooks.random = &self.random;
     self.grpc = std::make_unique<transport::GrpcDoor>(*self.registry, self.clock,
                                                       self.context->lanes, self.config.grpc,
                                                       std::move(hooks), self.logger, &self.metrics);
