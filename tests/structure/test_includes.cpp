@@ -75,6 +75,8 @@ std::string broken_rule(const SourceFile& file, const std::string& target) {
   for (const auto& owned : kOwned) {
     if (!target.starts_with(owned.prefix)) continue;
     if (!owned.rooms.contains(*from)) return "<" + target + "> is not for room '" + *from + "'";
+    // For those who have gRPC services of their own: its reactor is typed by their messages.
+    if (file.path == "include/sluice/transport/grpc_stream.hpp" && target.starts_with("grpc")) return {};
     if (file.path.starts_with("include/")) return "<" + target + "> in a public header";
     return {};  // the first, most particular line decides
   }
