@@ -52,6 +52,7 @@ class Child {
   ~Child();
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
+  int pid() const { return pid_; }
   /// CPU seconds used so far, user and system.
   double cpu() const;
 

@@ -8,8 +8,8 @@
 
 #include "apps/voucher/batch.hpp"
 #include "apps/voucher/rows.hpp"
+#include "sluice/rpc/flow_handler.hpp"
 #include "sluice/rpc/interceptors.hpp"
-#include "sluice/transport/grpc_channel.hpp"
 
 namespace sluice::voucher {
 namespace {
@@ -48,6 +48,31 @@ class VoucherApp final : public server::App {
     context.grpc.bind(v1::BatchDistributeVoucherRequest::descriptor()->file()->service(0)->full_name() +
                           "/BatchDistributeVoucher",
                       "voucher.ss.distribution.batch_distribute_voucher");
+    rpc::CommandSpec restock;
+    restock.name = "voucher.catalogue.restock";
+    restock.summary = "More stock and budget for a voucher; what was sold out is not any more.";
+    restock.app = "voucher";
+    restock.idempotency = rpc::KeyUse::required;
+    restock.input_schema =
+        R"({"type":"object","required":["voucher"],"properties":{"voucher":{"type":"string"},)"
+        R"("stock":{"type":"integer","minimum":0},"budget_minor":{"type":"integer","minimum":0}}})";
+    restock.handler = rpc::flow_handler(distribution_->restock());
+    context.flows.add(distribution_->restock());
+    SLUICE_TRY(context.registry.add(std::move(restock)));
+    rpc::CommandSpec saved;
+    saved.name = "voucher.downstream.show";
+    saved.summary = "What the distribution service asked other services, and what it did not have to.";
+    saved.app = "voucher";
+    saved.shadow = false;
+    saved.idempotency = rpc::KeyUse::none;
+    saved.handler = [this](rpc::Invocation& invocation) {
+      const Downstream::Stats stats = downstream_ ? downstream_->stats() : Downstream::Stats{};
+      const nlohmann::json body{{"code_calls", stats.code_calls}, {"codes_at_hand", stats.codes_at_hand},
+                                {"code_waits", stats.code_waits}, {"user_calls", stats.user_calls},
+                                {"users_asked", stats.users_asked}};
+      invocation.finish(rpc::Answer::of(Reply::ok(body.dump())));
+    };
+    SLUICE_TRY(context.registry.add(std::move(saved)));
     rpc::CommandSpec get;
     get.name = "voucher.catalogue.get";
     get.summary = "One voucher as it stands: what it is, what is left.";
@@ -59,15 +84,19 @@ class VoucherApp final : public server::App {
 
  private:
   Status connect(server::AppContext& context) {
-    if (options_.code_service.empty() && options_.user_service.empty()) return {};
-    const auto client = [&](const std::string& target, const std::string& token, std::unique_ptr<rpc::Client>& out) -> Status {
-      if (target.empty()) return {};
-      transport::GrpcChannelOptions channel;
-      channel.target = target;
-      channel.token = token;
-      channel.tls = !options_.service_ca.empty();
-      channel.tls_ca = options_.service_ca;
-      SLUICE_ASSIGN(auto made, transport::make_grpc_channel(std::move(channel)));
+    const auto client = [&](const char* name, const std::string& target, const std::string& token,
+                            std::unique_ptr<rpc::Client>& out) -> Status {
+      const auto configured = context.channels.find(name);
+      server::ChannelConfig channel;
+      if (configured != context.channels.end()) channel = configured->second;
+      if (!target.empty()) channel.options.target = target;
+      if (channel.options.target.empty() && configured != context.channels.end())
+        return fail(FailureKind::invalid_argument, "bad_target",
+                    fmt::format("channels.{}.target is not set: expected host:port", name));
+      if (channel.options.target.empty()) return {};
+      if (!token.empty()) channel.options.token = token, channel.token_file.clear();
+      if (!options_.service_ca.empty()) channel.options.tls_ca = options_.service_ca;
+      SLUICE_ASSIGN(auto made, server::open_channel(name, channel));
       out = std::make_unique<rpc::Client>(
           std::move(made), std::vector<std::shared_ptr<rpc::Interceptor>>{
                                rpc::log_calls(context.logger), rpc::trace_calls(context.random),
@@ -75,8 +104,9 @@ class VoucherApp final : public server::App {
                                rpc::guard_calls(context.guards, context.random)});
       return {};
     };
-    SLUICE_TRY(client(options_.code_service, options_.code_token, codes_));
-    SLUICE_TRY(client(options_.user_service, options_.user_token, users_));
+    SLUICE_TRY(client("codes", options_.code_service, options_.code_token, codes_));
+    SLUICE_TRY(client("users", options_.user_service, options_.user_token, users_));
+    if (codes_ == nullptr && users_ == nullptr) return {};
     supply_ = std::make_unique<CodeSupply>(context.store);
     downstream_ = std::make_unique<Downstream>(*supply_, codes_.get(), users_.get(), context.clock, context.random,
                                                options_.downstream);

@@ -9,7 +9,8 @@
 namespace sluice::voucher {
 
 struct VoucherOptions {
-  /// gRPC targets ("127.0.0.1:9101"). Empty: codes, or users, are those of the own store.
+  /// gRPC targets ("127.0.0.1:9101"); they win over the configured channels "codes" and "users". With
+  /// neither, codes, or users, are those of the own store.
   std::string code_service, user_service;
   std::string code_token, user_token;  ///< of each
   std::string service_ca;     ///< PEM file: the services speak TLS; empty: they do not

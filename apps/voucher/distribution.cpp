@@ -2,10 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "apps/voucher/rows.hpp"
 
 namespace sluice::voucher {
 namespace {
+
+constexpr std::int64_t kMaxRestock = 1'000'000'000'000;  // of pieces and of minor units: sums stay far from 2^63
 
 using flow::Exchange;
 using flow::Vote;
@@ -30,6 +34,13 @@ Result<Vote> decline(Exchange& x, std::string code, std::string detail) {
   return Vote::skip();
 }
 
+flow::FlowOptions options_of(store::Store& store, IdSource& ids) {
+  flow::FlowOptions options;
+  options.store = &store;
+  options.ids = &ids;
+  return options;
+}
+
 }  // namespace
 
 Bytes Item::encode() const {
@@ -47,24 +58,26 @@ Result<Item> Item::decode(ByteView bytes) {
   return item;
 }
 
-bool SoldOut::has(const std::string& ns, const std::string& voucher) const {
+bool SoldOut::has(const std::string& ns, const std::string& voucher, Instant now) const {
   const std::scoped_lock lock(mutex_);
-  return seen_.contains(ns + "/" + voucher);
+  const auto found = until_.find(ns + "/" + voucher);
+  return found != until_.end() && now < found->second;
 }
 
-void SoldOut::add(const std::string& ns, const std::string& voucher) {
+void SoldOut::add(const std::string& ns, const std::string& voucher, Instant now) {
   const std::scoped_lock lock(mutex_);
-  seen_.insert(ns + "/" + voucher);
+  until_[ns + "/" + voucher] = now + kSoldOutFor;
+}
+
+void SoldOut::remove(const std::string& ns, const std::string& voucher) {
+  const std::scoped_lock lock(mutex_);
+  until_.erase(ns + "/" + voucher);
 }
 
 Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids, Downstream* downstream,
                            resilience::HotKeys* rate_limit)
-    : clock_(clock), downstream_(downstream), rate_limit_(rate_limit), codes_(store), flow_("voucher.distribute", [&] {
-        flow::FlowOptions options;
-        options.store = &store;
-        options.ids = &ids;
-        return options;
-      }()) {
+    : clock_(clock), downstream_(downstream), rate_limit_(rate_limit), codes_(store),
+      flow_("voucher.distribute", options_of(store, ids)), restock_("voucher.restock", options_of(store, ids)) {
   const auto stage = [this](const char* name, Result<Vote> (Distribution::*method)(Exchange&)) {
     return flow::func(name, [this, method](Exchange& x) { return (this->*method)(x); });
   };
@@ -80,6 +93,39 @@ Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids, Dow
                        codes ? asking("load_codes", &Distribution::ask_codes)
                              : stage("load_codes", &Distribution::load_codes),
                        stage("distribute", &Distribution::distribute)});
+  flow::Phases restock;
+  restock.prepare = [this](Exchange& x) { return restock_voucher(x); };
+  restock.commit = [this](Exchange& x) -> Status {
+    // What prepare knew is gone by now; the request is not.
+    sold_out_.remove(x.ns().text(), nlohmann::json::parse(x.request()).at("voucher").get<std::string>());
+    return {};
+  };
+  restock_.group("main", {flow::phases("restock", flow::Effect::store, std::move(restock))});
+}
+
+Result<Vote> Distribution::restock_voucher(Exchange& x) {
+  const auto json = nlohmann::json::parse(x.request(), nullptr, false);
+  const auto number = [&](const char* name) -> std::int64_t {
+    const auto found = json.find(name);
+    if (found == json.end()) return 0;
+    return found->is_number_integer() && *found >= 0 && *found <= kMaxRestock ? found->get<std::int64_t>() : -1;
+  };
+  const auto id = json.is_object() ? json.find("voucher") : json.end();
+  if (!json.is_object() || id == json.end() || !id->is_string() || number("stock") < 0 || number("budget_minor") < 0)
+    return fail(FailureKind::invalid_argument, "bad_restock",
+                fmt::format("expected {{\"voucher\":ID,\"stock\":N,\"budget_minor\":M}} with N and M from 0 to {}", kMaxRestock));
+  const std::string& ns = x.ns().text();
+  const auto key = voucher_key(ns, id->get<std::string>());
+  SLUICE_ASSIGN(const auto row, x.read(key, flow::Read::verified));
+  if (!row) return fail(FailureKind::not_found, "unknown_voucher", "no voucher '" + id->get<std::string>() + "'");
+  SLUICE_ASSIGN(Voucher voucher, decode_voucher(row->value));
+  voucher.stock += number("stock");
+  voucher.budget_minor += number("budget_minor");
+  x.draft().put(key, encode(voucher));
+  x.draft().add(stock_key(ns, voucher.id), number("stock"));
+  x.draft().add(budget_key(ns, voucher.id), number("budget_minor"));
+  x.respond(Reply::ok(fmt::format(R"({{"voucher":"{}","stock":{},"budget_minor":{}}})", voucher.id, voucher.stock, voucher.budget_minor)));
+  return Vote();
 }
 
 Status Distribution::check_rate_limit_availability(const std::string& caller, const std::string& region,
@@ -134,7 +180,7 @@ Result<Vote> Distribution::check_eligibility(Exchange& x) {
   if (v.region != "ALL" && v.region != item.region)
     return decline(x, "wrong_region", "voucher '" + v.id + "' is for " + v.region + ", not " + item.region);
   const std::string& ns = x.ns().text();
-  if (sold_out_.has(ns, v.id)) return decline(x, "sold_out", "voucher '" + v.id + "' is sold out");
+  if (sold_out(ns, v.id)) return decline(x, "sold_out", "voucher '" + v.id + "' is sold out");
   flow::Draft& draft = x.draft();
   const auto count_up = [&](store::KvKey key, std::int64_t quota, const char* name, const char* what) {
     draft.require(store::KvAtMost{key, quota - 1}, name, refusal(name, fmt::format("{} of voucher '{}' is used up", what, v.id)));
@@ -216,7 +262,7 @@ Result<Vote> Distribution::distribute(Exchange& x) {
 
 void Distribution::ended(const std::string& ns, const Item& item, ExchangeId exchange,
                          const flow::Outcome& outcome) {
-  if (outcome.reply && outcome.reply->code == "sold_out") sold_out_.add(ns, item.voucher);
+  if (outcome.reply && outcome.reply->code == "sold_out") sold_out_.add(ns, item.voucher, clock_.now());
   Held held;
   {
     const std::scoped_lock lock(mutex_);

@@ -1,7 +1,7 @@
 // The flow of one item of a batch: one voucher for one user, in one Commit over stock, budget,
 // quotas, the code's assignment and the event.
 #pragma once
-#include <set>
+#include <map>
 #include <unordered_map>
 
 #include "apps/voucher/code_allocator.hpp"
@@ -21,17 +21,20 @@ struct Item {
   static Result<Item> decode(ByteView bytes);
 };
 
-/// Remembers vouchers seen sold out, so that further requests do not touch the hot row. Bounded by
-/// the catalogue. Thread-safe.
+/// Remembers vouchers seen sold out, so that further requests do not touch the hot row, until they are
+/// restocked here, or for kSoldOutFor: another node of the same store may have done it. Bounded by the
+/// catalogue. Thread-safe.
 class SoldOut {
  public:
-  bool has(const std::string& ns, const std::string& voucher) const;
-  void add(const std::string& ns, const std::string& voucher);
+  bool has(const std::string& ns, const std::string& voucher, Instant now) const;
+  void add(const std::string& ns, const std::string& voucher, Instant now);
+  void remove(const std::string& ns, const std::string& voucher);
 
  private:
   mutable std::mutex mutex_;
-  std::set<std::string> seen_;
+  std::map<std::string, Instant> until_;
 };
+inline constexpr Duration kSoldOutFor = seconds(10);
 
 class Distribution {
  public:
@@ -43,8 +46,11 @@ class Distribution {
   /// rate_limited with when to come back; nothing of the batch is run then.
   Status check_rate_limit_availability(const std::string& caller, const std::string& region, std::size_t items);
   Downstream* downstream() noexcept { return downstream_; }
-  bool sold_out(const std::string& ns, const std::string& voucher) const { return sold_out_.has(ns, voucher); }
+  bool sold_out(const std::string& ns, const std::string& voucher) const { return sold_out_.has(ns, voucher, clock_.now()); }
   flow::Flow& flow() noexcept { return flow_; }
+  /// More stock and budget for a voucher: {"voucher":ID,"stock":N,"budget_minor":M}. What was sold out is
+  /// not, from the commit on.
+  flow::Flow& restock() noexcept { return restock_; }
   /// To be told how each exchange ended: remembers sold-out vouchers, gives unused codes back.
   void ended(const std::string& ns, const Item& item, ExchangeId exchange, const flow::Outcome& outcome);
 
@@ -55,6 +61,7 @@ class Distribution {
   Task<Result<flow::Vote>> ask_user_existence(flow::Exchange& x);
   Result<flow::Vote> load_codes(flow::Exchange& x);
   Task<Result<flow::Vote>> ask_codes(flow::Exchange& x);
+  Result<flow::Vote> restock_voucher(flow::Exchange& x);
   flow::Vote no_code(flow::Exchange& x, const Voucher& v);
   Result<flow::Vote> distribute(flow::Exchange& x);
 
@@ -70,7 +77,7 @@ class Distribution {
     std::shared_ptr<CodeHold> leased;
   };
   std::unordered_map<std::uint64_t, Held> held_;  // by running exchange
-  flow::Flow flow_;
+  flow::Flow flow_, restock_;
 };
 
 }  // namespace sluice::voucher

@@ -137,7 +137,11 @@ Task<Result<std::shared_ptr<CodeHold>>> Downstream::code(Namespace ns, std::stri
   const std::string id = cache_id(ns, region, voucher);
   // Others on this lane may take what a fetch brought: a few rounds, then it is a rush too large.
   for (int round = 0; round < 8; ++round) {
-    if (auto hold = supply_.take(ns.text(), voucher, clock_.now())) co_return hold;
+    if (auto hold = supply_.take(ns.text(), voucher, clock_.now())) {
+      if (round == 0) at_hand_.fetch_add(1, std::memory_order_relaxed);
+      co_return hold;
+    }
+    if (round == 0) code_waits_.fetch_add(1, std::memory_order_relaxed);
     std::vector<std::string> ids;
     ids.push_back(id);
     auto asking = lane.codes.get(std::move(ids));
@@ -154,6 +158,7 @@ Task<Result<std::shared_ptr<CodeHold>>> Downstream::code(Namespace ns, std::stri
 
 Task<Result<bool>> Downstream::user_exists(Namespace ns, std::string region, std::string user) {
   TaskContext& context = co_await current_context();
+  users_asked_.fetch_add(1, std::memory_order_relaxed);
   std::vector<std::string> ids;
   ids.push_back(cache_id(ns, region, user));
   auto asking = here(*context.lane).users.get(std::move(ids));
@@ -243,6 +248,7 @@ Task<Result<std::vector<resilience::CacheAside<bool>::Found>>> Downstream::fetch
   Json users = Json::array();
   for (const auto& id : ids) users.push_back(parts_of(id).id);
   const Json body{{"region", common.region}, {"users", users}};
+  user_calls_.fetch_add(1, std::memory_order_relaxed);
   rpc::CallContext call;
   call.ns = Namespace::parse(common.ns).value_or(Namespace("voucher"));
   auto calling = users_->call(command(*users_, kUserExists, common.region, true), std::move(call), body.dump());
@@ -262,21 +268,8 @@ Task<Result<std::vector<resilience::CacheAside<bool>::Found>>> Downstream::fetch
 }
 
 Downstream::Stats Downstream::stats() const {
-  const std::lock_guard lock(mutex_);
-  Stats sum;
-  const auto add = [](resilience::CacheAsideStats& into, const resilience::CacheAsideStats& one) {
-    into.hits += one.hits;
-    into.stale_hits += one.stale_hits;
-    into.misses += one.misses;
-    into.joined += one.joined;
-    into.fetches += one.fetches;
-    into.fetched_ids += one.fetched_ids;
-  };
-  for (const auto& lane : lanes_) {
-    add(sum.codes, lane->codes.stats());
-    add(sum.users, lane->users.stats());
-  }
-  return sum;
+  const auto now = [](const std::atomic<std::uint64_t>& one) { return one.load(std::memory_order_relaxed); };
+  return {now(asked_), now(at_hand_), now(code_waits_), now(user_calls_), now(users_asked_)};
 }
 
 }  // namespace sluice::voucher

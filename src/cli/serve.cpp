@@ -67,15 +67,18 @@ void serve(const ServeOptions& options) {
 // Every key with its value, under its section, for programs.
 void show_json(const server::Config& config) {
   nlohmann::ordered_json all;
-  for (const auto& key : server::config_keys()) {
-    const auto dot = key.name.find('.');
-    auto& place = all[std::string(key.name.substr(0, dot))][std::string(key.name.substr(dot + 1))];
+  const auto show = [&](const server::ConfigKey& key, nlohmann::ordered_json& in, std::size_t from) {
+    const auto dot = key.name.find('.', from);
+    auto& place = in[std::string(key.name.substr(from, dot - from))][std::string(key.name.substr(dot + 1))];
     const std::string value = key.get(config);
     if (key.type == server::KeyType::text)
       place = value;
     else
       place = nlohmann::ordered_json::parse(value, nullptr, false);
-  }
+  };
+  for (const auto& key : server::config_keys()) show(key, all, 0);
+  for (const auto& [name, channel] : config.channels)
+    for (const auto& key : server::channel_keys(name)) show(key, all["channels"], std::string_view("channels.").size());
   fmt::print("{}\n", all.dump());
 }
 

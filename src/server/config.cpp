@@ -20,6 +20,34 @@ namespace {
 const ConfigKey* find_key(std::string_view name) {
   for (const auto& key : config_keys())
     if (key.name == name) return &key;
+  // channels.NAME.field
+  if (!name.starts_with("channels.")) return nullptr;
+  const auto channel = name.substr(9, name.find('.', 9) - 9);
+  if (channel.size() + 9 >= name.size() || channel == "NAME") return nullptr;
+  for (const auto& key : channel_keys(channel))
+    if (key.name == name) return &key;
+  return nullptr;
+}
+
+// Of a channel that need not be in the file: "SLUICE_CHANNELS_CODES_TARGET".
+const ConfigKey* find_variable(std::string_view variable, const Config& config) {
+  for (const auto& key : config_keys())
+    if (key.environment() == variable) return &key;
+  constexpr std::string_view kPrefix = "SLUICE_CHANNELS_";
+  if (!variable.starts_with(kPrefix)) return nullptr;
+  // A name with a dash is known from the file alone: the environment has one character for both.
+  for (const auto& [name, channel] : config.channels)
+    for (const auto& key : channel_keys(name))
+      if (key.environment() == variable) return &key;
+  for (const auto& field : channel_keys("NAME")) {
+    const std::string ending = field.environment().substr(kPrefix.size() + 4);  // without NAME
+    if (!variable.ends_with(ending) || variable.size() <= kPrefix.size() + ending.size()) continue;
+    std::string name;
+    for (const char c : variable.substr(kPrefix.size(), variable.size() - kPrefix.size() - ending.size()))
+      name += c == '_' ? '-' : static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+    for (const auto& key : channel_keys(name))
+      if (key.environment() == variable) return &key;
+  }
   return nullptr;
 }
 
@@ -103,12 +131,12 @@ void read_table(const toml::table& table, const std::string& prefix, Config& con
 
 void read_environment(const Environment& env, Config& config, Problems& problems) {
   // Variables of the command line that are no configuration.
-  static const std::set<std::string_view> kOthers{"SLUICE_CONFIG", "SLUICE_TOKEN", "SLUICE_SERVER"};
+  static const std::set<std::string_view> kOthers{
+      "SLUICE_CONFIG",       "SLUICE_TOKEN",      "SLUICE_SERVER",     "SLUICE_APPS",       "SLUICE_CODE_SERVICE",
+      "SLUICE_USER_SERVICE", "SLUICE_CODE_TOKEN", "SLUICE_USER_TOKEN", "SLUICE_SERVICE_CA", "SLUICE_OWNER"};
   for (const auto& [variable, value] : env) {
     if (!variable.starts_with("SLUICE_") || kOthers.contains(variable)) continue;
-    const ConfigKey* found = nullptr;
-    for (const auto& key : config_keys())
-      if (key.environment() == variable) found = &key;
+    const ConfigKey* found = find_variable(variable, config);
     if (found == nullptr) {
       problems.add_text("environment: unknown variable '" + variable + "'");
       continue;
@@ -170,12 +198,12 @@ Result<Config> load_config(const std::string& path, const Environment& env) {
 
 std::string show_config(const Config& config) {
   std::string out;
-  std::string_view table;
-  for (const auto& key : config_keys()) {
-    const auto dot = key.name.find('.');
-    if (const auto now = key.name.substr(0, dot); now != table) {
+  std::string table;
+  const auto show = [&](const ConfigKey& key) {
+    const auto dot = key.name.rfind('.');
+    if (const std::string now(key.name.substr(0, dot)); now != table) {
       if (!table.empty()) out += '\n';
-      out += "[" + std::string(now) + "]\n";
+      out += "[" + now + "]\n";
       table = now;
     }
     std::string value = key.get(config);
@@ -189,17 +217,42 @@ std::string show_config(const Config& config) {
     }
     out += std::string(key.name.substr(dot + 1)) + " = " + value + "  # " +
            std::string(key.meaning) + "\n";
-  }
+  };
+  for (const auto& key : config_keys()) show(key);
+  for (const auto& [name, channel] : config.channels)
+    for (const auto& key : channel_keys(name)) show(key);
   return out;
 }
 
 std::string config_reference() {
   std::string out = "| key | type | default | meaning | environment |\n|---|---|---|---|---|\n";
   const Config defaults;
-  for (const auto& key : config_keys())
+  const auto row = [&](const ConfigKey& key) {
     out += "| `" + std::string(key.name) + "` | " + expected(key) + " | `" + key.get(defaults) +
            "` | " + std::string(key.meaning) + " | `" + key.environment() + "` |\n";
+  };
+  for (const auto& key : config_keys()) row(key);
+  for (const auto& key : channel_keys("NAME")) row(key);
   return out;
+}
+
+Result<std::shared_ptr<rpc::Channel>> open_channel(const std::string& name, const ChannelConfig& config) {
+  transport::GrpcChannelOptions options = config.options;
+  options.tls = options.tls || !options.tls_ca.empty() || !options.tls_cert.empty() || !options.tls_key.empty();
+  if (!config.token_file.empty()) {
+    RealFiles files;
+    auto file = files.open(config.token_file, OpenMode::read);
+    std::string text(4096, '\0');
+    const auto read = file ? (*file)->read_at(0, text.data(), text.size()) : Result<std::size_t>(fail(file.error()));
+    if (!read)
+      return fail(FailureKind::invalid_argument, "bad_token_file",
+                  "channels." + name + ".token_file: " + config.token_file + " cannot be read: expected a file whose first "
+                  "line is a token");
+    options.token = text.substr(0, std::min(*read, text.find_first_of("\r\n")));
+  }
+  auto channel = transport::make_grpc_channel(std::move(options));
+  if (!channel) return fail(channel.error().at("channels." + name));
+  return channel;
 }
 
 }  // namespace sluice::server

@@ -1,5 +1,8 @@
 // The table of every configuration key. To add one: a row here; the rest follows.
+#include <algorithm>
 #include <charconv>
+#include <deque>
+#include <mutex>
 #include <vector>
 
 #include "sluice/server/config.hpp"
@@ -152,6 +155,9 @@ std::vector<ConfigKey> make_keys() {
       text("grpc.tls_cert", "PEM file of the certificate, leaf first; empty: no TLS",
            SLUICE_MEMBER(grpc.tls_cert)),
       text("grpc.tls_key", "PEM file of the certificate's key", SLUICE_MEMBER(grpc.tls_key)),
+      text("grpc.tls_client_ca",
+           "PEM file: callers must show a certificate of this authority; empty: they need none",
+           SLUICE_MEMBER(grpc.tls_client_ca)),
       integer("grpc.max_message_bytes", "longest request", 1, 1 << 30,
               SLUICE_MEMBER(grpc.max_message_bytes)),
       integer("grpc.max_streams", "calls at once on one connection; further ones wait", 1, 1'000'000,
@@ -193,7 +199,64 @@ std::vector<ConfigKey> make_keys() {
 
 #undef SLUICE_MEMBER
 
+// `names` outlives what it is viewed by.
+std::vector<ConfigKey> make_channel_keys(const std::string& channel, std::deque<std::string>& names) {
+  const auto name = [&](const char* field) -> std::string_view {
+    return names.emplace_back("channels." + channel + "." + field);
+  };
+  const auto member = [&channel](auto field) {
+    return [channel, field](Config& c) -> auto& { return field(c.channels[channel]); };
+  };
+#define SLUICE_FIELD(path) member([](ChannelConfig& c) -> auto& { return c.path; })
+  std::vector<ConfigKey> keys = {
+      text(name("target"), "where it is, as gRPC names it: host:port, dns:///host:port", SLUICE_FIELD(options.target)),
+      boolean(name("tls"), "TLS also without the files below: the system's authorities are trusted",
+              SLUICE_FIELD(options.tls)),
+      text(name("tls_ca"), "PEM file of the authorities to trust; empty: the system's", SLUICE_FIELD(options.tls_ca)),
+      text(name("tls_cert"), "PEM file of our certificate, for a callee that asks for one", SLUICE_FIELD(options.tls_cert)),
+      text(name("tls_key"), "PEM file of our certificate's key", SLUICE_FIELD(options.tls_key)),
+      text(name("tls_server_name"), "the name its certificate must have; empty: the target's",
+           SLUICE_FIELD(options.tls_server_name)),
+      text(name("token_file"), "file that holds the token to send; empty: none", SLUICE_FIELD(token_file)),
+      text(name("balancing"), "among the addresses of the target", SLUICE_FIELD(options.balancing),
+           {"round_robin", "pick_first"}),
+      time_ms(name("keepalive_ms"), "a ping on a silent connection with calls; at least 10000", SLUICE_FIELD(options.keepalive)),
+      time_ms(name("keepalive_timeout_ms"), "for its answer; then the connection is lost",
+              SLUICE_FIELD(options.keepalive_timeout)),
+      time_ms(name("connect_timeout_ms"), "of one attempt to connect", SLUICE_FIELD(options.connect_timeout)),
+      integer(name("max_calls"), "calls at once; past it: overloaded", 1, 10'000'000, SLUICE_FIELD(options.max_calls)),
+  };
+#undef SLUICE_FIELD
+  // Looking at a value must not make the channel.
+  for (auto& key : keys) {
+    key.get = [get = std::move(key.get), channel](const Config& c) {
+      if (c.channels.contains(channel)) return get(c);
+      Config defaults;
+      return get(defaults);
+    };
+    if (key.name.ends_with(".keepalive_ms")) key.minimum = 10'000;
+  }
+  return keys;
+}
+
+bool channel_name(std::string_view name) {
+  return !name.empty() && name.size() <= 32 && std::ranges::all_of(name, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+  });
+}
+
 }  // namespace
+
+std::span<const ConfigKey> channel_keys(std::string_view name) {
+  static std::mutex mutex;
+  static std::deque<std::string> names;
+  static std::map<std::string, std::vector<ConfigKey>, std::less<>> known;
+  const std::scoped_lock lock(mutex);
+  const auto found = known.find(name);
+  if (found != known.end()) return found->second;
+  if ((name != "NAME" && !channel_name(name)) || known.size() > kMaxChannels) return {};
+  return known.emplace(std::string(name), make_channel_keys(std::string(name), names)).first->second;
+}
 
 std::string_view key_type_name(KeyType type) noexcept {
   return type == KeyType::text ? "text" : type == KeyType::integer ? "integer" : "boolean";
@@ -202,7 +265,7 @@ std::string_view key_type_name(KeyType type) noexcept {
 std::string ConfigKey::environment() const {
   std::string variable = "SLUICE_";
   for (const char c : name)
-    variable += c == '.' ? '_' : static_cast<char>(c >= 'a' && c <= 'z' ? c - 32 : c);
+    variable += c == '.' || c == '-' ? '_' : static_cast<char>(c >= 'a' && c <= 'z' ? c - 32 : c);
   return variable;
 }
 

@@ -285,6 +285,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
                                     self.logger,
                                     self.metrics,
                                     self.guards,
+                                    self.config.channels,
                                     {}});
   for (std::size_t i = 0; i < self.door->lanes(); ++i)
     self.context->lanes.push_back(&self.door->lane(i));

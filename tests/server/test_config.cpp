@@ -32,6 +32,37 @@ TEST(Config, CONSOLE_9_each_mistake_is_named_with_line_key_expected_and_got) {
   EXPECT_NE(two.find("s.toml:2"), std::string::npos);
 }
 
+TEST(Config, RES_1_channels_to_other_services_have_names_of_their_own) {
+  const std::string text =
+      "[channels.codes]\ntarget = \"codes:9090\"\ntls_ca = \"ca.pem\"\nkeepalive_ms = 20000\n"
+      "[channels.user-store]\ntarget = \"users:1\"\n";
+  const auto config = parse_config(text, "s.toml", {{"SLUICE_CHANNELS_CODES_TARGET", "here:1"},
+                                                    {"SLUICE_CHANNELS_USER_STORE_TLS_CERT", "own.pem"},
+                                                    {"SLUICE_CHANNELS_NEW_TLS_SERVER_NAME", "new.example"}});
+  ASSERT_TRUE(config) << config.error().to_string();
+  ASSERT_EQ(config->channels.size(), 3u);
+  const auto& codes = config->channels.at("codes").options;
+  EXPECT_EQ(codes.target, "here:1");
+  EXPECT_EQ(codes.tls_ca, "ca.pem");
+  EXPECT_EQ(codes.keepalive, seconds(20));
+  EXPECT_EQ(config->channels.at("user-store").options.tls_cert, "own.pem");
+  EXPECT_EQ(config->channels.at("new").options.tls_server_name, "new.example");
+  const auto again = parse_config(show_config(*config), "shown", {});
+  ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_EQ(show_config(*again), show_config(*config));
+  EXPECT_EQ(problem("[channels.codes]\ntarget = 1\n"),
+            "s.toml:2: key 'channels.codes.target': expected text, got integer 1");
+  EXPECT_EQ(problem("[channels.codes]\nkeepalive_ms = 5\n"),
+            "s.toml:2: key 'channels.codes.keepalive_ms': expected integer from 10000 to 86400000, got integer 5");
+  EXPECT_TRUE(problem("[channels.codes]\ntlsca = \"x\"\n").starts_with("s.toml:2: unknown key 'channels.codes.tlsca'"));
+  EXPECT_TRUE(problem("[channels.NAME]\ntarget = \"x\"\n").starts_with("s.toml:2: unknown key"));
+  EXPECT_TRUE(problem("[channels.\"a b\"]\ntarget = \"x\"\n").starts_with("s.toml:2: unknown key"));
+  EXPECT_EQ(problem("", {{"SLUICE_CHANNELS_CODES_BALANCING", "best"}}),
+            "environment: SLUICE_CHANNELS_CODES_BALANCING: expected one of round_robin, pick_first, got 'best'");
+  EXPECT_EQ(problem("", {{"SLUICE_CHANNELS_TARGET", "x"}}), "environment: unknown variable 'SLUICE_CHANNELS_TARGET'");
+  EXPECT_EQ(problem("", {{"SLUICE_APPS", "codes"}, {"SLUICE_CODE_TOKEN", "t"}}), "") << "options of the command";
+}
+
 TEST(Config, CONSOLE_9_a_table_that_begins_with_no_key_is_told_with_its_line) {
   const auto config = parse_config("[http]\nport = 0\n[`store]\nkind = 1\n", "f.toml", {});
   ASSERT_FALSE(config);

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/voucher/batch.hpp"
+#include "sluice/rpc/flow_handler.hpp"
 #include "voucher/world.hpp"
 
 namespace sluice::voucher {
@@ -29,6 +30,11 @@ class VoucherBatch : public testing::Test {
     spec.app = "voucher";
     spec.handler = [this](rpc::Invocation& i) { distribute_batch(i, *distribution); };
     ASSERT_TRUE(registry.add(std::move(spec)));
+    rpc::CommandSpec restock;
+    restock.name = "restock";
+    restock.app = "voucher";
+    restock.handler = rpc::flow_handler(distribution->restock());
+    ASSERT_TRUE(registry.add(std::move(restock)));
   }
 
   void open_voucher(const std::string& id, std::int64_t stock, std::int64_t codes, std::int64_t user_quota = 1,
@@ -65,9 +71,9 @@ class VoucherBatch : public testing::Test {
   struct Call : rpc::Invocation {
     std::optional<rpc::Answer> answer;
   };
-  std::unique_ptr<Call> start(const std::string& key, const std::string& payload) {
+  std::unique_ptr<Call> start(const std::string& key, const std::string& payload, const char* name = "batch") {
     auto call = std::make_unique<Call>();
-    call->command.name = "batch";
+    call->command.name = name;
     call->command.ns = Namespace("voucher");
     call->command.principal = admin;
     call->command.idempotency_key = key;
@@ -81,8 +87,8 @@ class VoucherBatch : public testing::Test {
   void drive() {
     for (int quiet = 0; quiet < 3;) quiet = lane.run_ready() == 0 ? quiet + 1 : 0;
   }
-  Json send(const std::string& key, const std::string& payload) {
-    auto call = start(key, payload);
+  Json send(const std::string& key, const std::string& payload, const char* name = "batch") {
+    auto call = start(key, payload, name);
     drive();
     EXPECT_TRUE(call->answer);
     if (!call->answer || !call->answer->reply) return call->answer ? Json(std::string(call->answer->failure->code())) : Json();
@@ -120,6 +126,9 @@ TEST_F(VoucherBatch, VOUCHER_2_a_malformed_empty_or_too_long_batch_fails_as_a_wh
   EXPECT_EQ(send("b", batch("r", {})), "empty_batch");
   EXPECT_EQ(send("c", batch("r", std::vector<std::pair<std::string, std::string>>(501, {"u", "v"}))), "batch_too_large");
   EXPECT_EQ(send("d", batch("bad id", {{"u", "v"}})), "bad_batch");
+  EXPECT_EQ(send("e", batch("r", {{"u", "v"}}, "de")), "bad_batch") << "no region";
+  EXPECT_EQ(send("f", R"({"request_id":"r","region":"DE","items":[{"user":"u"}]})"), "bad_batch");
+  EXPECT_EQ(send("g", R"({"request_id":"r","region":"DE","items":[7]})"), "bad_batch");
 }
 
 TEST_F(VoucherBatch, VOUCHER_4_quotas_hold_and_the_books_balance) {
@@ -148,6 +157,45 @@ TEST_F(VoucherBatch, VOUCHER_5_a_repeated_request_gets_the_same_bytes_also_after
   EXPECT_EQ(last_, first) << "the request id counts, whatever the key";
   EXPECT_EQ(send("third", batch("r1", {{"ann", "v2"}})), "fingerprint_mismatch");
   EXPECT_EQ(world.books().issued, 1);
+}
+
+TEST_F(VoucherBatch, VOUCHER_7_sold_out_is_remembered_until_it_is_restocked) {
+  open_voucher("hot", 1, 10, 100);
+  add_user("ann");
+  int asked = 0;
+  const auto buy = [&] {
+    const std::string id = "r" + std::to_string(++asked);
+    const Json result = send(id, batch(id, {{"ann", "hot"}}))["results"][0];
+    return result["status"] == "issued" ? std::string("issued") : result["reason"].get<std::string>();
+  };
+  EXPECT_EQ(buy(), "issued");
+  EXPECT_EQ(buy(), "sold_out");
+  EXPECT_TRUE(distribution->sold_out("voucher", "hot"));
+  const auto before = world.row(stock_key("voucher", "hot"))->version;
+  EXPECT_EQ(buy(), "sold_out");
+  EXPECT_EQ(world.row(stock_key("voucher", "hot"))->version, before) << "the hot row was not touched";
+  EXPECT_EQ(send("bad", R"({"voucher":"hot","stock":-1})", "restock"), "bad_restock");
+  EXPECT_EQ(send("none", R"({"voucher":"none","stock":1})", "restock"), "unknown_voucher");
+  EXPECT_EQ(buy(), "sold_out");
+  EXPECT_EQ(send("more", R"({"voucher":"hot","stock":2})", "restock")["stock"], 3);
+  EXPECT_EQ(send("more", R"({"voucher":"hot","stock":2})", "restock")["stock"], 3) << "a replay adds nothing";
+  EXPECT_EQ(buy(), "issued");
+  EXPECT_EQ(buy(), "issued");
+  EXPECT_EQ(buy(), "sold_out");
+  // Another node of the same store restocks: this one looks again after a while.
+  Distribution other(*world.store, world.clock, ids);
+  rpc::CommandSpec elsewhere;
+  elsewhere.name = "restock-elsewhere";
+  elsewhere.app = "voucher";
+  elsewhere.handler = rpc::flow_handler(other.restock());
+  ASSERT_TRUE(registry.add(std::move(elsewhere)));
+  EXPECT_EQ(send("m2", R"({"voucher":"hot","stock":1,"budget_minor":500})", "restock-elsewhere")["stock"], 4);
+  EXPECT_EQ(buy(), "sold_out");
+  world.clock.advance(kSoldOutFor);
+  EXPECT_EQ(buy(), "issued");
+  const Books books = world.books();
+  EXPECT_EQ(books.issued, 4);
+  for (const auto& wrong : books.wrong) ADD_FAILURE() << wrong;
 }
 
 TEST_F(VoucherBatch, VOUCHER_10_flash_sale_issues_exactly_the_stock) {

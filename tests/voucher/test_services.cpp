@@ -3,19 +3,15 @@
 #include <gmock/gmock.h>
 
 #include <chrono>
-#include <nlohmann/json.hpp>
+#include <fstream>
 #include <set>
 
-#include "apps/voucher/app.hpp"
 #include "apps/voucher/books.hpp"
-#include "apps/voucher/code_service.hpp"
 #include "apps/voucher/rows.hpp"
-#include "apps/voucher/user_service.hpp"
 #include "sluice/base/runtime.hpp"
-#include "sluice/server/server.hpp"
 #include "sluice/transport/grpc_channel.hpp"
 #include "support/chaos_proxy.hpp"
-#include "support/http_client.hpp"
+#include "voucher/services.hpp"
 #include "voucher/v1/distribution.pb.h"
 
 namespace sluice::voucher {
@@ -23,10 +19,8 @@ namespace {
 
 namespace v1 = ::voucher::v1;
 
-using Json = nlohmann::json;
 using testing::HasSubstr;
 
-constexpr const char* kBatch = "voucher.ss.distribution.batch_distribute_voucher";
 constexpr const char* kRules = R"([guard."voucher.code.*".breaker]
 minimum_calls = 4
 failure_ratio = 0.5
@@ -37,49 +31,6 @@ trials = 1
 [guard."voucher.code.*".timeout]
 timeout = "150ms"
 )";
-
-struct Service {
-  explicit Service(std::unique_ptr<server::App> app, bool grpc, const char* rules = "") {
-    server::Config config;
-    config.store_kind = "memory";
-    config.http.port = 0;
-    if (grpc) config.grpc.listen = "127.0.0.1:0";
-    server::ServerParts parts;
-    parts.logger = &null_logger();
-    parts.apps.push_back(std::move(app));
-    parts.first_token = [this](const std::string& made) { token = made; };
-    auto opened = server::Server::open(std::move(config), std::move(parts));
-    EXPECT_TRUE(opened) << (opened ? "" : opened.error().to_string());
-    server = std::move(*opened);
-    const auto started = server->start();
-    EXPECT_TRUE(started) << (started ? "" : started.error().to_string());
-    if (*rules != 0) {
-      const Json answer = ask("sluice.rules.reload", {{"rules", rules}});
-      EXPECT_TRUE(answer.contains("version")) << answer.dump();
-    }
-  }
-  store::Store& store() { return server->context().store; }
-  Json ask(const char* command, const Json& payload, const std::string& more = {}) {
-    test::HttpClient client(server->port());
-    auto response = client.ask(test::post(command, payload.dump(), "Authorization: Bearer " + token + "\r\n" + more));
-    if (!response) return Json{{"no", "answer"}};
-    Json json = Json::parse(response->body, nullptr, false);
-    if (response->status >= 400) json["http"] = response->status;
-    return json;
-  }
-  std::string token;
-  std::unique_ptr<server::Server> server;
-};
-
-VoucherOptions options_for(std::uint16_t codes, const std::string& code_token, std::uint16_t users = 0) {
-  VoucherOptions options;
-  options.code_service = "127.0.0.1:" + std::to_string(codes);
-  if (users != 0) options.user_service = "127.0.0.1:" + std::to_string(users);
-  options.code_token = code_token;
-  options.downstream.segment_codes = 10;
-  options.downstream.timeout = milliseconds(400);
-  return options;
-}
 
 class VoucherServices : public testing::Test {
  protected:
@@ -99,17 +50,7 @@ class VoucherServices : public testing::Test {
   }
   static std::string user(int i) { return "u" + std::to_string(i); }
   void open_voucher(const std::string& ns, const std::string& id, std::int64_t stock, std::int64_t count) {
-    Voucher v;
-    v.id = v.name = id;
-    v.region = "ALL";
-    v.from = WallTime(milliseconds(0));
-    v.to = WallTime(std::chrono::hours(24 * 365 * 200));
-    v.value_minor = 500;
-    v.currency = "EUR";
-    v.stock = stock;
-    v.user_quota = 1'000'000;
-    v.day_quota = 1'000'000;
-    v.budget_minor = 500'000'000;
+    const Voucher v = open_for_all(id, stock);
     store::Commit here;
     here.then = {store::KvPut{voucher_key(ns, id), encode(v), {}}, store::KvPut{stock_key(ns, id), "", stock},
                  store::KvPut{budget_key(ns, id), "", v.budget_minor}};
@@ -155,6 +96,10 @@ TEST_F(VoucherServices, VOUCHER_6_codes_come_in_segments_from_the_code_service_a
     }
   }
   EXPECT_EQ(given.size(), 100u);
+  const Json saved = shop.ask("voucher.downstream.show", Json::object());
+  EXPECT_GE(saved["code_calls"], 10) << saved.dump();  // segments of ten
+  EXPECT_LE(saved["code_calls"], 12) << saved.dump();
+  EXPECT_EQ(saved["codes_at_hand"].get<int>() + saved["code_waits"].get<int>(), 100) << "the others shared: " << saved.dump();
 }
 
 TEST_F(VoucherServices, VOUCHER_6_when_the_codes_run_out_it_is_said_and_nothing_is_taken) {
@@ -221,6 +166,81 @@ TEST_F(VoucherServices, VOUCHER_8_a_hung_code_service_costs_a_bounded_time_and_o
   }
   EXPECT_EQ(last["results"][0]["status"], "issued") << "a refusal was not remembered; the same id goes on";
   EXPECT_EQ(breaker("SG"), "closed");
+}
+
+// Threads, permits and memory after a thousand callers of a hung service are those after the first hundred.
+TEST_F(VoucherServices, VOUCHER_8_a_hung_code_service_makes_neither_threads_nor_memory_grow) {
+  faults({{"rules", {{{"hang_rate", 1.0}}}}});
+  const auto number_after = [](const std::string& text, const std::string& name) {
+    const auto at = text.find(name);
+    return at == std::string::npos ? -1.0 : std::atof(text.c_str() + at + name.size());
+  };
+  const auto status = [&](const char* field) {
+    std::ifstream file("/proc/self/status");
+    const std::string text(std::istreambuf_iterator<char>(file), {});
+    return number_after(text, field);
+  };
+  const auto callers = [&](int count) {
+    constexpr int kAtOnce = 16;
+    for (int i = 0; i < count / kAtOnce; ++i) {
+      // Sixteen wait together, each on a connection of its own; then all have an answer.
+      std::vector<std::unique_ptr<test::HttpClient>> clients;
+      for (int c = 0; c < kAtOnce; ++c) {
+        const std::string id = "g" + std::to_string(++asked);
+        const Json body{{"request_id", id}, {"region", "SG"}, {"items", {{{"user", user(c)}, {"voucher", "v2"}}}}};
+        clients.push_back(std::make_unique<test::HttpClient>(shop.server->port()));
+        ASSERT_TRUE(clients.back()->send(test::post(kBatch, body.dump(), "Authorization: Bearer " + shop.token +
+                                                                             "\r\nIdempotency-Key: " + id + "\r\n")));
+      }
+      for (auto& client : clients) {
+        const auto answer = client->receive();
+        ASSERT_TRUE(answer);
+        ASSERT_TRUE(answer->has("code_service_unavailable")) << answer->body;
+      }
+    }
+  };
+  callers(160);
+  const double threads = status("Threads:"), resident = status("VmRSS:");
+  callers(1600);
+  EXPECT_LE(status("Threads:"), threads) << "a thread for each that hangs";
+  EXPECT_LE(status("VmRSS:"), resident + 32 * 1024) << "KiB; what hangs is kept";
+  for (Service* service : {&shop, &codes}) {
+    double in_use = -1;
+    for (int i = 0; i < 500; ++i) {  // a cancelled call takes a moment to be known at the other end
+      const std::string metrics = test::HttpClient(service->server->port()).ask(test::get("/metrics"))->body;
+      const auto at = metrics.find("\nsluice_admission_in_use{");
+      ASSERT_NE(at, std::string::npos);
+      in_use = number_after(metrics.substr(at), "} ");
+      if (in_use == 0) break;
+      poll(nullptr, 0, 10);
+    }
+    EXPECT_EQ(in_use, 0) << "a permit is still out";
+  }
+}
+
+TEST_F(VoucherServices, VOUCHER_2_a_deadline_that_passes_takes_nothing_and_the_same_request_goes_on_later) {
+  faults({{"rules", {{{"hang_rate", 1.0}}}}});
+  const auto began = std::chrono::steady_clock::now();
+  const Json late = batch({{user(1), "v1"}, {"nobody", "v1"}}, "SG", "X-Sluice-Deadline-Ms: 60\r\n", "late");
+  EXPECT_LT(std::chrono::steady_clock::now() - began, seconds(2));
+  if (late.contains("results"))  // each item by itself, or the batch as a whole
+    EXPECT_EQ(late["results"][0]["retryable"], true) << late.dump();
+  else
+    EXPECT_EQ(late["http"], 504) << late.dump();
+  faults(Json::object());
+  Json later;
+  for (int i = 0; i < 500; ++i) {
+    later = batch({{user(1), "v1"}, {"nobody", "v1"}}, "SG", "", "late");
+    if (later.contains("results") && later["results"][0]["status"] == "issued") break;
+    poll(nullptr, 0, 10);
+  }
+  ASSERT_EQ(later["results"][0]["status"], "issued") << later.dump();
+  EXPECT_EQ(later["results"][1]["reason"], "unknown_user");
+  EXPECT_EQ(batch({{user(1), "v1"}, {"nobody", "v1"}}, "SG", "", "late"), later) << "and is the same from then on";
+  const auto books = audit_books(shop.store(), "voucher", &codes.store());
+  ASSERT_TRUE(books);
+  EXPECT_EQ(books->issued, 1);
+  for (const auto& wrong : books->wrong) ADD_FAILURE() << wrong;
 }
 
 TEST_F(VoucherServices, VOUCHER_8_wrong_answers_and_a_cut_line_are_failures_and_add_no_code) {

@@ -10,6 +10,7 @@
 #include "sluice/flow/recovery.hpp"
 #include "sluice/resilience/guards.hpp"
 #include "sluice/rpc/registry.hpp"
+#include "sluice/server/config.hpp"
 #include "sluice/transport/grpc.hpp"
 
 namespace sluice::server {
@@ -27,6 +28,7 @@ struct AppContext {
   Logger& logger;
   Metrics& metrics;
   resilience::Guards& guards;  ///< of outbound calls
+  const std::map<std::string, ChannelConfig>& channels;  ///< other services, as configured; open_channel()
   transport::GrpcMethods grpc;  ///< typed methods of the application's commands
 };
 

@@ -11,6 +11,7 @@
 #include "sluice/idempotency/keys.hpp"
 #include "sluice/store/sqlite.hpp"
 #include "sluice/transport/grpc.hpp"
+#include "sluice/transport/grpc_channel.hpp"
 #include "sluice/transport/http.hpp"
 
 namespace sluice::server {
@@ -29,6 +30,16 @@ struct GateLimits {
   milliseconds max_wait{5'000};     ///< of one command, for both
 };
 
+/// Another service that applications call: `[channels.NAME]`. TLS is used once `tls` is set or a
+/// certificate or authority is named.
+struct ChannelConfig {
+  transport::GrpcChannelOptions options;
+  std::string token_file;  ///< holds the token on its first line; not shown by `config show`
+};
+inline constexpr std::size_t kMaxChannels = 64;
+/// As make_grpc_channel, with the token read and messages that name the channel's configuration key.
+Result<std::shared_ptr<rpc::Channel>> open_channel(const std::string& name, const ChannelConfig& config);
+
 struct Config {
   std::string store_kind = "sqlite";  ///< sqlite or memory
   store::SqliteOptions sqlite;
@@ -45,6 +56,7 @@ struct Config {
   milliseconds grace{10'000};
   milliseconds sweep_every{30'000};  ///< between two sweeps over what is open or in doubt
   bool allow_remote = false;
+  std::map<std::string, ChannelConfig> channels;  ///< by name
   Config() {
     sqlite.path = "sluice.db";
     grpc.listen.clear();
@@ -67,6 +79,9 @@ struct ConfigKey {
   std::string environment() const;  ///< "SLUICE_HTTP_PORT"
 };
 std::span<const ConfigKey> config_keys();
+/// Those of one channel, "channels.NAME.target" and so on; they live as long as the process. Names are
+/// 1 to 32 of a-z 0-9 -; empty for another name, and past kMaxChannels different ones.
+std::span<const ConfigKey> channel_keys(std::string_view name);
 
 /// The environment as a look-up, so that tests give their own.
 using Environment = std::map<std::string, std::string, std::less<>>;

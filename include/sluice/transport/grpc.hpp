@@ -19,6 +19,7 @@ struct GrpcOptions {
   std::string listen = "127.0.0.1:0";  ///< host:port; port 0: any free one, GrpcDoor::port() tells
   std::string tls_cert;                ///< PEM file, leaf first; with tls_key, else no TLS
   std::string tls_key;                 ///< PEM file
+  std::string tls_client_ca;           ///< PEM file: callers must show a certificate of this authority
   std::size_t max_message_bytes = 1 << 20;
   std::size_t max_streams = 1000;  ///< calls at once on one connection; further ones wait there
   std::size_t max_calls = 10'000;  ///< calls at once; past it: overloaded

@@ -11,6 +11,8 @@ struct GrpcChannelOptions {
   std::string target;  ///< as gRPC names it: "codes:9090", "dns:///codes.internal:9090"
   bool tls = false;
   std::string tls_ca;           ///< PEM file of trusted authorities; empty: the system's
+  std::string tls_cert;         ///< PEM file shown to a callee that asks who calls; with tls_key
+  std::string tls_key;          ///< PEM file
   std::string tls_server_name;  ///< the name the certificate must have; empty: the target's
   std::string token;            ///< sent as `authorization: Bearer`; empty: none
   std::string balancing = "round_robin";  ///< or pick_first

@@ -322,9 +322,8 @@ Result<std::shared_ptr<rpc::Channel>> make_grpc_channel(GrpcChannelOptions optio
                 "a gRPC channel needs a target: host:port or dns:///host:port");
   hush_grpc();
   std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
-  if (options.tls && options.tls_ca.empty()) credentials = grpc::SslCredentials({});
-  if (options.tls && !options.tls_ca.empty()) {
-    SLUICE_ASSIGN(credentials, client_credentials(options.tls_ca));
+  if (options.tls) {
+    SLUICE_ASSIGN(credentials, client_credentials(options.tls_ca, options.tls_cert, options.tls_key));
   }
   grpc::ChannelArguments arguments;
   arguments.SetLoadBalancingPolicyName(options.balancing);

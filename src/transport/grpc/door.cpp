@@ -92,7 +92,7 @@ struct GrpcDoor::Impl {
 Status GrpcDoor::Impl::listen() {
   hush_grpc();
   const auto& options = shared->options;
-  SLUICE_ASSIGN(const auto credentials, server_credentials(options.tls_cert, options.tls_key));
+  SLUICE_ASSIGN(const auto credentials, server_credentials(options.tls_cert, options.tls_key, options.tls_client_ca));
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;

@@ -52,37 +52,91 @@ Result<Certificate> parse_certificate(const char* key, const std::string& path,
   return certificate;
 }
 
-}  // namespace
+std::string time_text(const ASN1_TIME* time) {
+  const Bio out(BIO_new(BIO_s_mem()), &BIO_free);
+  ASN1_TIME_print(out.get(), time);
+  char* data = nullptr;
+  const auto size = BIO_get_mem_data(out.get(), &data);
+  return std::string(data, static_cast<std::size_t>(size));
+}
 
-Result<std::shared_ptr<grpc::ServerCredentials>> server_credentials(const std::string& cert_path,
-                                                                    const std::string& key_path) {
-  if (cert_path.empty() && key_path.empty()) return grpc::InsecureServerCredentials();
+/// The first certificate of a file, if it is valid now: peers refuse it otherwise, with less to say.
+Result<Certificate> valid_certificate(const std::string& key, const std::string& path,
+                                      const std::string& text) {
+  SLUICE_ASSIGN(Certificate certificate, parse_certificate(key.c_str(), path, text));
+  if (X509_cmp_current_time(X509_get0_notAfter(certificate.get())) < 0)
+    return fail(bad("bad_certificate", key + ": the certificate in " + path + " expired at " +
+                                           time_text(X509_get0_notAfter(certificate.get())) +
+                                           ": renew it"));
+  if (X509_cmp_current_time(X509_get0_notBefore(certificate.get())) > 0)
+    return fail(bad("bad_certificate", key + ": the certificate in " + path +
+                                           " is not valid before " +
+                                           time_text(X509_get0_notBefore(certificate.get())) +
+                                           ": check the clock of this machine"));
+  return certificate;
+}
+
+struct Pair {
+  std::string cert, key;
+};
+
+/// `prefix`: of the configuration keys, for messages.
+Result<Pair> read_pair(const std::string& prefix, const std::string& cert_path,
+                       const std::string& key_path) {
+  const std::string cert_key = prefix + "tls_cert", key_key = prefix + "tls_key";
   if (cert_path.empty() || key_path.empty())
-    return fail(bad("bad_certificate", std::string(cert_path.empty() ? "grpc.tls_cert" : "grpc.tls_key") +
+    return fail(bad("bad_certificate", (cert_path.empty() ? cert_key : key_key) +
                                            " is not set: TLS needs a certificate and its key"));
-  SLUICE_ASSIGN(std::string cert, read_pem("grpc.tls_cert", cert_path));
-  SLUICE_ASSIGN(std::string key, read_pem("grpc.tls_key", key_path));
-  SLUICE_ASSIGN(const Certificate certificate, parse_certificate("grpc.tls_cert", cert_path, cert));
+  Pair pair;
+  SLUICE_ASSIGN(pair.cert, read_pem(cert_key.c_str(), cert_path));
+  SLUICE_ASSIGN(pair.key, read_pem(key_key.c_str(), key_path));
+  SLUICE_ASSIGN(const Certificate certificate, valid_certificate(cert_key, cert_path, pair.cert));
   // An empty password: a prompt on the terminal would stop the server's start for ever.
-  const Key parsed(PEM_read_bio_PrivateKey(bio(key).get(), nullptr, nullptr, const_cast<char*>("")),
-                   &EVP_PKEY_free);
+  const Key parsed(
+      PEM_read_bio_PrivateKey(bio(pair.key).get(), nullptr, nullptr, const_cast<char*>("")),
+      &EVP_PKEY_free);
   if (parsed == nullptr)
-    return fail(bad("bad_certificate", "grpc.tls_key: " + key_path +
+    return fail(bad("bad_certificate", key_key + ": " + key_path +
                                            " holds no private key that can be read: expected PEM "
                                            "text without a password"));
   if (X509_check_private_key(certificate.get(), parsed.get()) != 1)
-    return fail(bad("bad_certificate", "grpc.tls_key: " + key_path +
+    return fail(bad("bad_certificate", key_key + ": " + key_path +
                                            " is not the key of the certificate in " + cert_path));
+  return pair;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<grpc::ServerCredentials>> server_credentials(
+    const std::string& cert_path, const std::string& key_path, const std::string& client_ca_path) {
+  if (cert_path.empty() && key_path.empty() && client_ca_path.empty())
+    return grpc::InsecureServerCredentials();
+  SLUICE_ASSIGN(Pair pair, read_pair("grpc.", cert_path, key_path));
   grpc::SslServerCredentialsOptions options;
-  options.pem_key_cert_pairs.push_back({std::move(key), std::move(cert)});
+  if (!client_ca_path.empty()) {
+    SLUICE_ASSIGN(std::string ca, read_pem("grpc.tls_client_ca", client_ca_path));
+    SLUICE_TRY(valid_certificate("grpc.tls_client_ca", client_ca_path, ca));
+    options = grpc::SslServerCredentialsOptions(
+        GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+    options.pem_root_certs = std::move(ca);
+  }
+  options.pem_key_cert_pairs.push_back({std::move(pair.key), std::move(pair.cert)});
   return grpc::SslServerCredentials(options);
 }
 
-Result<std::shared_ptr<grpc::ChannelCredentials>> client_credentials(const std::string& ca_path) {
-  SLUICE_ASSIGN(std::string ca, read_pem("tls_ca", ca_path));
-  SLUICE_TRY(parse_certificate("tls_ca", ca_path, ca));
+Result<std::shared_ptr<grpc::ChannelCredentials>> client_credentials(const std::string& ca_path,
+                                                                     const std::string& cert_path,
+                                                                     const std::string& key_path) {
   grpc::SslCredentialsOptions options;
-  options.pem_root_certs = std::move(ca);
+  if (!ca_path.empty()) {
+    SLUICE_ASSIGN(options.pem_root_certs, read_pem("tls_ca", ca_path));
+    SLUICE_TRY(valid_certificate("tls_ca", ca_path, options.pem_root_certs));
+  }
+  if (!cert_path.empty() || !key_path.empty()) {
+    SLUICE_ASSIGN(Pair pair, read_pair("", cert_path, key_path));
+    options.pem_cert_chain = std::move(pair.cert);
+    options.pem_private_key = std::move(pair.key);
+  }
   return grpc::SslCredentials(options);
 }
 
