@@ -78,11 +78,21 @@ class VoucherApp final : public server::App {
     get.summary = "One voucher as it stands: what it is, what is left.";
     get.app = "voucher";
     get.idempotency = rpc::KeyUse::none;
+    get.input_schema =
+        R"({"type":"object","required":["voucher"],"additionalProperties":false,)"
+        R"("properties":{"voucher":{"type":"string","description":"its id, as in vouchers.csv"}}})";
     get.handler = [this](rpc::Invocation& invocation) { invocation.run_task(show(invocation)); };
     return context.registry.add(std::move(get));
   }
 
  private:
+  // Whoever reads a code can spend it: codes are no business of the log.
+  static rpc::CallLogOptions call_log() {
+    rpc::CallLogOptions options;
+    options.secret_fields = {"code", "codes", "universal"};
+    return options;
+  }
+
   Status connect(server::AppContext& context) {
     const auto client = [&](const char* name, const std::string& target, const std::string& token,
                             std::unique_ptr<rpc::Client>& out) -> Status {
@@ -99,7 +109,7 @@ class VoucherApp final : public server::App {
       SLUICE_ASSIGN(auto made, server::open_channel(name, channel));
       out = std::make_unique<rpc::Client>(
           std::move(made), std::vector<std::shared_ptr<rpc::Interceptor>>{
-                               rpc::log_calls(context.logger), rpc::trace_calls(context.random),
+                               rpc::log_calls(context.logger, call_log()), rpc::trace_calls(context.random),
                                rpc::measure_calls(context.metrics), rpc::shadow_calls(),
                                rpc::guard_calls(context.guards, context.random)});
       return {};
@@ -115,7 +125,20 @@ class VoucherApp final : public server::App {
 
   Task<rpc::Answer> show(rpc::Invocation& invocation) {
     const auto json = nlohmann::json::parse(invocation.command.payload, nullptr, false);
-    const std::string id = json.is_object() ? json.value("voucher", std::string()) : std::string();
+    std::string wrong = json.is_object() ? "" : std::string("expected a JSON object, got ") + json.type_name();
+    if (json.is_object()) {
+      for (const auto& [name, value] : json.items())
+        if (name != "voucher") wrong = name.substr(0, 64) + ": unknown field";
+      if (!json.contains("voucher"))
+        wrong = "voucher: is missing";
+      else if (!json["voucher"].is_string())
+        wrong = std::string("voucher: expected text, got ") + json["voucher"].type_name();
+    }
+    if (!wrong.empty()) {
+      Failure refused(FailureKind::invalid_argument, "bad_payload", wrong);
+      co_return rpc::Answer::of(std::move(refused));
+    }
+    const std::string id = json["voucher"].get<std::string>();
     const std::string ns = invocation.command.ns.text();
     store::GetRows query;
     query.keys = {voucher_key(ns, id), stock_key(ns, id), budget_key(ns, id)};

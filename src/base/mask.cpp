@@ -185,7 +185,7 @@ std::string mask_field(std::string_view name, std::string_view value) {
   return json ? mask_json(value) : mask_text(value);
 }
 
-std::string mask_json(std::string_view json) {
+std::string mask_json(std::string_view json, std::span<const std::string> secret_names) {
   std::string out;
   out.reserve(json.size());
   Sensitivity next = Sensitivity::open;  // of the value that follows the last name
@@ -196,7 +196,8 @@ std::string mask_json(std::string_view json) {
       const std::size_t after = skip_blank(json, std::min(json.size(), close + 1));
       const std::string_view inside = json.substr(at + 1, close - at - 1);
       if (after < json.size() && json[after] == ':') {
-        next = sensitivity_of(plain_name(inside));
+        const std::string name = plain_name(inside);
+        next = std::ranges::find(secret_names, name) != secret_names.end() ? Sensitivity::secret : sensitivity_of(name);
         out.append(json.substr(at, after + 1 - at));
         at = skip_blank(json, after + 1);
         out.append(json.substr(after + 1, at - after - 1));

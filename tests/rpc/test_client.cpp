@@ -283,6 +283,21 @@ TEST_F(ClientTest, RES_1_the_log_is_sampled_masked_and_capped_and_tells_every_fa
   EXPECT_NE(lines->all[3].find("down"), std::string::npos);
 }
 
+TEST_F(ClientTest, RES_1_fields_that_are_worth_money_are_hidden_whole) {
+  auto lines = std::make_shared<Lines>();
+  const auto logger = make_logger(clock, lines);
+  CallLogOptions options;
+  options.secret_fields = {"codes", "universal"};
+  chain({log_calls(*logger, options)});
+  channel->script = {ScriptChannel::ok(R"({"segments":[{"voucher":"v-1","codes":["AAAA-1111","BBBB-2222"]},)"
+                                       R"({"voucher":"v-2","universal":"FREE-9"}]})")};
+  EXPECT_TRUE(call(client->add(reads("get"))));
+  ASSERT_EQ(lines->all.size(), 1u);
+  EXPECT_EQ(lines->all[0].find("AAAA-1111"), std::string::npos) << lines->all[0];
+  EXPECT_EQ(lines->all[0].find("FREE-9"), std::string::npos) << lines->all[0];
+  EXPECT_NE(lines->all[0].find("v-2"), std::string::npos) << "the rest is shown: " << lines->all[0];
+}
+
 TEST_F(ClientTest, RES_1_each_call_is_a_span_below_its_callers_trace) {
   chain({trace_calls(random)});
   const std::string trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

@@ -160,6 +160,20 @@ TEST_F(Sqlite, damage_is_found_by_the_integrity_check) {
   EXPECT_EQ(store.error().kind(), FailureKind::corrupt);
 }
 
+TEST_F(Sqlite, CONSOLE_5_files_and_backups_are_for_their_owner_alone) {
+  const mode_t before = umask(0022);
+  auto store = open();
+  ASSERT_TRUE(store) << store.error().to_string();
+  ASSERT_TRUE(commit_and_wait(**store, keyed(1)));
+  ASSERT_TRUE((*store)->backup(rig.folder.file("copy.db")));
+  umask(before);
+  for (const char* name : {"store.db", "store.db-wal", "store.db-shm", "store.db.lock", "copy.db"}) {
+    struct stat status{};
+    ASSERT_EQ(::stat(rig.folder.file(name).c_str(), &status), 0) << name;
+    EXPECT_EQ(status.st_mode & 0777, 0600u) << name;
+  }
+}
+
 TEST_F(Sqlite, a_backup_taken_while_working_opens_and_holds_what_was_committed) {
   auto store = open();
   for (int i = 0; i < 50; ++i) (void)commit_and_wait(**store, keyed(i));

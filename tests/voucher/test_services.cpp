@@ -45,11 +45,25 @@ trials = 1
 timeout = "150ms"
 )";
 
+class Lines final : public LogSink {
+ public:
+  void write(LogLevel, std::string_view line) override {
+    const std::lock_guard lock(mutex);
+    all.append(line).append("
+");
+  }
+  std::mutex mutex;
+  std::string all;
+};
+
 class VoucherServices : public testing::Test {
  protected:
   Service codes{make_code_service(), true};
   test::ChaosProxy proxy{codes.server->grpc_port()};
-  Service shop{make_app(options_for(proxy.port(), codes.token)), true, kRules};
+  RealClock log_clock;
+  std::shared_ptr<Lines> lines = std::make_shared<Lines>();
+  std::unique_ptr<Logger> logger = make_logger(log_clock, lines);
+  Service shop{make_app(options_for(proxy.port(), codes.token)), true, kRules, {}, logger.get()};
   int asked = 0;
 
   void SetUp() override {
@@ -113,6 +127,17 @@ TEST_F(VoucherServices, VOUCHER_6_codes_come_in_segments_from_the_code_service_a
   EXPECT_GE(saved["code_calls"], 10) << saved.dump();  // segments of ten
   EXPECT_LE(saved["code_calls"], 12) << saved.dump();
   EXPECT_EQ(saved["codes_at_hand"].get<int>() + saved["code_waits"].get<int>(), 100) << "the others shared: " << saved.dump();
+}
+
+TEST_F(VoucherServices, VOUCHER_6_no_code_stands_in_the_log) {
+  const Json reply = batch({{user(0), "v1"}, {user(1), "v1"}});
+  shop.server->stop();  // what is logged is written
+  EXPECT_THAT(lines->all, HasSubstr("a service was called"));
+  for (const auto& one : reply["results"]) {
+    ASSERT_EQ(one["status"], "issued") << reply.dump();
+    EXPECT_THAT(lines->all, testing::Not(HasSubstr(one["code"].get<std::string>())));
+  }
+  EXPECT_THAT(lines->all, testing::Not(HasSubstr("L-V1-"))) << "nor those leased beside them";
 }
 
 TEST_F(VoucherServices, VOUCHER_6_when_the_codes_run_out_it_is_said_and_nothing_is_taken) {

@@ -1,5 +1,6 @@
 // Keeps secrets and card numbers out of logs. Pure functions over text; thread-safe.
 #pragma once
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -26,7 +27,8 @@ std::string mask_field(std::string_view name, std::string_view value);
 
 /// Masks values inside JSON text by the names of their fields, also nested ones, and card numbers
 /// anywhere. Valid JSON stays valid. Text that is no JSON is masked as well as can be told; after
-/// a secret name everything up to the next structural character is hidden.
-std::string mask_json(std::string_view json);
+/// a secret name everything up to the next structural character is hidden. `secret_names`: further
+/// fields to hide whole, by their exact names.
+std::string mask_json(std::string_view json, std::span<const std::string> secret_names = {});
 
 }  // namespace sluice

@@ -17,6 +17,9 @@ struct CallLogOptions {
   LogLevel level = LogLevel::info;       ///< of calls that succeeded; failures are warnings
   std::uint32_t sample_every = 100;      ///< one success in so many; 0: none. Failures: all
   std::size_t max_body_bytes = 2048;     ///< of each body, after masking; the rest is cut
+  /// Fields hidden whole besides those that mask_json() knows for secrets: what of these services'
+  /// answers is worth money.
+  std::vector<std::string> secret_fields;
   /// Bytes of a named message as JSON text; empty: only their size is shown.
   std::function<std::string(std::string_view type, ByteView body)> show;
 };

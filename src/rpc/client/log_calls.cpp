@@ -44,7 +44,7 @@ class LogCalls final : public Interceptor {
   std::string shown(const std::string& type, ByteView body) const {
     if (!type.empty() && !options_.show) return std::to_string(body.size()) + " bytes";
     // Masked before it is cut: half a number is no card number any more, but may still be told.
-    std::string text = mask_json(type.empty() ? std::string(body) : options_.show(type, body));
+    std::string text = mask_json(type.empty() ? std::string(body) : options_.show(type, body), options_.secret_fields);
     if (text.size() <= options_.max_body_bytes) return text;
     std::size_t end = options_.max_body_bytes;
     while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;

@@ -87,7 +87,18 @@ Failure database_failure(sqlite3* handle, std::string_view doing) {
                           sqlite3_errmsg(handle), doing);
 }
 
+namespace {
+// A database that is not there yet is made for its owner alone: it holds names, replies and what is
+// worth money. SQLite itself would ask for 0644; its -wal and -shm take the mode of the database.
+// Not with the umask, which is every thread's. What fails here fails again, with words, in SQLite.
+void make_private(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+  if (fd >= 0) ::close(fd);
+}
+}  // namespace
+
 Result<Database> open_database(const std::string& path, int flags, const char* vfs) {
+  if (vfs == nullptr && (flags & SQLITE_OPEN_CREATE) != 0) make_private(path);
   sqlite3* raw = nullptr;
   const int code = sqlite3_open_v2(path.c_str(), &raw, flags | SQLITE_OPEN_NOMUTEX, vfs);
   Database handle(raw);

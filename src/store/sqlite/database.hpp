@@ -21,7 +21,8 @@ Failure database_failure(sqlite3* handle, std::string_view doing);
 Failure database_failure(int code, std::string_view path, std::string_view words,
                          std::string_view doing);
 
-/// Opens without creating anything unless `flags` has SQLITE_OPEN_CREATE.
+/// Opens without creating anything unless `flags` has SQLITE_OPEN_CREATE; what is created, its owner
+/// alone may read.
 Result<Database> open_database(const std::string& path, int flags, const char* vfs);
 Status execute(sqlite3* handle, const char* sql);
 
