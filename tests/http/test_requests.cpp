@@ -54,8 +54,21 @@ TEST_F(DoorTest, CONSOLE_9_a_body_that_is_no_json_is_told_where) {
   EXPECT_TRUE(r.has("\"correlation_id\":\""));
   EXPECT_TRUE(
       ask(post("echo", std::string(65, '[') + std::string(65, ']'), kAnn)).has("json_too_deep"));
-  EXPECT_TRUE(
-      ask(post("echo", "{}", kAnn + "Content-Type: text/plain\r\n")).has("unsupported_media_type"));
+}
+
+TEST_F(DoorTest, CONSOLE_3_a_body_of_another_type_is_415_once_it_is_known_who_asks) {
+  start();
+  // What curl -d sends of itself.
+  const std::string form = "Content-Type: application/x-www-form-urlencoded\r\n";
+  const auto r = ask(post("echo", "{}", kAnn + form));
+  EXPECT_EQ(r.status, 415);
+  EXPECT_TRUE(r.has("unsupported_media_type") && r.has("-H 'Content-Type: application/json'")) << r.body;
+  EXPECT_EQ(ask(post("echo", "{}", kAnn + "Content-Type: application/json; charset=utf-8\r\n")).status, 200);
+  EXPECT_EQ(ask(post("echo", "{}", kAnn)).status, 200) << "none is JSON";
+  EXPECT_EQ(ask(post("echo", "{}", form)).status, 401);
+  EXPECT_EQ(ask(post("echo", "{}", "Authorization: Bearer wrong\r\n" + form)).status, 401);
+  EXPECT_EQ(ask(post("nothing", "{", "Authorization: Bearer wrong\r\n")).status, 401);
+  EXPECT_EQ(ask(post("nothing", "{", "")).status, 401) << "a stranger is not told which commands there are";
 }
 
 TEST_F(DoorTest, CONSOLE_2_unknown_names_versions_routes_and_methods) {

@@ -55,7 +55,7 @@ Json command_path(const rpc::CommandSpec& spec, const Json& failures) {
   if (spec.idempotency != rpc::KeyUse::none)
     parameters.push_back(header("Idempotency-Key", "With the same key the command takes effect once; 1-255 bytes",
                                 spec.idempotency == rpc::KeyUse::required));
-  parameters.push_back(header("X-Sluice-Deadline-Ms", "How long the caller waits", false, "integer"));
+  parameters.push_back(header("X-Sluice-Deadline-Ms", "How long the caller waits; longer than http.max_deadline_ms counts as that", false, "integer"));
   parameters.push_back(header("X-Sluice-App", "Namespace; default: the command's own", false));
   if (spec.shadow) parameters.push_back(header("X-Sluice-Shadow", "true: stress-test traffic", false));
   parameters.push_back(header("traceparent", "W3C trace context", false));

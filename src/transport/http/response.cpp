@@ -34,6 +34,8 @@ std::string_view reason(int status) noexcept {
       return "Precondition Failed";
     case 413:
       return "Content Too Large";
+    case 415:
+      return "Unsupported Media Type";
     case 422:
       return "Unprocessable Content";
     case 429:
@@ -63,6 +65,7 @@ int status_of(FailureKind kind, std::string_view code) noexcept {
   if (code == "header_too_large") return 431;
   if (code == "request_timeout") return 408;
   if (code == "method_not_allowed") return 405;
+  if (code == "unsupported_media_type") return 415;
   return traits(kind).http_status;
 }
 

@@ -94,8 +94,9 @@ Status decode_command(HttpRequest& request, std::string_view name, const HttpOpt
                           request.trace, request.has_key, request.repeated};
   SLUICE_TRY(decode_envelope(envelope, name, version, registry, out));
   if (!request.content_type.empty() && !is_json(request.content_type))
-    return fail(bad("unsupported_media_type", "Content-Type: expected application/json, got " +
-                                                  quoted(request.content_type)));
+    return fail(bad("unsupported_media_type", "Content-Type: expected application/json (or none), got " +
+                                                  quoted(request.content_type) +
+                                                  "; with curl: -H 'Content-Type: application/json'"));
 
   Duration within = options.default_deadline;
   if (!request.deadline.empty()) {

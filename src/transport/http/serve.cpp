@@ -4,6 +4,13 @@
 
 namespace sluice::transport {
 
+namespace {
+Failure needs_token() {
+  return Failure(FailureKind::unauthenticated, "unauthenticated",
+                 "this needs a token: Authorization: Bearer <token>");
+}
+}  // namespace
+
 void Connection::dispatch() {
   began_ = shared_.clock.now();
   shared_.requests.fetch_add(1, std::memory_order_relaxed);
@@ -55,12 +62,17 @@ void Connection::run_command(std::string_view name) {
   (void)context();  // settles the correlation id
   invocation_.reset();
   auto& command = invocation_.command;
-  const auto decoded = decode_command(request_, name, shared_.options, shared_.registry,
-                                      shared_.clock.now(), command);
-  if (!decoded) return respond_problem(decoded.error());
+  // Who asks comes before what: a stranger is not told which commands there are, nor how to ask.
   auto principal = authenticate(request_, shared_.hooks);
   if (!principal) return respond_problem(principal.error());
   command.principal = std::move(*principal);
+  const auto decoded = decode_command(request_, name, shared_.options, shared_.registry,
+                                      shared_.clock.now(), command);
+  if (!decoded) {
+    const auto spec = shared_.registry.find(name, 0);
+    const bool stranger = command.principal == nullptr && !(spec && (*spec)->anonymous);
+    return respond_problem(stranger ? needs_token() : decoded.error());
+  }
   command.correlation = correlation_;
   command.client = client_;
   invocation_.lane = &loop_.lane();
@@ -88,8 +100,7 @@ bool Connection::may_read(std::string_view permission) {
     return false;
   }
   if (*principal == nullptr) {
-    respond_problem(Failure(FailureKind::unauthenticated, "unauthenticated",
-                            "this needs a token: Authorization: Bearer <token>"));
+    respond_problem(needs_token());
     return false;
   }
   invocation_.command.principal = *principal;
