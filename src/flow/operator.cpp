@@ -144,8 +144,11 @@ Status settle(store::Store& store, ExchangeId exchange, bool committed, const st
     return fail(FailureKind::invalid_argument, "reason_required",
                 "settling " + to_string(exchange) + ": say why, it is kept with the transaction");
   SLUICE_ASSIGN(const auto rows, store::ask_now(store, store::ReadJournal{exchange}));
-  if (rows.empty())
-    return fail(FailureKind::not_found, "no_transaction", "no transaction " + to_string(exchange));
+  if (rows.empty()) {  // a plain command is over with its Commit; also fails when there was none
+    SLUICE_ASSIGN(const auto plain, describe(store, exchange));
+    return fail(FailureKind::precondition_failed, "not_in_doubt",
+                "transaction " + to_string(exchange) + " is " + plain.outcome + "; only one in doubt can be settled");
+  }
   SLUICE_ASSIGN(History history, fold(rows));
   SLUICE_ASSIGN(const auto open, open_state(store, exchange));
   if (history.ended || open != store::OpenState::in_doubt)

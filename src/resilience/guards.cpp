@@ -78,12 +78,13 @@ Status Guards::force(std::string_view name, bool shadow, BreakerState state, std
   const BreakerState before = breaker->state();
   Status status = breaker->force(state, clock_.now());
   audit(by, fmt::format("breaker of {}'{}': {} -> {}{}: {}", shadow ? "shadow " : "", name,
-                        to_string(before), to_string(state), status ? "" : " (refused)", why));
+                        to_string(before), to_string(state), status ? "" : " (refused)", why),
+        !status);
   return status;
 }
 
-void Guards::audit(std::string_view by, std::string what) {
-  GuardAudit entry{.at = clock_.wall(), .by = std::string(by), .what = std::move(what)};
+void Guards::audit(std::string_view by, std::string what, bool refused) {
+  GuardAudit entry{.at = clock_.wall(), .by = std::string(by), .what = std::move(what), .refused = refused};
   {
     const std::lock_guard lock(mutex_);
     if (audits_.size() == kGuardAudits) audits_.erase(audits_.begin());

@@ -14,6 +14,7 @@ bool good_pattern(std::string_view pattern) {
 }
 
 void read_rule(const toml::table& table, Rule& rule, RuleErrors& errors) {
+  const std::size_t mistakes = errors.all.size();
   const std::string base =
       fmt::format("[{}.\"{}\"", rule.shadow ? "shadow" : "guard", rule.pattern);
   std::set<std::string_view> known;
@@ -38,7 +39,8 @@ void read_rule(const toml::table& table, Rule& rule, RuleErrors& errors) {
       for (const auto& name : known) all += fmt::format("{}{}", all.empty() ? "" : ", ", name);
       errors.add(key.source(), fmt::format("unknown policy '{}'; known: {}", key.str(), all));
     }
-  // Fields that contradict each other are told at the rule's own line.
+  // Fields that contradict each other are told at the rule's own line, once each of them is right.
+  if (errors.all.size() != mistakes) return;
   if (const Status status = check_rule(rule); !status) {
     errors.where.clear();
     errors.add(table.source(), std::string(status.error().detail()));
@@ -78,18 +80,18 @@ void read_group(const toml::table& root, bool shadow, RuleSet& set, RuleErrors& 
 }  // namespace
 
 Result<RuleSet> parse_rules(std::string_view text, std::string_view file) {
-  RuleErrors errors{.file = std::string(file), .where = {}, .first = {}};
+  RuleErrors errors{.file = std::string(file), .where = {}, .all = {}};
   toml::table root;
   try {
     root = toml::parse(text, file);
   } catch (const toml::parse_error& error) {
     errors.add(error.source(), std::string(error.description()));
-    return fail(*errors.first);
+    return fail(errors.failure());
   } catch (const TomlAssertion& error) {
     const auto parse = [](std::string_view part) { static_cast<void>(toml::parse(part)); };
     const toml::source_position at{line_of_assertion(text, parse), 1};
     errors.add({at, at, nullptr}, error.what());
-    return fail(*errors.first);
+    return fail(errors.failure());
   }
   RuleSet set;
   read_group(root, false, set, errors);
@@ -98,7 +100,7 @@ Result<RuleSet> parse_rules(std::string_view text, std::string_view file) {
   for (const auto& [key, node] : root)
     if (key.str() != "guard" && key.str() != "shadow")
       errors.add(key.source(), fmt::format("unknown table '{}'; known: guard, shadow", key.str()));
-  if (errors.first) return fail(*errors.first);
+  if (!errors.all.empty()) return fail(errors.failure());
   return set;
 }
 

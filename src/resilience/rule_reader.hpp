@@ -1,28 +1,35 @@
-// Reads one policy's table: every field checked, unknown ones refused, the first mistake kept with
-// its place. Only rule_file.cpp includes this (it sees toml++).
+// Reads one policy's table: every field checked, unknown ones refused, each mistake kept with its
+// place. Only rule_file.cpp includes this (it sees toml++).
 #pragma once
 #include "sluice/base/toml_assert.hpp"  // before toml++
 
 #include <toml++/toml.h>
 
 #include <concepts>
+#include <map>
 #include <set>
 
 #include "resilience/rule_text.hpp"
 
 namespace sluice::resilience {
 
-/// The first mistake of a file.
+/// The mistakes of a file, so that all are mended at once. Past kMax the rest is not told.
 struct RuleErrors {
+  static constexpr std::size_t kMax = 50;
   std::string file;
-  std::string where;  // the table being read, for people
-  std::optional<Failure> first;
+  std::string where{};  // the table being read, for people
+  std::multimap<std::pair<std::uint32_t, std::uint32_t>, std::string> all{};  // by line and column
 
   void add(const toml::source_region& at, const std::string& what) {
-    if (first) return;
-    first = Failure(FailureKind::invalid_argument, "bad_rule",
-                    fmt::format("{}:{}:{}: {}{}", file, at.begin.line, at.begin.column,
-                                where.empty() ? "" : where + ": ", what));
+    if (all.size() < kMax)
+      all.emplace(std::pair{at.begin.line, at.begin.column},
+                  fmt::format("{}:{}:{}: {}{}", file, at.begin.line, at.begin.column,
+                              where.empty() ? "" : where + ": ", what));
+  }
+  Failure failure() const {
+    std::string text;
+    for (const auto& [place, line] : all) text += (text.empty() ? "" : "\n") + line;
+    return Failure(FailureKind::invalid_argument, "bad_rule", std::move(text));
   }
 };
 

@@ -75,6 +75,11 @@ Status Registry::check_key(const Invocation& invocation) const {
     return fail(FailureKind::invalid_argument, "idempotency_key_required",
                 "command '" + spec.name + "' needs an Idempotency-Key");
   }
+  // Not passed over in silence: who sends a key relies on it.
+  if (spec.idempotency == KeyUse::none)
+    return fail(FailureKind::invalid_argument, "key_not_used",
+                "command '" + spec.name + "' keeps no replies and so takes no Idempotency-Key: each request runs; "
+                "send it without");
   if (key->empty() || key->size() > options_.max_key_bytes)
     return fail(FailureKind::invalid_argument, "bad_idempotency_key",
                 "Idempotency-Key: expected 1–" + std::to_string(options_.max_key_bytes) +

@@ -42,8 +42,10 @@ store::AuditRow Invocation::audit_row(AuditOutcome outcome, std::string_view det
 void Invocation::finish(Answer answer) {
   SLUICE_ASSERT(stage_ == Stage::running, "an invocation is finished twice, or never ran");
   if (!claim_) return deliver(std::move(answer));
-  if (answer.kind == Answer::Kind::reply && !answer.replayed)
-    return commit({}, *answer.reply, AuditOutcome::ok);
+  if (answer.kind == Answer::Kind::reply && !answer.replayed) {
+    const auto reply = Reply::decode(*answer.reply);
+    return commit({}, *answer.reply, reply && reply->kind == FailureKind::none ? AuditOutcome::ok : AuditOutcome::error);
+  }
   if (answer.kind == Answer::Kind::failure) {
     const auto remember = answer.failure->traits().remember;
     // What may have happened is not run again by a retry: it is told the same.
@@ -67,6 +69,10 @@ void Invocation::finish_with(store::Commit changes, Reply reply) {
 }
 
 namespace {
+// What the audit row of a failure says.
+std::string code_of(const Reply& reply) {
+  return reply.code.empty() ? std::string(traits(reply.kind).name) : reply.code;
+}
 Reply refusal_of(const std::string& name) {
   return Reply::from(
       Failure(FailureKind::precondition_failed, name, "'" + name + "' did not hold"));
@@ -106,7 +112,10 @@ void Invocation::commit(store::Commit changes, Bytes reply, AuditOutcome outcome
     all.requires_.push_back(std::move(requirement));
   }
   for (auto& mutation : changes.then) all.then.push_back(std::move(mutation));
-  all.then.emplace_back(store::AuditAppend{audit_row(outcome, {})});
+  std::string code;
+  if (outcome != AuditOutcome::ok)
+    if (const auto failed = Reply::decode(reply)) code = code_of(*failed);
+  all.then.emplace_back(store::AuditAppend{audit_row(outcome, code)});
   audited_ = true;
   pending_commit_.reply = std::move(reply);
   pending_commit_.self = this;
@@ -207,13 +216,14 @@ void Invocation::audit_answer(const Answer& answer) {
     case Answer::Kind::reply: {
       const auto reply = Reply::decode(*answer.reply);
       const bool ok = reply && reply->kind == FailureKind::none;
-      return registry_->audit(audit_row(ok ? AuditOutcome::ok : AuditOutcome::error, ok ? "" : reply ? reply->code : "corrupt"));
+      return registry_->audit(audit_row(ok ? AuditOutcome::ok : AuditOutcome::error, ok ? "" : reply ? code_of(*reply) : "corrupt"));
     }
     case Answer::Kind::failure:
       return registry_->audit(audit_row(
           AuditOutcome::error, answer.failure->kind() == FailureKind::unknown_outcome
                                    ? traits(FailureKind::unknown_outcome).name
-                                   : answer.failure->code()));
+                                   : answer.failure->code().empty() ? traits(answer.failure->kind()).name
+                                                                    : answer.failure->code()));
     case Answer::Kind::pending:
     case Answer::Kind::in_doubt:
       return;  // not over: the deciding Commit, or the settlement, writes it

@@ -13,6 +13,9 @@ Status add_basic_commands(rpc::Registry& registry);
 Status add_operator_commands(rpc::Registry& registry, Backroom& backroom,
                              const flow::Flows& flows);
 
+/// sluice.audit.list.
+Status add_audit_command(rpc::Registry& registry);
+
 class GuardRules;
 /// sluice.breakers.list, show, force; sluice.rules.diff, reload.
 Status add_guard_commands(rpc::Registry& registry, resilience::Guards& guards, GuardRules& rule_file, Clock& clock);

@@ -124,7 +124,7 @@ struct Server::Impl {
       row.ns = "sluice";
       row.principal = audit.by;
       row.command = "sluice.guards";
-      row.outcome = store::AuditOutcome::ok;
+      row.outcome = audit.refused ? store::AuditOutcome::error : store::AuditOutcome::ok;
       row.detail = audit.what.substr(0, 2000);
       registry->audit(std::move(row));
     };
@@ -270,6 +270,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   SLUICE_TRY(add_basic_commands(*self.registry));
   SLUICE_TRY(add_operator_commands(*self.registry, *self.backroom, self.flows));
   SLUICE_TRY(add_wake_command(*self.registry, self.flows));
+  SLUICE_TRY(add_audit_command(*self.registry));
   SLUICE_TRY(self.guard_rules->load());
   SLUICE_TRY(add_guard_commands(*self.registry, self.guards, *self.guard_rules, self.clock));
   self.door = std::make_unique<transport::HttpDoor>(*self.registry, self.clock, self.config.http,

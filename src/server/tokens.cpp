@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <nlohmann/json.hpp>
 
 #include "server/json_fields.hpp"
 
@@ -10,18 +9,38 @@ namespace sluice::server {
 
 namespace {
 
-using Ordered = nlohmann::ordered_json;
-
-// Beyond it nobody means an end at all; and it adds to any time without overflow.
-constexpr milliseconds kTtlMax = std::chrono::hours(24 * 365 * 100);
-
 constexpr std::size_t kTokensMax = 10'000;
 constexpr std::size_t kIdBytes = 8;
 
 store::KvKey key_of(const std::string& digest) { return {"sluice", "tokens", to_hex(digest)}; }
+// Stands from the first token of a name on: of two that are made at once, one is refused.
+store::KvKey name_key(const std::string& name) { return {"sluice", "token_names", name}; }
 
-Ordered to_json(const TokenInfo& info) {
-  Ordered json{{"id", info.id},
+constexpr const char* kNameTaken = "token_name_taken";
+Failure name_taken(const std::string& name) {
+  return Failure(FailureKind::already_exists, kNameTaken,
+                 "there is, or was, a token named '" + name + "': a name is a principal, whose idempotency keys and "
+                 "replies are its own. Choose another name, or renew that one with \"replaces\": its id, which "
+                 "revokes it");
+}
+
+// app:command, each of the letters of a name, or *.
+bool valid_pattern(std::string_view pattern) noexcept {
+  const auto colon = pattern.find(':');
+  if (colon == std::string_view::npos) return false;
+  const auto part = [](std::string_view text) {
+    return !text.empty() && text.size() <= 64 && std::ranges::all_of(text, [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == '*';
+    });
+  };
+  return part(pattern.substr(0, colon)) && part(pattern.substr(colon + 1));
+}
+
+// A hundred years: beyond it nobody means an end at all, and it adds to any time without overflow.
+constexpr std::int64_t kTtlSecondsMax = std::int64_t{100} * 365 * 24 * 3600;
+
+nlohmann::ordered_json to_json(const TokenInfo& info) {
+  nlohmann::ordered_json json{{"id", info.id},
             {"name", info.name},
             {"permissions", info.permissions},
             {"shadow", info.may_shadow},
@@ -31,7 +50,7 @@ Ordered to_json(const TokenInfo& info) {
   return json;
 }
 
-TokenInfo from_json(const Ordered& json) {
+TokenInfo from_json(const Json& json) {
   TokenInfo info;
   info.id = json.at("id");
   info.name = json.at("name");
@@ -69,7 +88,7 @@ Status Tokens::load() {
     const auto digest = from_hex(item.key.key);
     try {
       if (!digest || digest->size() != sizeof(Digest)) throw std::runtime_error("bad digest");
-      apply(*digest, from_json(Ordered::parse(item.row.value)));
+      apply(*digest, from_json(Json::parse(item.row.value)));
     } catch (const std::exception& error) {
       return fail(FailureKind::corrupt, "bad_token_row",
                   "token row " + item.key.key.substr(0, 2 * kIdBytes) + ": " + error.what());
@@ -110,6 +129,54 @@ std::vector<TokenInfo> Tokens::list() const {
   return all;
 }
 
+Status Tokens::check_grants(const TokenRequest& request, const rpc::Principal& creator) {
+  // A pattern read as a text is matched by another only if that one allows all it does: no name has a
+  // star, so only a star matches it.
+  for (const auto& pattern : request.permissions) {
+    const auto colon = pattern.find(':');
+    if (!creator.may(std::string_view(pattern).substr(0, colon), std::string_view(pattern).substr(colon + 1)))
+      return fail(FailureKind::forbidden, "grants_more",
+                  "this token does not hold '" + pattern + "' and so cannot grant it");
+  }
+  if (request.may_shadow && !creator.may_shadow)
+    return fail(FailureKind::forbidden, "grants_more",
+                "this token may not send shadow traffic and so cannot grant it (\"shadow\")");
+  if (!request.replaces.empty() && !creator.may("sluice", "sluice.token.revoke"))
+    return fail(FailureKind::forbidden, "forbidden",
+                "\"replaces\" revokes a token: this one does not grant 'sluice:sluice.token.revoke'");
+  return {};
+}
+
+// Adds to the draft what keeps the name one principal's.
+Status Tokens::check_name(const TokenRequest& request, Draft& draft) const {
+  const std::shared_lock lock(mutex_);
+  if (by_digest_.size() >= kTokensMax)
+    return fail(FailureKind::overloaded, "too_many_tokens",
+                "there are " + std::to_string(kTokensMax) + " tokens already");
+  if (request.replaces.empty()) {
+    for (const auto& [digest, entry] : by_digest_)
+      if (entry.info.name == request.name) return fail(name_taken(request.name));
+    // In the store as well: other requests, or another node, may be making it right now.
+    draft.commit.requires_.push_back({store::KvVersionIs{name_key(request.name), 0}, kNameTaken});
+    draft.commit.then.emplace_back(store::KvPut{name_key(request.name), "{}", {}});
+    return {};
+  }
+  for (const auto& [digest, entry] : by_digest_) {
+    if (entry.info.id != request.replaces) continue;
+    if (entry.info.name != request.name)
+      return fail(FailureKind::invalid_argument, "other_token",
+                  "replaces: token '" + request.replaces.substr(0, 64) + "' is named '" + entry.info.name + "', not '" +
+                      request.name + "'");
+    TokenInfo old = entry.info;
+    old.revoked = true;
+    draft.revoked_digest = digest;
+    draft.commit.then.emplace_back(store::KvPut{key_of(digest), to_json(old).dump(), {}});
+    return {};
+  }
+  return fail(FailureKind::not_found, "unknown_token",
+              "replaces: there is no token with id '" + request.replaces.substr(0, 64) + "'");
+}
+
 Result<Tokens::Draft> Tokens::draft(const TokenRequest& request) {
   if (request.name.empty() || request.name.size() > 64)
     return fail(FailureKind::invalid_argument, "bad_token_name",
@@ -119,19 +186,15 @@ Result<Tokens::Draft> Tokens::draft(const TokenRequest& request) {
       return fail(FailureKind::invalid_argument, "bad_token_name",
                   "a token's name stands in logs and audit rows: no control characters");
   for (const auto& pattern : request.permissions)
-    if (pattern.find(':') == std::string::npos)
+    if (!valid_pattern(pattern))
       return fail(FailureKind::invalid_argument, "bad_permission",
-                  "permission '" + pattern + "': expected app:command, with * for any");
-  if (request.ttl < milliseconds(0) || request.ttl > kTtlMax)
+                  "permission '" + pattern.substr(0, 140) +
+                      "': expected app:command, each 1–64 of a–z 0–9 - _ . with * for any");
+  if (request.ttl < milliseconds(0) || request.ttl > seconds(kTtlSecondsMax))
     return fail(FailureKind::invalid_argument, "bad_ttl",
-                "a token's life: expected up to 100 years, or 0 for one without end");
-  {
-    std::shared_lock lock(mutex_);
-    if (by_digest_.size() >= kTokensMax)
-      return fail(FailureKind::overloaded, "too_many_tokens",
-                  "there are " + std::to_string(kTokensMax) + " tokens already");
-  }
+                "a token's life has 0 (no end) to " + std::to_string(kTtlSecondsMax) + " seconds");
   Draft draft;
+  SLUICE_TRY(check_name(request, draft));
   std::array<std::byte, 32> secret;
   random_.secret(secret.data(), secret.size());
   draft.made.token = "slc_" + to_hex({reinterpret_cast<const char*>(secret.data()), secret.size()});
@@ -163,12 +226,26 @@ Result<Tokens::Draft> Tokens::draft_revocation(std::string_view id) {
               "there is no token with id '" + std::string(id.substr(0, 64)) + "'");
 }
 
+// What its Commit has made true.
+void Tokens::apply(const Draft& draft) {
+  apply(draft.digest, draft.made.info);
+  if (draft.revoked_digest.empty()) return;
+  TokenInfo old;
+  {
+    const std::shared_lock lock(mutex_);
+    old = by_digest_.at(draft.revoked_digest).info;
+  }
+  old.revoked = true;
+  apply(draft.revoked_digest, std::move(old));
+}
+
 Result<Tokens::Made> Tokens::create(const TokenRequest& request) {
   auto made = draft(request);
   if (!made) return fail(std::move(made).error());
   const auto outcome = store::commit_and_wait(store_, std::move(made->commit));
   if (!outcome) return fail(outcome.error().at("storing the token"));
-  apply(made->digest, made->made.info);
+  if (!outcome->applied) return fail(name_taken(request.name));
+  apply(*made);
   return std::move(made->made);
 }
 
@@ -177,7 +254,7 @@ Status Tokens::revoke(std::string_view id) {
   if (!change) return fail(std::move(change).error());
   const auto outcome = store::commit_and_wait(store_, std::move(change->commit));
   if (!outcome) return fail(outcome.error().at("revoking the token"));
-  apply(change->digest, change->made.info);
+  apply(*change);
   return {};
 }
 
@@ -185,14 +262,38 @@ Task<rpc::Answer> Tokens::run(Draft draft) {
   store::CommitAwaiter written(store_, std::move(draft.commit));
   auto outcome = co_await written;
   if (!outcome) co_return rpc::Answer::of(outcome.error());
-  apply(draft.digest, draft.made.info);
-  Ordered json = to_json(draft.made.info);
+  if (!outcome->applied) co_return rpc::Answer::of(name_taken(draft.made.info.name));
+  apply(draft);
+  auto json = to_json(draft.made.info);
   if (!draft.made.token.empty()) json["token"] = draft.made.token;
-  co_return rpc::Answer::of(Reply::ok(json.dump()));
+  const Reply reply = Reply::ok(json.dump());
+  co_return rpc::Answer::of(reply);
+}
+
+Result<Tokens::Draft> Tokens::draft_for(rpc::Invocation& invocation, bool create) {
+  SLUICE_ASSIGN(auto fields, JsonFields::parse(invocation.command.payload));
+  if (!create) {
+    const auto id = fields.text("id", 64);
+    SLUICE_TRY(fields.done());
+    return draft_revocation(id);
+  }
+  TokenRequest request;
+  request.name = fields.text("name", 64);
+  request.permissions = fields.texts("permissions");
+  request.may_shadow = fields.flag("shadow");
+  const auto ttl = fields.number("ttl_seconds").value_or(0);
+  request.replaces = fields.text("replaces", 64, false);
+  SLUICE_TRY(fields.done());
+  // Before it is made a duration, which has room for less.
+  request.ttl = ttl < 0 || ttl > kTtlSecondsMax ? milliseconds(-1) : milliseconds(seconds(ttl));
+  // What is malformed is said before what is not allowed.
+  SLUICE_ASSIGN(auto made, draft(request));
+  SLUICE_TRY(check_grants(request, *invocation.command.principal));
+  return made;
 }
 
 Status Tokens::add_commands(rpc::Registry& registry) {
-  const auto add = [&](std::string name, std::string summary, auto work) -> Status {
+  const auto add = [&](std::string name, std::string summary, std::string schema, rpc::Handler handler) -> Status {
     rpc::CommandSpec spec;
     spec.name = std::move(name);
     spec.summary = std::move(summary);
@@ -200,48 +301,47 @@ Status Tokens::add_commands(rpc::Registry& registry) {
     spec.shadow = false;
     // Without a key: a stored reply would keep the token readable.
     spec.idempotency = rpc::KeyUse::none;
-    spec.handler = [this, work](rpc::Invocation& invocation) {
-      auto fields = JsonFields::parse(invocation.command.payload);
-      if (!fields) return invocation.finish(rpc::Answer::of(std::move(fields).error()));
-      Result<Draft> change = work(*fields);
+    spec.input_schema = std::move(schema);
+    spec.handler = std::move(handler);
+    return registry.add(std::move(spec));
+  };
+  const auto changing = [this](bool create) {
+    return [this, create](rpc::Invocation& invocation) {
+      auto change = draft_for(invocation, create);
       if (!change) return invocation.finish(rpc::Answer::of(std::move(change).error()));
       invocation.audited();
+      for (auto& requirement : change->commit.requires_) {
+        requirement.otherwise = static_cast<std::int32_t>(change->commit.otherwise.size());
+        change->commit.otherwise.push_back(
+            {store::AuditAppend{invocation.audit_row(store::AuditOutcome::error, requirement.name)}});
+      }
       change->commit.then.emplace_back(
           store::AuditAppend{invocation.audit_row(store::AuditOutcome::ok, change->made.info.id)});
       invocation.run_task(run(std::move(*change)));
     };
-    return registry.add(std::move(spec));
   };
-  SLUICE_TRY(add("sluice.token.create", "Makes a token: {name, permissions, shadow?, ttl_seconds?}",
-                 [this](JsonFields& fields) -> Result<Draft> {
-                   TokenRequest request;
-                   request.name = fields.text("name", 64);
-                   request.permissions = fields.texts("permissions");
-                   request.may_shadow = fields.flag("shadow");
-                   // Compared before it is made milliseconds, which hold less.
-                   const auto ttl = fields.number("ttl_seconds").value_or(0);
-                   SLUICE_TRY(fields.done());
-                   constexpr std::int64_t kMax = std::chrono::duration_cast<seconds>(kTtlMax).count() + 1;
-                   request.ttl = seconds(std::clamp<std::int64_t>(ttl, -1, kMax));
-                   return draft(request);
-                 }));
-  SLUICE_TRY(add("sluice.token.revoke", "Revokes a token: {id}", [this](JsonFields& fields) -> Result<Draft> {
-    const auto id = fields.text("id", 64);
-    SLUICE_TRY(fields.done());
-    return draft_revocation(id);
-  }));
-  rpc::CommandSpec list_spec;
-  list_spec.name = "sluice.token.list";
-  list_spec.summary = "All tokens, without their secrets";
-  list_spec.app = "sluice";
-  list_spec.idempotency = rpc::KeyUse::none;
-  list_spec.handler = [this](rpc::Invocation& invocation) {
-    Ordered all = Ordered::array();
-    for (const auto& info : list()) all.push_back(to_json(info));
-    const Ordered body{{"tokens", std::move(all)}};
-    invocation.finish(rpc::Answer::of(Reply::ok(body.dump())));
-  };
-  return registry.add(std::move(list_spec));
+  SLUICE_TRY(add("sluice.token.create",
+                 "Makes a token: {name, permissions, shadow?, ttl_seconds?, replaces?}. It grants what its maker holds, at most.",
+                 R"({"type":"object","required":["name"],"additionalProperties":false,)"
+                 R"("properties":{"name":{"type":"string","maxLength":64},)"
+                 R"("permissions":{"type":"array","items":{"type":"string","pattern":"^[a-z0-9._*-]+:[a-z0-9._*-]+$"}},)"
+                 R"("shadow":{"type":"boolean"},"ttl_seconds":{"type":"integer","minimum":0},)"
+                 R"("replaces":{"type":"string","description":"id of the token of this name that ends"}}})",
+                 changing(true)));
+  SLUICE_TRY(add("sluice.token.revoke", "Revokes a token: {id}",
+                 R"({"type":"object","required":["id"],"additionalProperties":false,)"
+                 R"("properties":{"id":{"type":"string"}}})",
+                 changing(false)));
+  return add("sluice.token.list", "All tokens, without their secrets",
+             R"({"type":"object","additionalProperties":false,"properties":{}})", [this](rpc::Invocation& invocation) {
+               auto fields = JsonFields::parse(invocation.command.payload);
+               const Status ok = fields ? fields->done() : fail(fields.error());
+               if (!ok) return invocation.finish(rpc::Answer::of(ok.error()));
+               nlohmann::ordered_json all = nlohmann::ordered_json::array();
+               for (const auto& info : list()) all.push_back(to_json(info));
+               const nlohmann::ordered_json body{{"tokens", std::move(all)}};
+               invocation.finish(rpc::Answer::of(Reply::ok(body.dump())));
+             });
 }
 
 }  // namespace sluice::server

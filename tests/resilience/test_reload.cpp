@@ -91,6 +91,8 @@ TEST_F(ReloadTest, RES_41_forced_by_name_and_audited) {
   EXPECT_EQ(shown->breaker->transitions.back().reason, BreakerReason::operator_order);
   EXPECT_FALSE(guards.force("a", false, BreakerState::forced_open, "ann", "again"));
   ASSERT_EQ(guards.audits().size(), 3u);
+  EXPECT_FALSE(guards.audits()[1].refused);
+  EXPECT_TRUE(guards.audits()[2].refused) << "what did not happen is not told as done";
   EXPECT_EQ(guards.audits()[1].by, "ann");
   EXPECT_EQ(guards.audits()[1].what, "breaker of 'a': closed -> forced_open: drill");
   EXPECT_FALSE(guards.show("b"));

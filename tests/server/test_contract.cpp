@@ -17,7 +17,7 @@ class Contract : public testing::Test {
   RunningServer running;
 
   std::string make_token(const std::string& body) {
-    const auto made = running.ask(test::post("sluice.token.create", body, running.keyed("token-" + std::to_string(body.size()))));
+    const auto made = running.ask(test::post("sluice.token.create", body, running.bearer()));
     EXPECT_EQ(made.status, 200) << made.body;
     return nlohmann::json::parse(made.body)["token"];
   }

@@ -95,6 +95,14 @@ TEST_F(GuardRulesOnServer, RES_41_an_operator_sees_and_forces_a_breaker_and_it_i
              return row.command == "sluice.guards" && row.detail.find("maintenance") != std::string::npos;
            });
   })) << "who forced it, and why, is not in the audit trail";
+  ask(running, "sluice.breakers.force", force, 409);
+  EXPECT_TRUE(wait_until([&] {
+    const auto rows = store::ask_now(running.server->context().store, store::ListAudit{});
+    return rows && std::ranges::any_of(*rows, [](const store::AuditRow& row) {
+             return row.command == "sluice.guards" && row.detail.find("(refused)") != std::string::npos &&
+                    row.outcome == store::AuditOutcome::error;
+           });
+  })) << "a refused order is audited as one";
   EXPECT_TRUE(running.metric("sluice_guard_breaker_state{command=\"code.get\""));
 }
 

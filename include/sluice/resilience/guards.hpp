@@ -31,6 +31,7 @@ struct GuardAudit {
   WallTime at;
   std::string by;
   std::string what;
+  bool refused = false;  ///< tried, and nothing changed
 };
 
 struct GuardsOptions {
@@ -92,7 +93,7 @@ class Guards {
   Protector& overflow(bool shadow);
   ReloadPlan difference(const RuleIndex& next) const;
   Protector* known(std::string_view name, bool shadow) const;
-  void audit(std::string_view by, std::string what);
+  void audit(std::string_view by, std::string what, bool refused = false);
 
   Clock& clock_;
   Random& random_;

@@ -50,8 +50,8 @@ struct RuleSet {
   std::vector<Rule> rules;
 };
 
-/// All or nothing: the first mistake fails invalid_argument, with file, line, what was expected and
-/// what was found. `file` is for messages only.
+/// All or nothing: fails invalid_argument with each mistake in a line of its own: file, line, what
+/// was expected and what was found. `file` is for messages only.
 Result<RuleSet> parse_rules(std::string_view toml, std::string_view file);
 
 /// Checks rules made in code as a file's would be.

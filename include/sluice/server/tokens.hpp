@@ -16,7 +16,7 @@ namespace sluice::server {
 
 struct TokenInfo {
   std::string id;    ///< 16 characters of the digest: names the token without giving it away
-  std::string name;  ///< who holds it; the principal of its requests
+  std::string name;  ///< who holds it: the principal of its requests, one live token for each
   std::vector<std::string> permissions;  ///< "app:command" patterns
   bool may_shadow = false;
   bool revoked = false;
@@ -29,6 +29,9 @@ struct TokenRequest {
   std::vector<std::string> permissions;
   bool may_shadow = false;
   milliseconds ttl{0};  ///< 0: never expires
+  /// The id of a token of the same name, which is revoked by the same Commit: the principal goes on
+  /// under a new secret, and its keys are answered as before.
+  std::string replaces{};
 };
 
 /// Thread-safe. load(), create() and revoke() block: not on a lane.
@@ -47,7 +50,9 @@ class Tokens {
     std::string token;  ///< shown once; not kept
     TokenInfo info;
   };
-  /// Durable on return. Fails invalid_argument for an empty name or a pattern without a colon.
+  /// Durable on return. Fails invalid_argument for a bad name or pattern, already_exists
+  /// (token_name_taken) when there is or was a token of this name that is not replaced: a name is a
+  /// principal, and stored replies are its own.
   Result<Made> create(const TokenRequest& request);
   /// By id. Fails not_found.
   Status revoke(std::string_view id);
@@ -64,10 +69,16 @@ class Tokens {
     Made made;
     std::string digest;
     store::Commit commit;
+    std::string revoked_digest{};  ///< of the token that is replaced; empty: none
   };
   Result<Draft> draft(const TokenRequest& request);
+  Status check_name(const TokenRequest& request, Draft& draft) const;
+  /// What `creator` may not give away.
+  static Status check_grants(const TokenRequest& request, const rpc::Principal& creator);
+  Result<Draft> draft_for(rpc::Invocation& invocation, bool create);
   Result<Draft> draft_revocation(std::string_view id);
   void apply(const std::string& digest, TokenInfo info);
+  void apply(const Draft& draft);
   Task<rpc::Answer> run(Draft draft);
   store::Store& store_;
   Clock& clock_;

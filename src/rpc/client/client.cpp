@@ -40,6 +40,7 @@ const RemoteCommand& Client::add(RemoteCommand command) {
 
 Task<Result<Response>> Client::call(const RemoteCommand& command, CallContext context, Bytes body) {
   const TaskContext& task = co_await current_context();
+  if (command.read_only) context.idempotency_key.clear();  // nothing that could happen twice; callees refuse idle keys
   if (!command.read_only && !task.outside) {
     Failure refused(FailureKind::forbidden, "call_from_pure_stage",
                     "'" + command.name +
