@@ -9,6 +9,7 @@
 #include "apps/voucher/faults.hpp"
 #include "apps/voucher/user_service.hpp"
 #include "cli/commands.hpp"
+#include "cli/options.hpp"
 
 namespace sluice::cli {
 namespace {
@@ -30,21 +31,24 @@ voucher::FaultPlan read_plan(const std::string& given) {
 }  // namespace
 
 void add_app_options(CLI::App& command, AppOptions& options) {
-  command.add_option("--apps", options.apps, "voucher (default), codes, users: one or several, by commas")
-      ->delimiter(',')
-      ->check(CLI::IsMember({"voucher", "codes", "users"}))
-      ->envname("SLUICE_APPS");
-  command.add_option("--code-service", options.code_service, "voucher: HOST:PORT of a gRPC door with --apps codes; default: the own store")
-      ->envname("SLUICE_CODE_SERVICE");
-  command.add_option("--user-service", options.user_service, "voucher: HOST:PORT of a gRPC door with --apps users; default: the own store")
-      ->envname("SLUICE_USER_SERVICE");
-  command.add_option("--code-token", options.code_token, "voucher: token for the code service")->envname("SLUICE_CODE_TOKEN");
-  command.add_option("--user-token", options.user_token, "voucher: token for the user service")->envname("SLUICE_USER_TOKEN");
-  command.add_option("--service-ca", options.service_ca, "voucher: PEM file of their authority; they speak TLS then")
-      ->envname("SLUICE_SERVICE_CA");
-  command.add_option("--owner", options.owner, "voucher: under which name codes are leased; unique among nodes")
-      ->capture_default_str()
-      ->envname("SLUICE_OWNER");
+  from_environment(command,
+                   command.add_option("--apps", options.apps, "voucher (default), codes, users: one or several, by commas")
+                       ->delimiter(',')
+                       ->check(CLI::IsMember({"voucher", "codes", "users"})),
+                   "SLUICE_APPS");
+  const auto add = [&](const char* name, std::string& value, const char* what, const char* variable) {
+    return from_environment(command, command.add_option(name, value, what), variable);
+  };
+  add("--code-service", options.code_service,
+      "voucher: HOST:PORT of a gRPC door with --apps codes; default: the own store", "SLUICE_CODE_SERVICE");
+  add("--user-service", options.user_service,
+      "voucher: HOST:PORT of a gRPC door with --apps users; default: the own store", "SLUICE_USER_SERVICE");
+  add("--code-token", options.code_token, "voucher: token for the code service", "SLUICE_CODE_TOKEN");
+  add("--user-token", options.user_token, "voucher: token for the user service", "SLUICE_USER_TOKEN");
+  add("--service-ca", options.service_ca, "voucher: PEM file of their authority; they speak TLS then",
+      "SLUICE_SERVICE_CA");
+  add("--owner", options.owner, "voucher: under which name codes are leased; unique among nodes", "SLUICE_OWNER")
+      ->capture_default_str();
   command.add_option("--downstream-timeout-ms", options.downstream_timeout_ms, "voucher: for one question, retries included")
       ->check(CLI::Range(1, 60'000))
       ->capture_default_str();

@@ -2,12 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/asio/connect.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
+#include <chrono>
 
 #include "cli/commands.hpp"
+#include "cli/options.hpp"
 
 namespace sluice::cli {
 
@@ -16,6 +19,12 @@ namespace beast = boost::beast;
 namespace http = beast::http;
 
 namespace {
+
+// Ends of the names of those of the server's own commands that change nothing.
+constexpr std::string_view kReads[] = {".list", ".show", ".graph", ".diff"};
+constexpr std::chrono::seconds kConnectTimeout{10};
+// An answer that says the deadline is over comes after it.
+constexpr std::chrono::seconds kPatienceAfterDeadline{3};
 
 struct Address {
   std::string host, port;
@@ -48,7 +57,36 @@ Address parse_address(const std::string& server) {
   throw CLI::RuntimeError(1);
 }
 
-HttpAnswer exchange(const ServerOptions& options, http::request<http::string_body> request) {
+// Nothing is known of a request that has left: its words, and what to do. Status 4.
+[[noreturn]] void unanswered(const ServerOptions& options, const Request& request, const std::string& why) {
+  const std::string what = fmt::format("no answer from {}: {}", options.server, why);
+  if (!request.effects) {
+    fmt::print(stderr, "sluice: {}\n  Nothing was asked that changes anything; ask again.\n", what);
+    throw CLI::RuntimeError(1);
+  }
+  const std::string todo = request.key.empty()
+                               ? "It had no key: look whether it did, before you repeat it."
+                               : fmt::format("Repeat it with --key {}: with the same key it takes effect once.", request.key);
+  if (options.json)
+    fmt::print("{}\n", nlohmann::ordered_json{{"kind", "unknown_outcome"}, {"code", "no_answer"}, {"retryable", false},
+                                              {"detail", what + "; it may have taken effect. " + todo}}
+                           .dump());
+  else
+    fmt::print(stderr, "sluice: {}\n  It may have taken effect. {}\n", what, todo);
+  throw CLI::RuntimeError(kUnknownOutcomeStatus);
+}
+
+/// One asynchronous step to its end.
+template <class Start>
+beast::error_code step(asio::io_context& io, Start start) {
+  beast::error_code result;
+  start([&result](beast::error_code error, auto&&...) { result = error; });
+  io.restart();
+  io.run();
+  return result;
+}
+
+HttpAnswer exchange(const ServerOptions& options, const Request& meta, http::request<http::string_body> request) {
   const Address address = parse_address(options.server);
   beast::error_code error;
   asio::io_context io;
@@ -56,18 +94,29 @@ HttpAnswer exchange(const ServerOptions& options, http::request<http::string_bod
   const auto found = resolver.resolve(address.host, address.port, error);
   if (error) unreachable(options.server, error.message());
   beast::tcp_stream stream(io);
-  stream.connect(found, error);
+  stream.expires_after(kConnectTimeout);
+  error = step(io, [&](auto done) { stream.async_connect(found, done); });
   if (error) unreachable(options.server, error.message());
   request.set(http::field::host, address.host);
   if (!options.token.empty()) request.set(http::field::authorization, "Bearer " + options.token);
   request.prepare_payload();
-  http::write(stream, request, error);
-  if (error) unreachable(options.server, error.message());
+  const auto patience = std::chrono::milliseconds(options.deadline_ms) + kPatienceAfterDeadline;
+  stream.expires_after(patience);
+  const beast::error_code sent = step(io, [&](auto done) { http::async_write(stream, request, done); });
   beast::flat_buffer buffer;
   http::response_parser<http::string_body> parser;
   parser.body_limit(64 << 20);
-  http::read(stream, buffer, parser, error);
-  if (error) unreachable(options.server, error.message());
+  // Also when not all of it went out: a server that refuses a request closes behind its answer.
+  error = step(io, [&](auto done) { http::async_read(stream, buffer, parser, done); });
+  if (error) {
+    if (sent) error = sent;
+    unanswered(options, meta,
+               error == beast::error::timeout
+                   ? fmt::format("none within {} ms", std::chrono::duration_cast<std::chrono::milliseconds>(patience).count())
+               : error == http::error::end_of_stream || error == http::error::partial_message
+                   ? "the connection was closed before it"
+                   : error.message());
+  }
   const auto& response = parser.get();
   HttpAnswer answer;
   answer.status = static_cast<int>(response.result_int());
@@ -81,35 +130,41 @@ HttpAnswer exchange(const ServerOptions& options, http::request<http::string_bod
 }  // namespace
 
 void add_server_options(CLI::App& command, ServerOptions& options) {
-  command.add_option("--server", options.server, "Address of the server")
-      ->envname("SLUICE_SERVER")
+  from_environment(command, command.add_option("--server", options.server, "Address of the server")->capture_default_str(),
+                   "SLUICE_SERVER");
+  from_environment(command,
+                   command.add_option("--token", options.token, "Who asks; better in the environment than in a command line"),
+                   "SLUICE_TOKEN");
+  command.add_option("--deadline-ms", options.deadline_ms, "How long the server may take; past it, and 3 s, nobody waits")
+      ->check(CLI::Range(1, 86'400'000))
       ->capture_default_str();
-  command.add_option("--token", options.token, "Who asks; better in the environment than in a command line")
-      ->envname("SLUICE_TOKEN");
   command.add_flag("--json", options.json, "The server's JSON as it is, for programs");
 }
 
 HttpAnswer http_get(const ServerOptions& options, const std::string& target) {
   http::request<http::string_body> request(http::verb::get, target, 11);
-  return exchange(options, std::move(request));
+  return exchange(options, {.effects = false}, std::move(request));
 }
 
-HttpAnswer http_post(const ServerOptions& options, const std::string& target, std::string body,
-                     const HttpHeaders& headers) {
+HttpAnswer http_post(const ServerOptions& options, const std::string& target, std::string body, const Request& how) {
   http::request<http::string_body> request(http::verb::post, target, 11);
   request.set(http::field::content_type, "application/json");
-  for (const auto& [name, value] : headers) request.set(name, value);
+  request.set("X-Sluice-Deadline-Ms", std::to_string(options.deadline_ms));
+  if (!how.key.empty()) request.set("Idempotency-Key", how.key);
+  for (const auto& [name, value] : how.headers) request.set(name, value);
   request.body() = std::move(body);
-  return exchange(options, std::move(request));
+  return exchange(options, how, std::move(request));
 }
 
 HttpAnswer run_command(const ServerOptions& options, const std::string& name,
                        const nlohmann::ordered_json& payload) {
-  return http_post(options, "/v1/commands/" + name, payload.dump());
+  Request how;
+  how.effects = !std::ranges::any_of(kReads, [&](std::string_view end) { return name.ends_with(end); });
+  return http_post(options, "/v1/commands/" + name, payload.dump(), how);
 }
 
 void refuse(const ServerOptions& options, const HttpAnswer& answer) {
-  const int status = answer.unsettled() ? 3 : 1;
+  const int status = answer.unsettled() ? 3 : answer.unknown() ? kUnknownOutcomeStatus : 1;
   if (options.json) {
     fmt::print("{}\n", answer.body);
     throw CLI::RuntimeError(status);

@@ -15,6 +15,7 @@ void add_token(CLI::App& app);
 void add_guards(CLI::App& app);
 void add_send(CLI::App& app);
 void add_tx(CLI::App& app);
+void add_audit(CLI::App& app);
 void add_idempotency(CLI::App& app);
 void add_voucher(CLI::App& app);
 void add_demo(CLI::App& app);

@@ -167,7 +167,7 @@ void add_guards(CLI::App& app) {
   auto* showing = add(*breakers, options, "show", "One protector: policies, window, permits, last changes", show);
   showing->add_option("name", options->name, "The outbound command")->required();
   showing->add_flag("--shadow", options->shadow, "Of shadow traffic");
-  showing->footer("Example: sluice breakers show voucher.code.batch_get_code_using_cache");
+  showing->footer("Example: sluice breakers show voucher.code.batch_get_code_using_cache.SG");
   auto* forcing = add(*breakers, options, "force", "Puts a breaker into a state", force);
   forcing->add_option("name", options->name, "The outbound command")->required();
   forcing->add_option("state", options->state, "closed, half_open, forced_open, forced_closed, disabled or metrics_only")
@@ -175,7 +175,8 @@ void add_guards(CLI::App& app) {
       ->check(CLI::IsMember({"closed", "half_open", "forced_open", "forced_closed", "disabled", "metrics_only"}));
   forcing->add_option("--reason", options->reason, "Kept in the audit trail, with who did it")->required();
   forcing->add_flag("--shadow", options->shadow, "Of shadow traffic");
-  forcing->footer("Example: sluice breakers force voucher.user.exists forced_open --reason \"maintenance until 14:00\"");
+  forcing->footer("Names are those of `sluice breakers list`: a breaker is there once its rule is and a call was made.\n"
+                  "Example: sluice breakers force voucher.user.exists.SG forced_open --reason \"maintenance until 14:00\"");
   auto* watching = add(*breakers, options, "watch", "A line for each change, until Ctrl-C", watch);
   watching->add_option("name", options->name, "One outbound command; default: all");
   watching->add_option("--interval-ms", options->interval_ms, "Between two looks")->check(CLI::Range(10, 600'000))->capture_default_str();

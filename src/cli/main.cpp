@@ -15,6 +15,7 @@ constexpr void (*kCommands[])(CLI::App&) = {
     add_config,
     add_send,
     add_tx,
+    add_audit,
     add_idempotency,
     add_token,
     add_guards,
@@ -130,8 +131,10 @@ void die(const Failure& failure) {
 int main(int argc, char** argv) {
   CLI::App app("Sluice: a transaction runtime for services", "sluice");
   app.require_subcommand(1);
+  app.set_version_flag("--version", std::string("sluice ") + SLUICE_VERSION, "Prints the version and ends");
   app.footer(
-      "Exit status: 0 done, 1 failed or refused, 2 usage or configuration, 3 accepted and not settled yet.\n"
+      "Exit status: 0 done, 1 failed or refused, 2 usage or configuration, 3 accepted and not settled yet,\n"
+      "4 no answer: it may have taken effect.\n"
       "Examples:\n"
       "  sluice serve --config sluice.toml\n"
       "  sluice send sluice.echo '{\"hello\":1}' --key first --token $SLUICE_TOKEN");

@@ -13,7 +13,6 @@ namespace {
 
 struct SendOptions : ServerOptions {
   std::string name, body, key, app;
-  std::int64_t deadline_ms = 0;
   bool shadow = false;
 };
 
@@ -28,14 +27,13 @@ std::string read_body(const std::string& said) {
 }
 
 void send(const SendOptions& options) {
-  HttpHeaders headers;
-  if (!options.key.empty()) headers.emplace_back("Idempotency-Key", options.key);
+  Request how;
+  how.key = options.key;
+  auto& headers = how.headers;
   if (!options.app.empty()) headers.emplace_back("X-Sluice-App", options.app);
   if (options.shadow) headers.emplace_back("X-Sluice-Shadow", "true");
-  if (options.deadline_ms > 0)
-    headers.emplace_back("X-Sluice-Deadline-Ms", std::to_string(options.deadline_ms));
   const HttpAnswer answer =
-      http_post(options, "/v1/commands/" + options.name, read_body(options.body), headers);
+      http_post(options, "/v1/commands/" + options.name, read_body(options.body), how);
   if (!answer.ok()) refuse(options, answer);
   if (!options.json) {
     std::string head = answer.replayed ? "replayed: this key was answered before, nothing ran again" : "done";
@@ -54,11 +52,11 @@ void add_send(CLI::App& app) {
   command->add_option("body", options->body, "JSON, @file, or - for standard input; default {}");
   command->add_option("--key", options->key, "Idempotency key: with the same one it takes effect once");
   command->add_option("--app", options->app, "Namespace; default: the command's own");
-  command->add_option("--deadline-ms", options->deadline_ms, "How long to wait")->check(CLI::Range(1, 86'400'000));
   command->add_flag("--shadow", options->shadow, "As stress-test traffic: touches nothing live");
   add_server_options(*command, *options);
   command->footer(
-      "Exit status: 0 done, 1 refused or failed, 2 usage or configuration, 3 accepted and not settled yet.\n"
+      "Exit status: 0 done, 1 refused or failed, 2 usage or configuration, 3 accepted and not settled yet,\n"
+      "4 no answer: it may have taken effect, repeat it with the same key.\n"
       "Examples:\n"
       "  sluice send kv.add '{\"collection\":\"c\",\"key\":\"k\",\"delta\":1}' --key order-17\n"
       "  sluice send voucher.ss.distribution.batch_distribute_voucher @batch.json --key batch-9");

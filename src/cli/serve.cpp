@@ -1,3 +1,4 @@
+#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <pthread.h>
 
@@ -5,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.hpp"
+#include "cli/options.hpp"
 #include "sluice/base/runtime.hpp"
 
 namespace sluice::cli {
@@ -14,6 +16,39 @@ namespace {
 struct ServeOptions : AppOptions {
   std::string config, listen, grpc_listen, store, log_level;
 };
+
+struct Listen {
+  std::string host, port;  // of [::1]:80 without the brackets; "80" has no host
+};
+Listen split(const std::string& text) {
+  const auto colon = text.rfind(':');
+  if (colon == std::string::npos) return {"", text};
+  Listen out{text.substr(0, colon), text.substr(colon + 1)};
+  if (out.host.starts_with('[') && out.host.ends_with(']')) out.host = out.host.substr(1, out.host.size() - 2);
+  return out;
+}
+
+bool is_port(const std::string& text) {
+  return !text.empty() && text.size() <= 5 && text.find_first_not_of("0123456789") == std::string::npos &&
+         std::stoi(text) <= 65535;
+}
+
+bool is_address(const std::string& text) {
+  in6_addr room;
+  return inet_pton(AF_INET, text.c_str(), &room) == 1 || inet_pton(AF_INET6, text.c_str(), &room) == 1;
+}
+
+// Empty: good. Said here, where the flag is known, and not by the configuration it goes into.
+std::string check_listen(const std::string& text) {
+  const Listen listen = split(text);
+  if (is_port(listen.port) && (text.find(':') == std::string::npos || is_address(listen.host))) return {};
+  return "expected ADDRESS:PORT or PORT, an IPv4 or [IPv6] address and 0 to 65535, got '" + text + "'";
+}
+std::string check_grpc_listen(const std::string& text) {
+  const Listen listen = split(text);
+  if (!listen.host.empty() && is_port(listen.port)) return {};
+  return "expected HOST:PORT, the port 0 to 65535, got '" + text + "'";
+}
 
 void serve(const ServeOptions& options) {
   // Blocked before any thread starts, so that only the wait below sees them.
@@ -27,13 +62,11 @@ void serve(const ServeOptions& options) {
   // A file past the limit of `ulimit -f` is a full disk like any other: an error, not the end.
   std::signal(SIGXFSZ, SIG_IGN);
 
-  auto environment = server::process_environment();
+  auto environment = config_environment();
   if (!options.listen.empty()) {
-    const auto colon = options.listen.rfind(':');
-    std::string host = options.listen.substr(0, colon == std::string::npos ? 0 : colon);
-    if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);  // of IPv6
-    if (!host.empty()) environment["SLUICE_HTTP_ADDRESS"] = host;
-    environment["SLUICE_HTTP_PORT"] = colon == std::string::npos ? options.listen : options.listen.substr(colon + 1);
+    const Listen listen = split(options.listen);
+    if (!listen.host.empty()) environment["SLUICE_HTTP_ADDRESS"] = listen.host;
+    environment["SLUICE_HTTP_PORT"] = listen.port;
   }
   if (!options.grpc_listen.empty()) environment["SLUICE_GRPC_LISTEN"] = options.grpc_listen;
   if (!options.store.empty()) environment["SLUICE_STORE_PATH"] = options.store;
@@ -95,11 +128,12 @@ server::Config load_config_or_die(const std::string& path, const server::Environ
 void add_serve(CLI::App& app) {
   auto* serve_command = app.add_subcommand("serve", "Runs the server until SIGTERM or Ctrl-C");
   auto options = std::make_shared<ServeOptions>();
-  serve_command->add_option("--config", options->config, "TOML file; without one: defaults")
-      ->envname("SLUICE_CONFIG");
-  serve_command->add_option("--listen", options->listen, "ADDRESS:PORT or PORT; 0: any free port");
+  add_config_option(*serve_command, options->config);
+  serve_command->add_option("--listen", options->listen, "ADDRESS:PORT or PORT; 0: any free port")
+      ->check(CLI::Validator([](std::string& text) { return check_listen(text); }, "", "listen"));
   serve_command->add_option("--grpc-listen", options->grpc_listen,
-                            "HOST:PORT of the gRPC door; without one there is none");
+                            "HOST:PORT of the gRPC door; without one there is none")
+      ->check(CLI::Validator([](std::string& text) { return check_grpc_listen(text); }, "", "grpc-listen"));
   serve_command->add_option("--store", options->store, "Path of the database");
   serve_command->add_option("--log-level", options->log_level, "trace, debug, info, warn, error or off");
   add_app_options(*serve_command, *options);
@@ -121,12 +155,12 @@ void add_config(CLI::App& app) {
   for (const bool show : {false, true}) {
     auto* command = config->add_subcommand(
         show ? "show" : "check", show ? "Prints every key with its value" : "Says what is wrong");
-    command->add_option("--config", options->path, "TOML file")->envname("SLUICE_CONFIG");
+    add_config_option(*command, options->path);
     command->add_option("file", options->file, "The same; wins over --config");
     if (show) command->add_flag("--json", options->json, "For programs");
     command->footer(fmt::format("Example: sluice config {} sluice.toml", show ? "show" : "check"));
     command->callback([options, show] {
-      const auto loaded = load_config_or_die(options->file.empty() ? options->path : options->file, server::process_environment());
+      const auto loaded = load_config_or_die(options->file.empty() ? options->path : options->file, config_environment());
       if (!show)
         fmt::print("The configuration is good.\n");
       else if (options->json)

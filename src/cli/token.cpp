@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.hpp"
+#include "cli/options.hpp"
 #include "sluice/base/runtime.hpp"
 
 namespace sluice::cli {
@@ -12,7 +13,7 @@ namespace {
 // The store of a stopped server; a running one is asked with the command sluice.token.create.
 template <class Work>
 void with_tokens(const std::string& path, const std::string& database, Work work) {
-  auto environment = server::process_environment();
+  auto environment = config_environment();
   if (!database.empty()) environment["SLUICE_STORE_PATH"] = database;
   const auto config = load_config_or_die(path, environment);
   RealClock clock;
@@ -27,7 +28,7 @@ void with_tokens(const std::string& path, const std::string& database, Work work
 }
 
 struct Options {
-  std::string config, store, name, id;
+  std::string config, store, name, id, replaces;
   std::vector<std::string> permissions;
   std::int64_t ttl_seconds = 0;
   bool shadow = false, json = false;
@@ -36,7 +37,7 @@ struct Options {
 void create(const Options& options) {
   with_tokens(options.config, options.store, [&](server::Tokens& tokens) {
     const auto made = tokens.create(
-        {options.name, options.permissions, options.shadow, seconds(options.ttl_seconds)});
+        {options.name, options.permissions, options.shadow, seconds(options.ttl_seconds), options.replaces});
     if (!made) die(made.error());
     if (!options.json) return fmt::print("{}\n", made->token);
     const nlohmann::ordered_json json{{"id", made->info.id}, {"token", made->token}};
@@ -68,16 +69,17 @@ void add_token(CLI::App& app) {
   auto options = std::make_shared<Options>();
   const auto add = [&](const char* name, const char* what) {
     auto* command = token->add_subcommand(name, what);
-    command->add_option("--config", options->config, "TOML file")->envname("SLUICE_CONFIG");
+    add_config_option(*command, options->config);
     command->add_option("--store", options->store, "Path of the database; overrides the configuration");
     command->add_flag("--json", options->json, "For programs");
     return command;
   };
   auto* create_command = add("create", "Makes a token and prints it, once");
-  create_command->add_option("name", options->name, "Who holds it")->required();
+  create_command->add_option("name", options->name, "Who holds it: the principal of its requests, one token for each")->required();
   create_command->add_option("--grant", options->permissions, "app:command patterns");
   create_command->add_option("--ttl", options->ttl_seconds, "Life in seconds; 0: no end")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{3'153'600'000}));
+  create_command->add_option("--replaces", options->replaces, "Id of the token of this name that ends now; its keys go on");
   create_command->add_flag("--shadow", options->shadow, "May send shadow traffic");
   create_command->footer("Example: sluice token create till-7 --grant 'voucher:*' --ttl 86400");
   create_command->callback([options] { create(*options); });

@@ -3,27 +3,10 @@
 
 #include "cli/client.hpp"
 #include "cli/commands.hpp"
+#include "cli/json_text.hpp"
 
 namespace sluice::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-std::string text(const Json& json, const char* name) {
-  const auto found = json.find(name);
-  return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
-}
-
-std::string when(const Json& json, const char* name) {
-  const auto ms = json.value(name, std::int64_t{0});
-  const std::chrono::sys_time<std::chrono::milliseconds> at{std::chrono::milliseconds(ms)};
-  const auto day = std::chrono::floor<std::chrono::days>(at);
-  const std::chrono::year_month_day date(day);
-  const std::chrono::hh_mm_ss time(std::chrono::floor<std::chrono::seconds>(at) - day);
-  return fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02}", static_cast<int>(date.year()),
-                     static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
-                     time.hours().count(), time.minutes().count(), time.seconds().count());
-}
 
 struct TxOptions : ServerOptions {
   std::string state, before, id, outcome, reason, flow;
@@ -161,22 +144,22 @@ void add_tx(CLI::App& app) {
   drawing->add_option("flow", options->flow, "One flow; default: all");
   auto* dot = drawing->add_flag("--dot", options->dot, "For Graphviz");
   drawing->add_flag("--mermaid", options->mermaid, "For Markdown")->excludes(dot);
-  drawing->footer("Example: sluice tx graph voucher.distribution --dot | dot -Tsvg > flow.svg");
+  drawing->footer("Example: sluice tx graph voucher.distribute --dot | dot -Tsvg > flow.svg");
 }
 
 void add_idempotency(CLI::App& app) {
   auto* idempotency = app.add_subcommand("idempotency", "Idempotency keys of a running server");
   idempotency->require_subcommand(1);
-  idempotency->footer("Example: sluice idempotency show order-17 --command kv.add --principal 3fd2c1a09be47a60");
+  idempotency->footer("Example: sluice idempotency show order-17 --command kv.add --principal till-7");
   auto options = std::make_shared<KeyOptions>();
   auto* showing = idempotency->add_subcommand("show", "What is stored under a key");
   showing->add_option("key", options->key, "As the client sent it")->required();
   showing->add_option("--command", options->command, "The key belongs to this command")->required();
-  showing->add_option("--principal", options->principal, "Id of the token that sent it")->required();
+  showing->add_option("--principal", options->principal, "Name of the token that sent it: a name is a principal")->required();
   showing->add_option("--app", options->app, "Namespace")->capture_default_str();
   showing->add_option("--command-version", options->version, "Of the command")->capture_default_str();
   add_server_options(*showing, *options);
-  showing->footer("Example: sluice idempotency show order-17 --command kv.add --principal 3fd2c1a09be47a60");
+  showing->footer("Example: sluice idempotency show order-17 --command kv.add --principal till-7");
   showing->callback([options] { show_key(*options); });
 }
 

@@ -8,6 +8,7 @@
 #include "apps/voucher/generator.hpp"
 #include "apps/voucher/importer.hpp"
 #include "cli/commands.hpp"
+#include "cli/options.hpp"
 #include "sluice/base/runtime.hpp"
 
 namespace sluice::cli {
@@ -19,7 +20,7 @@ struct ImportArguments {
 };
 
 void import(const ImportArguments& arguments) {
-  auto environment = server::process_environment();
+  auto environment = config_environment();
   if (!arguments.store.empty()) environment["SLUICE_STORE_PATH"] = arguments.store;
   const auto config = load_config_or_die(arguments.config, environment);
   RealClock clock;
@@ -27,7 +28,9 @@ void import(const ImportArguments& arguments) {
   RealExecutor executor(clock);
   RealFiles files;
   auto file = files.open(arguments.file, OpenMode::read);
-  if (!file) die(file.error());
+  if (!file)
+    die(Failure(FailureKind::invalid_argument, "no_file",
+                "cannot read " + arguments.file + ": " + std::string(file.error().detail())));
   auto store = server::open_store(config, clock, random, executor);
   if (!store) die(store.error());
   voucher::ImportOptions options;
@@ -91,7 +94,7 @@ void add_voucher(CLI::App& app) {
       ->required()
       ->check(CLI::IsMember({"vouchers", "codes", "universal-codes", "users"}));
   importing->add_option("file", arguments->file, "CSV with a header line")->required();
-  importing->add_option("--config", arguments->config, "TOML file")->envname("SLUICE_CONFIG");
+  add_config_option(*importing, arguments->config);
   importing->add_option("--store", arguments->store, "Path of the database; overrides the configuration");
   importing->add_flag("--shadow", arguments->shadow, "Into the namespace of shadow traffic");
   importing->add_flag("--json", arguments->json, "For programs; no progress");

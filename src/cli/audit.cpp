@@ -1,0 +1,53 @@
+// sluice audit: who did what on a running server.
+#include <fmt/format.h>
+
+#include "cli/client.hpp"
+#include "cli/commands.hpp"
+#include "cli/json_text.hpp"
+
+namespace sluice::cli {
+namespace {
+
+struct AuditOptions : ServerOptions {
+  std::string principal, command, outcome;
+  std::uint64_t before = 0;
+  int limit = 20;
+};
+
+void audit(const AuditOptions& options) {
+  Json payload{{"limit", options.limit}};
+  if (options.before != 0) payload["before"] = options.before;
+  if (!options.principal.empty()) payload["principal"] = options.principal;
+  if (!options.command.empty()) payload["command"] = options.command;
+  if (!options.outcome.empty()) payload["outcome"] = options.outcome;
+  const HttpAnswer answer = run_command(options, "sluice.audit.list", payload);
+  if (!answer.ok()) refuse(options, answer);
+  if (options.json) return fmt::print("{}\n", answer.body);
+  const Json rows = answer.json.value("rows", Json::array());
+  if (rows.empty()) fmt::print("No such rows.\n");
+  else
+    fmt::print("{:<19} {:<16} {:<40} {:<8} {:<24} {}\n", "AT (UTC)", "PRINCIPAL", "COMMAND", "OUTCOME", "DETAIL", "TRANSACTION");
+  for (const auto& row : rows)
+    fmt::print("{:<19} {:<16} {:<40} {:<8} {:<24} {}\n", when(row, "at_ms"), text(row, "principal"), text(row, "command"),
+               text(row, "outcome"), text(row, "detail"), text(row, "transaction"));
+  if (answer.json.contains("before")) fmt::print("More: --before {}\n", answer.json["before"].dump());
+}
+
+}  // namespace
+
+void add_audit(CLI::App& app) {
+  auto* command = app.add_subcommand("audit", "Who did what on a running server, newest first");
+  auto options = std::make_shared<AuditOptions>();
+  command->add_option("--principal", options->principal, "Only of this one: the name of its token");
+  command->add_option("--command", options->command, "Only this command");
+  command->add_option("--outcome", options->outcome, "Only ok, error, denied or replayed")
+      ->check(CLI::IsMember({"ok", "error", "denied", "replayed"}));
+  command->add_option("--before", options->before, "Older than the row of this sequence");
+  command->add_option("--limit", options->limit, "How many")->check(CLI::Range(1, 1000))->capture_default_str();
+  add_server_options(*command, *options);
+  command->footer("Rows of reads and refusals are written with the next commit, a moment later.\n"
+                  "Examples:\n  sluice audit --outcome denied\n  sluice audit --principal till-7 --limit 100 --json");
+  command->callback([options] { audit(*options); });
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,124 @@
+// What the command line says to particular mistakes, and that what its help shows as an example works.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/process.hpp"
+
+namespace sluice::cli_test {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+class Words : public testing::Test {
+ protected:
+  testing_support::TempFolder folder;
+  Ran sluice(const Arguments& arguments, const Settings& settings = {}) { return run(folder.path(), arguments, settings); }
+  void write(const std::string& name, const std::string& text) { std::ofstream(folder.file(name), std::ios::binary) << text; }
+};
+
+TEST_F(Words, CONSOLE_9_an_address_that_is_none_is_told_with_its_flag) {
+  for (const char* bad : {"foo", "99999", "127.0.0.1:80999", "nix:80", "127.0.0.1:", ":80", "::1:80x"}) {
+    const Ran ran = sluice({"serve", "--store", "a.db", "--listen", bad});
+    EXPECT_EQ(ran.status, 2) << bad << ran.err;
+    EXPECT_THAT(ran.err, HasSubstr("--listen"));
+    EXPECT_THAT(ran.err, HasSubstr(bad));
+    EXPECT_THAT(ran.err, Not(HasSubstr("SLUICE_"))) << "no variable was set";
+  }
+  for (const char* bad : {"nix", "127.0.0.1:99999", "9090"}) {
+    const Ran ran = sluice({"serve", "--store", "a.db", "--grpc-listen", bad});
+    EXPECT_EQ(ran.status, 2) << bad << ran.err;
+    EXPECT_THAT(ran.err, HasSubstr("--grpc-listen"));
+    EXPECT_THAT(ran.err, HasSubstr("HOST:PORT"));
+    EXPECT_THAT(ran.err, Not(HasSubstr("TLS")));
+  }
+  for (const char* good : {"0", "127.0.0.1:0", "[::1]:0"}) {
+    const Ran ran = sluice({"serve", "--store", "no/such/folder.db", "--listen", good});
+    EXPECT_THAT(ran.err, HasSubstr("folder exists")) << good << ": " << ran.err;
+  }
+}
+
+TEST_F(Words, CONSOLE_9_a_file_that_is_not_there_is_a_mistake_of_the_command_line) {
+  const Ran absent = sluice({"voucher", "import", "users", "nofile.csv"});
+  EXPECT_EQ(absent.status, 2) << absent.err;
+  EXPECT_THAT(absent.err, HasSubstr("nofile.csv"));
+}
+
+TEST_F(Words, RES_40_rules_check_names_every_mistake_with_its_line) {
+  write("rules.toml",
+        "[guard.\"code.*\".breaker]\nfailure_ratio = 7\nminimum_calls = \"many\"\n[guard.x.nonsense]\n"
+        "[guard.y.rate]\nlimit = 5\n[shadw.x.rate]\nlimit = 5\n");
+  const Ran checked = sluice({"rules", "check", "rules.toml"});
+  EXPECT_EQ(checked.status, 2);
+  const auto at = [&](const char* what) {
+    EXPECT_THAT(checked.err, HasSubstr(what));
+    return checked.err.find(what);
+  };
+  EXPECT_LT(at("rules.toml:2:"), at("rules.toml:3:"));
+  EXPECT_LT(at("rules.toml:3:"), at("rules.toml:4:"));
+  EXPECT_LT(at("nonsense"), at("shadw"));
+  EXPECT_THAT(checked.err, Not(HasSubstr("[guard.\"y\""))) << "what is good is not told";
+}
+
+TEST_F(Words, CONSOLE_1_the_version_is_an_option_too) {
+  const Ran option = sluice({"--version"});
+  EXPECT_EQ(option.status, 0) << option.err;
+  EXPECT_EQ(option.out, sluice({"version"}).out);
+}
+
+TEST_F(Words, CONSOLE_1_examples_of_the_help_work) {
+  EXPECT_THAT(sluice({"tx", "graph", "--help"}).out, HasSubstr("tx graph voucher.distribute --dot"));
+  EXPECT_THAT(sluice({"breakers", "force", "--help"}).out, HasSubstr("voucher.user.exists.SG"));
+  EXPECT_THAT(sluice({"idempotency", "show", "--help"}).out, HasSubstr("Name of the token"));
+  Serving serving(folder.path());
+  const Ran graph = serving.ask({"tx", "graph", "voucher.distribute", "--dot"});
+  EXPECT_EQ(graph.status, 0) << graph.err;
+  EXPECT_THAT(graph.out, HasSubstr("digraph"));
+  const Ran added = serving.ask({"send", "kv.add", R"({"collection":"c","key":"k","delta":1})", "--key", "order-17"});
+  ASSERT_EQ(added.status, 0) << added.err;
+  const Ran shown = serving.ask({"idempotency", "show", "order-17", "--command", "kv.add", "--principal", "admin"});
+  EXPECT_EQ(shown.status, 0) << shown.err;
+  EXPECT_THAT(shown.out, HasSubstr("completed"));
+
+  // A plain command is over: there is nothing to settle, and it is there.
+  const auto id = added.err.substr(added.err.find("transaction ") + 12, 13);
+  const Ran settled = serving.ask({"tx", "settle", id, "committed", "--reason", "a test"});
+  EXPECT_EQ(settled.status, 1);
+  EXPECT_THAT(settled.err, HasSubstr("not_in_doubt"));
+  EXPECT_THAT(settled.err, HasSubstr("committed"));
+}
+
+TEST_F(Words, CONSOLE_6_the_audit_trail_is_a_table_for_people) {
+  Serving serving(folder.path());
+  ASSERT_EQ(serving.ask({"send", "kv.add", R"({"collection":"c","key":"k","delta":1})", "--key", "a"}).status, 0);
+  EXPECT_EQ(serving.ask({"send", "kv.add", R"({"collection":"c","key":"k"})", "--key", "b"}).status, 1);
+  const Ran table = serving.ask({"audit", "--command", "kv.add"});
+  EXPECT_EQ(table.status, 0) << table.err;
+  for (const char* word : {"AT (UTC)", "PRINCIPAL", "admin", "kv.add", "error", "bad_payload"}) EXPECT_THAT(table.out, HasSubstr(word));
+  const Ran json = serving.ask({"audit", "--outcome", "ok", "--command", "kv.add", "--json"});
+  EXPECT_EQ(nlohmann::json::parse(json.out)["rows"].size(), 1u) << json.out;
+  EXPECT_EQ(serving.ask({"audit", "--outcome", "good"}).status, 2);
+}
+
+TEST_F(Words, IDEM_6_a_key_for_a_command_that_uses_none_is_refused) {
+  Serving serving(folder.path());
+  const Ran read = serving.ask({"send", "kv.get", R"({"collection":"c","key":"k"})", "--key", "a"});
+  EXPECT_EQ(read.status, 1);
+  EXPECT_THAT(read.err, HasSubstr("key_not_used"));
+}
+
+TEST_F(Words, IDEM_1_a_name_that_is_taken_is_refused_and_may_be_renewed) {
+  const Ran first = sluice({"token", "create", "till", "--grant", "default:kv.*", "--json"});
+  ASSERT_EQ(first.status, 0) << first.err;
+  const Ran second = sluice({"token", "create", "till", "--grant", "default:kv.*"});
+  EXPECT_EQ(second.status, 1);
+  EXPECT_THAT(second.err, HasSubstr("token_name_taken"));
+  const std::string id = nlohmann::json::parse(first.out)["id"];
+  EXPECT_EQ(sluice({"token", "create", "till", "--grant", "default:kv.*", "--replaces", id}).status, 0);
+  EXPECT_THAT(sluice({"token", "list"}).out, HasSubstr("revoked"));
+}
+
+}  // namespace
+}  // namespace sluice::cli_test
