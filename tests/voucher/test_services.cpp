@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <fstream>
+#include <mutex>
 #include <set>
 
 #include "apps/voucher/books.hpp"
@@ -49,8 +50,7 @@ class Lines final : public LogSink {
  public:
   void write(LogLevel, std::string_view line) override {
     const std::lock_guard lock(mutex);
-    all.append(line).append("
-");
+    all.append(line).append("\n");
   }
   std::mutex mutex;
   std::string all;
