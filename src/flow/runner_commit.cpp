@@ -126,6 +126,8 @@ Runner::Next Runner::write_intent(std::uint32_t step) {
 
 // After the write of an intent or a pause. False: cause_ says why it did not happen.
 bool Runner::durable_now() {
+  // What an earlier stage has answered is nobody's reply when the key or the exchange is another's.
+  if (!write_->outcome || !write_->outcome->applied) exchange_->response_.reset();
   if (!write_->outcome) {
     // The stage has not begun. If the record is on disk after all, recovery aborts it.
     cause_ = write_->outcome.error();

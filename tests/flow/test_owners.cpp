@@ -249,5 +249,34 @@ TEST_F(Audited, CONSOLE_6_a_lost_decision_is_audited_as_not_committed) {
   EXPECT_EQ(rows()[0].detail, "not_committed");
 }
 
+// Two nodes run one key at once: this one's stage has answered already when its claim is refused.
+TEST_F(Owners, G1_what_a_stage_has_answered_is_not_told_when_another_node_has_the_key) {
+  idempotency::Keys keys(clock, &spy);
+  FlowOptions options;
+  options.store = &spy;
+  options.keys = &keys;
+  options.key = [](const Exchange&) -> std::optional<std::string> { return "k"; };
+  Flow flow("f", options);
+  flow.group("main", {func("answer", [](Exchange& x) -> Result<Vote> {
+                        x.respond(Reply::ok("mine"));
+                        return Vote();
+                      }),
+                      record.stage("outside", Effect::external)});
+  bool claimed = false;
+  spy.before = [&](int, const store::Commit& commit) {
+    for (const auto& mutation : commit.then)
+      if (const auto* put = std::get_if<store::KeyPut>(&mutation); put != nullptr && !std::exchange(claimed, true)) {
+        store::KeyPut theirs = *put;
+        theirs.row.exchange = {777};
+        EXPECT_TRUE(store::commit_and_wait(*store, {.then = {std::move(theirs)}}));
+      }
+  };
+  const auto outcome = run(flow);
+  EXPECT_TRUE(claimed);
+  EXPECT_NE(outcome.kind, OutcomeKind::committed);
+  EXPECT_FALSE(outcome.reply && outcome.reply->body == "mine") << "it was not decided";
+  EXPECT_TRUE(record.calls.empty()) << "the stage outside was not begun";
+}
+
 }  // namespace
 }  // namespace sluice::flow
