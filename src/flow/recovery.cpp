@@ -2,6 +2,7 @@
 
 #include "flow/history.hpp"
 #include "flow/runner.hpp"
+#include "sluice/store/nodes.hpp"
 
 namespace sluice::flow {
 
@@ -25,7 +26,7 @@ std::vector<Flows::Expecting> Flows::expecting(const std::string& token) const {
 }
 
 Recovery::Recovery(store::Store& store, const Flows& flows, Lane& lane, RecoveryOptions options)
-    : store_(store), flows_(flows), lane_(lane), options_(options) {}
+    : store_(store), nodes_(store::nodes_of(store)), flows_(flows), lane_(lane), options_(options) {}
 Recovery::~Recovery() = default;
 
 void Recovery::start(std::function<void(const Result<RecoveryProgress>&)> done) {
@@ -44,11 +45,21 @@ void Recovery::keep_sweeping(Duration every,
 }
 
 void Recovery::sweep() {
+  if (nodes_ != nullptr) takeovers_ = nodes_->takeovers();
   start([this](const Result<RecoveryProgress>& progress) {
     if (each_) each_(progress);
-    again_.arm(lane_, lane_.clock().now() + every_,
-               [](void* self) noexcept { static_cast<Recovery*>(self)->sweep(); }, this);
+    next_ = lane_.clock().now() + every_;
+    wait_for_next();
   });
+}
+
+// With other nodes about, looks now and then whether one has died; otherwise sleeps until it is time.
+void Recovery::wait_for_next() {
+  constexpr Duration kLook = milliseconds(500);
+  const Instant now = lane_.clock().now();
+  if (now >= next_ || (nodes_ != nullptr && nodes_->takeovers() != takeovers_)) return sweep();
+  again_.arm(lane_, nodes_ != nullptr ? std::min(next_, now + kLook) : next_,
+             [](void* self) noexcept { static_cast<Recovery*>(self)->wait_for_next(); }, this);
 }
 
 // Reads the next rows; the answer may come at once or later.
@@ -65,7 +76,7 @@ void Recovery::read_batch() {
       self->all_read_ = rows.size() < self->options_.batch;
       for (auto& row : rows) {
         self->last_ = row.exchange;
-        if (self->runs_here(row)) continue;
+        if (!self->ours(row) || self->runs_here(row)) continue;
         ++self->progress_.found;
         self->waiting_.push_back(std::move(row));
       }
@@ -163,6 +174,9 @@ struct Recovery::One : store::PendingQuery {
     self->skip();
   }
 };
+
+// Another node's, while that one lives, is not looked at.
+bool Recovery::ours(const store::OpenRow& row) const { return nodes_ == nullptr || nodes_->ours(row.exchange); }
 
 // One that began here and is over without an end (the store was full, its partner was gone) is
 // swept like any other.

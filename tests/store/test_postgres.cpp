@@ -2,6 +2,7 @@
 // lost at the worst instant, a server that stops, refuses, restarts.
 #include <algorithm>
 #include <deque>
+#include <set>
 
 #include "store/store_fixture.hpp"
 #include "support/tcp_peer.hpp"
@@ -324,6 +325,90 @@ TEST_F(Postgres, NODE_3_a_node_that_stood_still_is_fenced_by_the_lease_another_t
   EXPECT_FALSE(there(*awake, "late"));
 }
 
+ExchangeId made_by(const PostgresStore& store) { return {std::uint64_t{5} << 22 | std::uint64_t{store.node()} << 12}; }
+
+TEST_F(Postgres, NODE_4_FLOW_26_what_a_dead_node_left_is_exactly_one_others) {
+  auto o = options();
+  o.lease = milliseconds(600);
+  test::TcpPeer wire({}, server.port());
+  auto cut_off = o;
+  cut_off.url = server.tcp_url(rig.database, wire.port());
+  cut_off.io_timeout = milliseconds(300);
+  cut_off.settle_timeout = milliseconds(300);
+  cut_off.connect_timeout = milliseconds(200);
+  auto one = must_open(cut_off), two = must_open(o), three = must_open(o);
+  EXPECT_EQ(std::set({one->node(), two->node(), three->node()}).size(), 3u) << "numbers are unique among the living";
+  const ExchangeId left = made_by(*one);
+  EXPECT_TRUE(one->ours(left));
+  EXPECT_FALSE(two->ours(left) || three->ours(left));
+  ASSERT_TRUE(commit_and_wait(*one, put("before")));
+  wire.hold(true);
+  for (int i = 0; i < 200 && !(two->ours(left) || three->ours(left)); ++i) Parker().park(milliseconds(20));
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_NE(two->ours(left), three->ours(left)) << "one has adopted it, and keeps it";
+    Parker().park(milliseconds(20));
+  }
+  EXPECT_FALSE(one->ours(left)) << "who cannot renew the lease does not count on it";
+  auto& adopter = two->ours(left) ? two : three;
+  auto& other = two->ours(left) ? three : two;
+  adopter->close();
+  for (int i = 0; i < 200 && !other->ours(left); ++i) Parker().park(milliseconds(20));
+  EXPECT_TRUE(other->ours(left)) << "and when that one goes too, the next";
+  wire.hold(false);
+  wire.cut();
+  for (int i = 0; i < 200 && !one->ours(left); ++i) Parker().park(milliseconds(20));
+  EXPECT_TRUE(one->ours(left)) << "back with its number, it has its own again";
+  for (int i = 0; i < 100 && other->ours(left); ++i) Parker().park(milliseconds(20));
+  EXPECT_FALSE(other->ours(left));
+  EXPECT_TRUE(commit_and_wait(*one, put("after")));
+}
+
+// The group was on its way when another node took over: it must not be written.
+TEST_F(Postgres, NODE_3_a_group_of_a_node_that_was_taken_over_is_not_written) {
+  auto store = must_open(options());
+  ASSERT_TRUE(commit_and_wait(*store, put("before")));
+  sql("UPDATE sluice.writers SET epoch = epoch + 1, adopter = 7");
+  auto late = commit_and_wait(*store, put("late"));
+  ASSERT_FALSE(late);
+  EXPECT_EQ(late.error().code(), "node_fenced") << late.error().to_string();
+  EXPECT_TRUE(late.error().retryable());
+  EXPECT_FALSE(there(*store, "late"));
+  EXPECT_TRUE(commit_and_wait(*store, put("after"))) << "it has joined again";
+}
+
+TEST_F(Postgres, NODE_3_a_node_whose_number_is_anothers_closes_itself) {
+  auto store = must_open(options());
+  sql("UPDATE sluice.writers SET epoch = epoch + 1, node = NULL");
+  sql("INSERT INTO sluice.writers SELECT 7, 1, 0, at, expires_at + 100000, ttl, " + std::to_string(store->node()) + ", NULL FROM sluice.writers");
+  EXPECT_FALSE(commit_and_wait(*store, put("late")));
+  const auto closed = commit_and_wait(*store, put("later"));
+  ASSERT_FALSE(closed);
+  EXPECT_EQ(closed.error().code(), "node_number_taken") << closed.error().to_string();
+  EXPECT_FALSE(store->health());
+}
+
+TEST_F(Postgres, NODE_8_a_database_that_went_back_in_time_is_noticed_and_not_written_to) {
+  PrivatePostgres own;
+  own.sql("CREATE DATABASE d", "template1");
+  auto o = options();
+  o.url = own.socket_url("d");
+  auto store = must_open(o);
+  ASSERT_TRUE(commit_and_wait(*store, put("a")));
+  const std::string last = own.sql("SELECT last FROM sluice.writers", "d");
+  ASSERT_TRUE(commit_and_wait(*store, put("b")));
+  // As a restore to the point before b would leave it.
+  own.sql("UPDATE sluice.writers SET last = " + last + "; DELETE FROM sluice.kv WHERE key = 'b'", "d");
+  own.crash_and_restart();
+  Result<CommitOutcome> outcome = CommitOutcome{};
+  for (int i = 0; i < 50 && (outcome || outcome.error().code() != "database_went_back"); ++i) outcome = commit_and_wait(*store, put("c"));
+  ASSERT_FALSE(outcome);
+  EXPECT_EQ(outcome.error().code(), "database_went_back");
+  EXPECT_FALSE(store->health());
+  const auto before = must_open(o)->incarnation();
+  ASSERT_TRUE(migrate_postgres_database(o, rig.random, true));
+  EXPECT_NE(must_open(o)->incarnation(), before) << "tokens of the lost time do not fit the new one";
+}
+
 TEST_F(Postgres, NODE_1_nodes_that_start_together_make_the_schema_once) {
   const auto o = options();
   std::vector<Thread> threads;
@@ -350,7 +435,7 @@ TEST_F(Postgres, NODE_1_a_newer_schema_is_used_when_it_suits_and_refused_when_no
 
 TEST_F(Postgres, works_without_prepared_statements_and_without_being_superuser) {
   (void)options();
-  sql("CREATE ROLE plain" + rig.database + " LOGIN CONNECTION LIMIT 4");
+  sql("CREATE ROLE plain" + rig.database + " LOGIN CONNECTION LIMIT 5");
   sql("GRANT CREATE ON DATABASE " + rig.database + " TO plain" + rig.database);
   auto o = options();
   o.pooled = true;

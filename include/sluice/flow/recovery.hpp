@@ -7,6 +7,10 @@
 
 #include "sluice/flow/flow.hpp"
 
+namespace sluice::store {
+class Nodes;
+}
+
 namespace sluice::flow {
 
 /// The flows of a node, by name and version. Fill before recovery; not thread-safe while filling.
@@ -50,14 +54,16 @@ class Recovery {
   /// are running are skipped.
   void start(std::function<void(const Result<RecoveryProgress>&)> done);
   /// Sweeps now and then again `every` (at least a second) after each sweep, until this is destroyed:
-  /// what is in doubt is tried again each time. `done` is told of each sweep, on the lane.
+  /// what is in doubt is tried again each time. Sooner when the store has taken over a dead node's share. `done` is told of each sweep, on the lane.
   void keep_sweeping(Duration every, std::function<void(const Result<RecoveryProgress>&)> done);
   const RecoveryProgress& progress() const noexcept { return progress_; }
 
  private:
   struct One;
+  bool ours(const store::OpenRow& row) const;
   bool runs_here(const store::OpenRow& row) const;
   void sweep();
+  void wait_for_next();
   void read_batch();
   void pump();
   void begin_one(store::OpenRow row);
@@ -67,6 +73,7 @@ class Recovery {
   void finish_if_idle();
 
   store::Store& store_;
+  const store::Nodes* const nodes_;  // null: there is one node
   const Flows& flows_;
   Lane& lane_;
   RecoveryOptions options_;
@@ -79,6 +86,8 @@ class Recovery {
   std::function<void(const Result<RecoveryProgress>&)> done_;
   std::function<void(const Result<RecoveryProgress>&)> each_;
   Duration every_{0};
+  Instant next_{};
+  std::uint64_t takeovers_ = 0;  // as the last sweep began
   Timer again_;
 };
 

@@ -7,7 +7,7 @@
 
 #include "sluice/base/executor.hpp"
 #include "sluice/base/random.hpp"
-#include "sluice/store/store.hpp"
+#include "sluice/store/nodes.hpp"
 
 namespace sluice::store {
 
@@ -19,6 +19,7 @@ struct PostgresOptions {
   std::size_t max_readers = 2;         ///< reading connections
   milliseconds connect_timeout{3000};  ///< for one attempt over all hosts
   milliseconds io_timeout{5000};       ///< for one answer of the server; past it the connection is dropped
+  milliseconds lease{10'000};          ///< a node not heard of for this long is taken over by another
   milliseconds settle_timeout{10'000};  ///< how long a lost COMMIT is asked after; past it: unknown_outcome
   bool migrate = true;                 ///< make or upgrade the schema on opening
   /// No prepared statements: for a pooler that gives every transaction another connection.
@@ -33,11 +34,30 @@ bool is_postgres_url(std::string_view text) noexcept;
 std::string without_password(std::string_view url);
 
 /// What only a PostgreSQL store can do. Thread-safe.
-class PostgresStore : public Store {
+class PostgresStore : public Store, public Nodes {
  public:
   /// Re-reads every index against its table (amcheck is not needed); fails `corrupt` naming what is wrong.
   virtual Status integrity_check() = 0;
 };
+
+/// What `sluice doctor` says about one thing.
+struct PostgresFinding {
+  enum class Level : std::uint8_t { good, warning, error };
+  Level level = Level::good;
+  std::string what;    ///< what was looked at
+  std::string found;   ///< and what it was
+  std::string advice;  ///< what to change; empty when good
+};
+/// Looks at version, settings, rights, clock, replication, schema, nodes. Fails as opening does.
+Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& options, Clock& clock);
+
+struct PostgresMigration {
+  int from = 0, to = 0;
+  bool new_incarnation = false;
+};
+/// Makes or upgrades the schema. `restored`: the database was restored to an earlier point, so a new
+/// incarnation is drawn, which old fencing tokens do not fit.
+Result<PostgresMigration> migrate_postgres_database(const PostgresOptions& options, Random& random, bool restored);
 
 /// Connects, checks the server's version and settings, makes or upgrades the schema under a lock.
 /// Failures: unavailable (no server, starting up, too many connections), forbidden (password, rights),

@@ -11,7 +11,7 @@ constexpr PgStatement kBegin{"begin", "BEGIN"};
 constexpr PgStatement kCommit{"commit", "COMMIT"};
 constexpr PgStatement kBeginGroup{"begin_group",
                                   "SELECT sluice.begin_group($1::bigint, $2::bigint, $3::bigint, $4::boolean, NULLIF($5::bigint, 0))"};
-constexpr PgStatement kNow{"now_ms", "SELECT sluice.now_ms()"};
+constexpr PgStatement kBeat{"beat", "SELECT number, standing, now FROM sluice.beat($1::bigint, $2::bigint)"};
 
 // Rows that no index can hold would refuse the whole group; they are found before.
 constexpr std::size_t kMaxKvKey = 2000, kMaxName = 1000;
@@ -63,19 +63,35 @@ bool PgGroupCommit::submit(PendingCommit& pending) {
 
 Status PgGroupCommit::start(std::unique_ptr<PgConnection> connection) {
   connection_ = std::move(connection);
-  return register_writer();
+  SLUICE_TRY(join());
+  return beat_now();
 }
 
-Status PgGroupCommit::register_writer() {
-  // A restored database does not know us; a new life of the row shuts out what an old one may still send.
+// Takes a number, and a new life: what an old one may still send is shut out.
+Status PgGroupCommit::join() {
   SLUICE_ASSIGN(const PgRows rows,
-                connection_->run("INSERT INTO sluice.writers (writer, epoch, last, at) VALUES ($1::bigint, $2::bigint, "
-                                 "$3::bigint, sluice.now_ms()) ON CONFLICT (writer) DO UPDATE SET epoch = writers.epoch + 1 "
-                                 "RETURNING epoch, sluice.now_ms()",
-                                 std::move(PgParams().integer(writer_).integer(epoch_).integer(group_))));
+                connection_->run("SELECT epoch, node, now, adopted FROM sluice.join_nodes($1::bigint, $2::bigint, $3::bigint, "
+                                 "$4::bigint, NULLIF($5::bigint, 0))",
+                                 std::move(PgParams().integer(writer_).integer(epoch_).integer(group_).integer(
+                                     options_.lease.count()).integer(node()))));
+  if (rows.null(0, 1)) {
+    // Adopted, and not everything of it is finished yet: the adopter's work is not disturbed.
+    if (node() != 0 && rows.integer(0, 3) != 0)
+      return fail(Failure(FailureKind::unavailable, "node_adopted",
+                          "another node is finishing what this one left when it stood still; it joins again after that")
+                      .with_retry_after(seconds(1)));
+    Failure taken(FailureKind::unavailable, "node_number_taken",
+                  node() == 0 ? std::string("all 1023 numbers of nodes are in use; see sluice.writers")
+                              : "this node stood still for so long that its number " + std::to_string(node()) +
+                                    " is another's now; restart it");
+    // Ids made from here on could be the other's too.
+    if (node() != 0) close(taken);
+    return fail(std::move(taken));
+  }
   epoch_ = rows.integer(0, 0);
-  store_clock_.told(rows.time(0, 1));
-  last_heard_ = clock_.now();
+  node_.store(static_cast<std::uint16_t>(rows.integer(0, 1)), std::memory_order_relaxed);
+  store_clock_.told(rows.time(0, 2));
+  last_beat_ = Instant::min();  // who lives is asked at once
   return {};
 }
 
@@ -84,9 +100,20 @@ Status PgGroupCommit::connect() {
   connection_.reset();
   last_tried_ = clock_.now();
   SLUICE_ASSIGN(connection_, PgConnection::open(options_));
-  const Status registered = register_writer();
-  if (!registered) connection_.reset();
-  return registered;
+  const auto joined = [this]() -> Status {
+    SLUICE_ASSIGN(const PgRows rows, connection_->run("SELECT last FROM sluice.writers WHERE writer = $1::bigint",
+                                                      std::move(PgParams().integer(writer_))));
+    if (rows.size() == 0 || rows.integer(0, 0) < written_) {
+      Failure back(FailureKind::unavailable, "database_went_back",
+                   "the database does not have what this node has written to it: it was restored to an earlier point, or "
+                   "another took its place; run sluice migrate --restored and restart every node");
+      close(back);
+      return fail(std::move(back));
+    }
+    return join();
+  }();
+  if (!joined) connection_.reset();
+  return joined;
 }
 
 void PgGroupCommit::count_traffic() noexcept {
@@ -107,10 +134,8 @@ Instant PgGroupCommit::step() noexcept {
     drain();
     return kNever;
   }
-  if (taken_.empty()) {
-    beat();
-    return std::max(last_heard_, last_tried_) + (connection_ ? kHeartbeat : kReconnectEvery);
-  }
+  beat();
+  if (taken_.empty()) return connection_ ? last_beat_ + beat_every() : last_tried_ + kReconnectEvery;
   bool urgent = hurry_ || taken_.size() >= options_.max_group;
   for (const auto* pending : taken_) urgent = urgent || !pending->commit.lazy;
   if (!urgent) {
@@ -124,23 +149,48 @@ Instant PgGroupCommit::step() noexcept {
   return Instant::min();  // something may have come meanwhile: look again
 }
 
-// An idle writer looks whether its server is there, for health(), and what the time is.
+// Keeps the lease, finds out who else lives, what the time is, and for health() whether the server is there.
 void PgGroupCommit::beat() {
   const Instant now = clock_.now();
-  if (connection_ && now < last_heard_ + kHeartbeat) return;
-  if (!connection_ && now < last_tried_ + kReconnectEvery) return;
+  if (connection_ ? last_beat_ != Instant::min() && now < last_beat_ + beat_every() : now < last_tried_ + kReconnectEvery) return;
   Status alive = connect();
-  if (alive) {
-    connection_->send(kNow);
-    const auto rows = connection_->finish();
-    if (rows)
-      store_clock_.told(rows->at(0).time(0, 0));
-    else
-      alive = fail(rows.error());
+  if (alive) alive = beat_now();
+  if (!alive) {
+    last_tried_ = clock_.now();
+    if (connection_ && connection_->broken()) drop_connection();
+    // What has not been renewed may be another's by now.
+    if (last_beat_ == Instant::min() || clock_.now() >= last_beat_ + options_.lease) membership_.none();
   }
-  last_heard_ = last_tried_ = clock_.now();
-  if (!alive) drop_connection();
   note(alive ? nullptr : &alive.error());
+}
+
+Status PgGroupCommit::beat_now() {
+  connection_->send(kBeat, std::move(PgParams().integer(writer_).integer(epoch_)));
+  SLUICE_ASSIGN(const auto all, connection_->finish());
+  const PgRows& rows = all.at(0);
+  if (rows.size() == 0) {
+    membership_.none();
+    SLUICE_TRY(join());
+    return beat_now();
+  }
+  std::bitset<Membership::kNodes> known, ours, alive;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const std::size_t number = rows.number(i, 0) % Membership::kNodes;
+    known.set(number);
+    ours.set(number, rows.integer(i, 1) == 1);
+    alive.set(number, rows.integer(i, 1) == 0);
+  }
+  store_clock_.told(rows.time(0, 2));
+  membership_.set(known, ours, alive, node());
+  last_beat_ = clock_.now();
+  return {};
+}
+
+void PgGroupCommit::leave() noexcept {
+  if (!connection_ || connection_->broken()) return;
+  (void)connection_->run("UPDATE sluice.writers SET expires_at = sluice.now_ms() WHERE writer = $1::bigint AND epoch = $2::bigint",
+                         std::move(PgParams().integer(writer_).integer(epoch_)));
+  connection_.reset();
 }
 
 void PgGroupCommit::run_group(std::size_t count) noexcept {
@@ -151,7 +201,7 @@ void PgGroupCommit::run_group(std::size_t count) noexcept {
     for (std::size_t i = 0; i < count; ++i) taken_[i]->outcome = fail(written.error());
   count_traffic();
   // Those behind would only wait for the same trouble.
-  const bool down = !written && !connection_;
+  const bool down = !written && (!connection_ || written.error().code() == "node_fenced");
   answer(count);
   if (down) refuse_waiting(written.error());
 }
@@ -161,10 +211,15 @@ Status PgGroupCommit::write_group(std::size_t from, std::size_t count) {
   for (int attempt = 0; attempt <= kTriesAlone; ++attempt) {
     bool again = false;
     if (attempt > 0) repeated_.fetch_add(1, std::memory_order_relaxed);
+    tokenless_.clear();
     done = try_group(from, count, attempt > 0, again);
+    // Evaluating has set them in place; another attempt begins as the first did.
+    if (!done)
+      for (auto* put : tokenless_) put->row.token = 0;
     if (done || !again) break;
     if (!connection_) SLUICE_TRY(connect());
   }
+  tokenless_.clear();  // whoever owns them may be gone after the answer
   if (done || !connection_ || count == 1 || !fault_of_the_data(connection_->sqlstate())) return done;
   // One of them cannot be stored: the others must not suffer for it.
   for (std::size_t i = from; i < from + count; ++i) {
@@ -177,8 +232,6 @@ Status PgGroupCommit::write_group(std::size_t from, std::size_t count) {
 Status PgGroupCommit::evaluate(std::size_t from, std::size_t count) {
   evaluator_.begin(store_clock_.now());
   evaluator_.forget_sequences();
-  for (auto* put : tokenless_) put->row.token = 0;  // as before an earlier attempt
-  tokenless_.clear();
   for (std::size_t i = from; i < from + count; ++i) {
     Commit& commit = taken_[i]->commit;
     const auto note_tokenless = [this](std::vector<Mutation>& mutations) {
@@ -199,8 +252,11 @@ Status PgGroupCommit::try_group(std::size_t from, std::size_t count, bool alone,
   // Ends a transaction that did not come to its COMMIT. Nothing of it counts.
   const auto failed = [&](Failure why) -> Status {
     again = worth_another_try(connection.sqlstate());
-    if (connection.sqlstate() == kWriterFenced) again = register_writer().has_value();
+    const bool fenced = connection.sqlstate() == kWriterFenced;
     if (connection.in_transaction() && !connection.broken()) (void)connection.script("ROLLBACK");
+    // What was evaluated before another node took over is not written by a later life of this one.
+    if (fenced && !connection.broken() && !join()) drop_connection();
+    if (!connection_) return fail(std::move(why));
     if (connection.broken() || connection.in_transaction()) {
       // Its COMMIT was not sent: a server that was restarted may be there again already.
       again = again || connection.broken();
@@ -241,13 +297,13 @@ Status PgGroupCommit::try_group(std::size_t from, std::size_t count, bool alone,
     if (!rows && !connection.broken()) return failed(std::move(rows).error());
     if (rows) {
       if (!alone) store_clock_.told(rows->at(1).time(0, 0));
-      last_heard_ = clock_.now();
     } else {
       const Failure why = std::move(rows).error();
       drop_connection();
       SLUICE_ASSIGN(const bool committed, settle(group_));
       if (!committed) return fail(why);
     }
+    written_ = group_;
     groups_.fetch_add(1, std::memory_order_relaxed);
   }
   commits_.fetch_add(count, std::memory_order_relaxed);
@@ -268,14 +324,14 @@ Result<bool> PgGroupCommit::settle(std::int64_t group) {
       auto rows = (*opened)->run("UPDATE sluice.writers SET epoch = epoch + 1 WHERE writer = $1::bigint RETURNING last, epoch",
                                  std::move(PgParams().integer(writer_)));
       if (rows) {
+        if (rows->size() == 0)  // a database that does not know us: the next connect() says so
+          return fail(FailureKind::unknown_outcome, "commit_unknown", "the connection was lost during COMMIT, and the "
+                      "database that answers now never had it");
         connection_ = std::move(*opened);
-        last_heard_ = clock_.now();
-        if (rows->size() == 0) {
-          SLUICE_TRY(register_writer());
-          return false;
-        }
         epoch_ = rows->integer(0, 1);
-        return rows->integer(0, 0) == group;
+        const bool committed = rows->integer(0, 0) == group;
+        if (!join()) connection_.reset();
+        return committed;
       }
       last = rows.error();
     } else {

@@ -10,6 +10,7 @@
 #include "store/commit_queue.hpp"
 #include "store/group_evaluator.hpp"
 #include "store/postgres/loader.hpp"
+#include "store/postgres/membership.hpp"
 
 namespace sluice::store {
 
@@ -53,18 +54,23 @@ class PgGroupCommit {
   Status closed() const;
   Status health() const;
   StoreStats stats() const noexcept;
+  std::uint16_t node() const noexcept { return node_.load(std::memory_order_relaxed); }
+  bool ours(std::uint16_t node) const { return membership_.ours(node); }
+  std::uint64_t takeovers() const noexcept { return membership_.changes(); }
+  /// Gives the node's lease back, so that another need not wait for its end. After the last step.
+  void leave() noexcept;
   void set_expander(Expander* expander) { evaluator_.set_expander(expander); }
   static void answer_one(PendingCommit& pending) noexcept;
 
   static constexpr Duration kTroubleKept = seconds(5);
-  static constexpr Duration kHeartbeat = seconds(2);
   static constexpr Duration kReconnectEvery = milliseconds(250);
   static constexpr int kTriesAlone = 3;
 
  private:
   static std::int64_t stored_id(std::uint64_t v) noexcept { return static_cast<std::int64_t>(v >> 1); }
   Status connect();
-  Status register_writer();
+  Status join();
+  Duration beat_every() const noexcept { return options_.lease / 5; }
   void run_group(std::size_t count) noexcept;
   Status write_group(std::size_t from, std::size_t count);
   Status try_group(std::size_t from, std::size_t count, bool alone, bool& again);
@@ -77,6 +83,7 @@ class PgGroupCommit {
   void refuse_waiting(const Failure& why) noexcept;
   void note(const Failure* why);
   void beat();
+  Status beat_now();
 
   const PostgresOptions& options_;
   Clock& clock_;
@@ -84,6 +91,10 @@ class PgGroupCommit {
   const std::int64_t writer_;
   std::int64_t epoch_ = 1;
   std::int64_t group_ = 0;
+  std::int64_t written_ = 0;  // the last group that was told to be durable
+  Membership membership_;
+  std::atomic<std::uint16_t> node_{0};
+  Instant last_beat_ = Instant::min();
   CommitQueue queue_;
   PgLoader loader_;
   GroupEvaluator evaluator_;
@@ -91,7 +102,6 @@ class PgGroupCommit {
   std::vector<PendingCommit*> taken_;
   std::vector<KeyPut*> tokenless_;  // of this group: their tokens are set in place by evaluating
   Instant lazy_since_ = kNever;
-  Instant last_heard_{};
   Instant last_tried_{};
   mutable std::mutex state_;
   std::optional<Failure> closed_;

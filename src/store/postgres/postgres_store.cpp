@@ -20,10 +20,13 @@ class PostgresStoreImpl final : public PostgresStore {
     connection->set_timeout(seconds(60));
     SLUICE_TRY(options_.migrate ? migrate_postgres(*connection) : check_postgres_schema(*connection));
     SLUICE_TRY(draw_incarnation(*connection, random));
-    SLUICE_ASSIGN(largest_id_, read_largest_id(*connection));
     connection->set_timeout(options_.io_timeout);
     commits_ = std::make_unique<PgGroupCommit>(options_, clock_, store_clock_, random.next(), incarnation_);
     SLUICE_TRY(commits_->start(std::move(connection)));
+    // After the number is taken: whoever had it before makes no ids any more that are kept.
+    SLUICE_ASSIGN(auto reading, PgConnection::open(options_));
+    reading->set_timeout(seconds(60));
+    SLUICE_ASSIGN(largest_id_, read_largest_id(*reading));
     writer_ = executor.start("store-writer", [this]() noexcept { return commits_->step(); });
     for (std::size_t i = 0; i < std::max<std::size_t>(1, options_.max_readers); ++i) {
       auto& reader = *readers_.emplace_back(std::make_unique<PgReader>(options_, clock_, store_clock_, queries_));
@@ -60,6 +63,12 @@ class PostgresStoreImpl final : public PostgresStore {
   WallTime now() override { return store_clock_.now(); }
   std::uint64_t incarnation() const override { return incarnation_; }
   std::uint64_t largest_id() override { return largest_id_; }
+  std::uint16_t node() const override { return commits_->node(); }
+  bool ours(ExchangeId exchange) const override {
+    // Twelve bits of sequence stand below the node's number: ids.hpp.
+    return commits_->ours(static_cast<std::uint16_t>(exchange.value >> 12 & 1023));
+  }
+  std::uint64_t takeovers() const override { return commits_->takeovers(); }
   void set_expander(Expander* expander) override { commits_->set_expander(expander); }
   StoreStats stats() const override { return commits_->stats(); }
   Status health() override { return commits_->health(); }
@@ -97,6 +106,7 @@ class PostgresStoreImpl final : public PostgresStore {
       commits_->close(closed());
     }
     commits_->drain();
+    commits_->leave();
     queries_.close();
     reading_.clear();
     for (auto& reader : readers_)

@@ -30,7 +30,7 @@ constexpr PgStatement kPurgeEvents{
     "(SELECT ns, sequence, at FROM sluice.events x WHERE x.ns = h.ns AND x.sequence < h.last ORDER BY x.sequence "
     "LIMIT $2::bigint) e WHERE e.at < $1::bigint LIMIT $2::bigint)"};
 constexpr PgStatement kPurgeWriters{
-    "purge_writers", "DELETE FROM sluice.writers WHERE at < sluice.now_ms() - 7 * 86400000::bigint"};
+    "purge_writers", "DELETE FROM sluice.writers WHERE at < sluice.now_ms() - 7 * 86400000::bigint AND expires_at < sluice.now_ms()"};
 
 std::uint64_t affected(const PgRows& rows) {
   const std::string_view tag = rows.tag();

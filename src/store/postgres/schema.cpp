@@ -42,9 +42,12 @@ CREATE TABLE sluice.audit (
 CREATE TABLE sluice.leases (
   name bytea PRIMARY KEY, owner bytea NOT NULL, token bigint NOT NULL, incarnation bigint NOT NULL,
   expires_at bigint NOT NULL) WITH (fillfactor = 50);
--- One row per writing connection that ever was: what it wrote last, and which life of it may write.
+-- The nodes: one row per life of a store, which is its lease. `last` is the last group it wrote,
+-- `epoch` which life of it may write: raising it shuts the node out. `node` is in its ids; a dead
+-- node's row names the one that finishes what it left.
 CREATE TABLE sluice.writers (
-  writer bigint PRIMARY KEY, epoch bigint NOT NULL, last bigint NOT NULL, at bigint NOT NULL)
+  writer bigint PRIMARY KEY, epoch bigint NOT NULL, last bigint NOT NULL, at bigint NOT NULL,
+  expires_at bigint NOT NULL, ttl bigint NOT NULL, node bigint UNIQUE, adopter bigint)
   WITH (fillfactor = 50);
 
 CREATE FUNCTION sluice.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS
@@ -81,11 +84,52 @@ BEGIN
   IF evaluated_at IS NOT NULL AND abs(now - evaluated_at) > 1000 THEN
     RAISE EXCEPTION USING ERRCODE = 'SL003', MESSAGE = format('evaluated %s ms ago', now - evaluated_at);
   END IF;
-  UPDATE sluice.writers SET last = g, at = now WHERE writer = w AND epoch = e;
+  UPDATE sluice.writers SET last = g, at = now, expires_at = now + ttl WHERE writer = w AND epoch = e;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING ERRCODE = 'SL002', MESSAGE = format('writer %s is fenced: its epoch is not %s', w, e);
   END IF;
   RETURN now;
+END $f$;
+
+-- A node's number is unique among the living, and among what the dead left unfinished: whoever has
+-- adopted that must be the only one to touch it. `again`: the number this life had before, or null.
+CREATE FUNCTION sluice.join_nodes(w bigint, e bigint, g bigint, t bigint, again bigint,
+                                  OUT epoch bigint, OUT node bigint, OUT now bigint, OUT adopted bigint) LANGUAGE plpgsql AS $f$
+BEGIN
+  PERFORM pg_advisory_xact_lock(7310868736);
+  now := sluice.now_ms();
+  SELECT n INTO node FROM generate_series(1, 1023) n WHERE (again IS NULL OR n = again) AND NOT EXISTS
+    (SELECT 1 FROM sluice.writers x WHERE x.node = n AND ((x.writer <> w AND x.expires_at > now) OR
+      ((x.writer <> w OR EXISTS (SELECT 1 FROM sluice.writers a WHERE a.writer = x.adopter AND a.expires_at > now)) AND
+       EXISTS (SELECT 1 FROM sluice.open_exchanges o WHERE (o.exchange >> 12) & 1023 = n)))) ORDER BY n LIMIT 1;
+  IF node IS NULL THEN
+    SELECT count(*) INTO adopted FROM sluice.writers x WHERE x.writer = w AND x.node = again;
+    RETURN;
+  END IF;
+  UPDATE sluice.writers x SET node = NULL, epoch = x.epoch + 1
+    WHERE x.node = join_nodes.node AND x.writer <> w;
+  INSERT INTO sluice.writers AS x (writer, epoch, last, at, expires_at, ttl, node, adopter)
+    VALUES (w, e, g, now, now + t, t, join_nodes.node, NULL)
+    ON CONFLICT (writer) DO UPDATE SET epoch = x.epoch + 1, at = excluded.at, expires_at = excluded.expires_at,
+      node = excluded.node, adopter = NULL
+    RETURNING x.epoch INTO epoch;
+END $f$;
+
+-- A node's heartbeat: renews its lease, adopts nodes that died, and says who lives. A dead node is
+-- shut out by its epoch before anyone touches what it left. Each row: a number, and what it is to w:
+-- 0 lives, 1 is w's own or adopted, 2 is dead and another's. Nothing at all: w is shut out itself.
+CREATE FUNCTION sluice.beat(w bigint, e bigint) RETURNS TABLE (number bigint, standing bigint, now bigint)
+LANGUAGE plpgsql AS $f$
+BEGIN
+  now := sluice.now_ms();
+  UPDATE sluice.writers x SET at = beat.now, expires_at = beat.now + x.ttl WHERE x.writer = w AND x.epoch = e;
+  IF NOT FOUND THEN RETURN; END IF;
+  UPDATE sluice.writers d SET epoch = d.epoch + 1, adopter = w
+    WHERE d.node IS NOT NULL AND d.writer <> w AND d.expires_at <= beat.now AND (d.adopter IS NULL OR NOT EXISTS
+      (SELECT 1 FROM sluice.writers a WHERE a.writer = d.adopter AND a.expires_at > beat.now));
+  RETURN QUERY SELECT x.node, CASE WHEN x.writer = w OR x.expires_at <= beat.now AND x.adopter = w THEN 1::bigint
+    WHEN x.expires_at > beat.now THEN 0::bigint ELSE 2::bigint END, beat.now
+    FROM sluice.writers x WHERE x.node IS NOT NULL ORDER BY x.node;
 END $f$;
 )sql",
               1},
@@ -127,6 +171,11 @@ Status too_new(const Found& found) {
 }  // namespace
 
 int postgres_schema_version() noexcept { return kNewest; }
+
+Result<int> postgres_schema_found(PgConnection& connection) {
+  SLUICE_ASSIGN(const Found found, look(connection));
+  return static_cast<int>(found.version);
+}
 
 Status check_postgres_schema(PgConnection& connection) {
   SLUICE_ASSIGN(const Found found, look(connection));

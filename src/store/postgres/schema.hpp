@@ -9,6 +9,8 @@ int postgres_schema_version() noexcept;
 /// Makes or upgrades the schema, one migration a transaction, under an advisory lock, so that nodes
 /// that start together do not meet. Fails corrupt when the schema is newer and says it does not suit us.
 Status migrate_postgres(PgConnection& connection);
+/// The version of the schema that is there; 0: none.
+Result<int> postgres_schema_found(PgConnection& connection);
 /// Without changing anything: fails unavailable when the schema is missing or older.
 Status check_postgres_schema(PgConnection& connection);
 

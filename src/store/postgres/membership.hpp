@@ -1,0 +1,43 @@
+// What the last heartbeat said about the nodes on the database. Thread-safe.
+#pragma once
+#include <atomic>
+#include <bitset>
+#include <mutex>
+
+#include "sluice/base/ids.hpp"
+
+namespace sluice::store {
+
+class Membership {
+ public:
+  static constexpr std::size_t kNodes = 1024;
+  void set(const std::bitset<kNodes>& known, const std::bitset<kNodes>& ours, const std::bitset<kNodes>& alive,
+           std::uint16_t self) {
+    const std::scoped_lock lock(mutex_);
+    if (ours_ != ours || known_ != known) changes_.fetch_add(1, std::memory_order_relaxed);
+    known_ = known;
+    ours_ = ours;
+    // Of what no node is known to have begun (its row is long gone), the first of the living takes care.
+    first_ = true;
+    for (std::size_t n = 0; n < self; ++n) first_ = first_ && !alive[n];
+  }
+  void none() {
+    const std::scoped_lock lock(mutex_);
+    ours_.reset();
+    known_.set();
+    first_ = false;
+  }
+  std::uint64_t changes() const noexcept { return changes_.load(std::memory_order_relaxed); }
+  bool ours(std::uint16_t node) const {
+    const std::scoped_lock lock(mutex_);
+    return ours_[node] || (first_ && !known_[node]);
+  }
+
+ private:
+  std::atomic<std::uint64_t> changes_{0};
+  mutable std::mutex mutex_;
+  std::bitset<kNodes> known_, ours_;
+  bool first_ = false;
+};
+
+}  // namespace sluice::store
