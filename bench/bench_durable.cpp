@@ -18,6 +18,7 @@ BareRows bare_rows() {
 }  // namespace
 
 void bench_durable(const Options& options, Report& report) {
+  if (!options.store.empty()) return bench_durable_postgres(options, report);
   const WorkFolder folder(options);
   std::vector<double> sync_us;
   for (int round = 0; round < options.rounds; ++round)

@@ -20,6 +20,7 @@ std::span<const Bench> benches();
 
 void bench_flow(const Options& options, Report& report);
 void bench_durable(const Options& options, Report& report);
+void bench_durable_postgres(const Options& options, Report& report);
 void bench_growth(const Options& options, Report& report);
 void bench_idempotency(const Options& options, Report& report);
 void bench_http(const Options& options, Report& report);

@@ -8,6 +8,7 @@
 #include "bench/report.hpp"
 #include "sluice/base/runtime.hpp"
 #include "sluice/flow.hpp"
+#include "sluice/store/postgres.hpp"
 #include "sluice/store/sqlite.hpp"
 
 namespace sluice::bench {
@@ -27,7 +28,7 @@ struct Rig {
   RealExecutor executor{clock};
   IdSource ids{clock, 1};
   LaneThread lane{clock, "bench"};
-  std::unique_ptr<store::SqliteStore> store;
+  std::unique_ptr<store::Store> store;
   std::unique_ptr<idempotency::Keys> keys;
   std::unique_ptr<flow::Flow> flow;
   Namespace ns{"bench"};
@@ -38,11 +39,21 @@ struct Rig {
   }
 
   explicit Rig(const std::string& path) {
-    store::SqliteOptions options;
-    options.path = path;
-    auto opened = store::open_sqlite_store(options, clock, random, executor);
-    if (!opened) throw std::runtime_error(opened.error().to_string());
-    store = std::move(*opened);
+    const auto keep = [this](auto opened) {
+      if (!opened) throw std::runtime_error(opened.error().to_string());
+      store = std::move(*opened);
+    };
+    if (store::is_postgres_url(path)) {
+      store::PostgresOptions options;
+      options.url = path;
+      keep(store::open_postgres_store(options, clock, random, executor));
+      // Keys of an earlier run on the same database are not met again.
+      next_key = static_cast<std::uint64_t>(clock.wall().time_since_epoch().count()) * 1'000'000;
+    } else {
+      store::SqliteOptions options;
+      options.path = path;
+      keep(store::open_sqlite_store(options, clock, random, executor));
+    }
     ids.advance_past(store->largest_id());
     keys = std::make_unique<idempotency::Keys>(clock, store.get());
     flow::FlowOptions flow_options;

@@ -10,6 +10,7 @@ struct Options {
   bool json = false;
   int rounds = 5;           ///< repetitions of each case; medians are over these
   double seconds = 1.0;     ///< length of one round of a throughput case
+  std::string store;        ///< postgres://…: the durable bench runs there; empty: SQLite
   std::string directory;    ///< where databases go; empty: a temporary folder beside /var/tmp
 };
 
