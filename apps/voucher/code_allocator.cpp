@@ -7,12 +7,7 @@ namespace {
 
 template <class Q>
 Result<typename Q::Answer> ask_inline(store::Store& store, Q query) {
-  store::PendingQuery pending;
-  pending.query = std::move(query);
-  pending.run = [](Job*) noexcept {};
-  SLUICE_ASSERT(store.ask(pending), "the code allocator needs a store that answers at once");
-  if (!pending.answer) return fail(pending.answer.error());
-  return std::get<typename Q::Answer>(std::move(*pending.answer));
+  return store::ask_now(store, std::move(query));
 }
 
 }  // namespace

@@ -129,19 +129,16 @@ class CodeService final : public server::App {
 
   // Codes never change once they are imported: they need no part in the snapshot.
   Status describe(const std::string& ns, const std::string& voucher, const Segment& segment, std::string& out) {
-    store::PendingQuery query;
-    query.query = store::ListRows{.ns = ns,
+    store::ListRows query{.ns = ns,
                                   .collection = std::string(kCodes),
                                   .prefix = voucher + "/",
                                   .after = segment.first == 0 ? "" : ordinal_key(voucher, segment.first - 1),
                                   .limit = static_cast<std::size_t>(segment.count)};
-    query.run = [](Job*) noexcept {};
-    SLUICE_ASSERT(store_->ask(query), "the code service needs a store that answers at once");
-    if (!query.answer) return fail(query.answer.error());
+    SLUICE_ASSIGN(const auto codes, store::ask_now(*store_, std::move(query)));
     out += fmt::format(R"({}{{"voucher":"{}","first":{},"token":{},"codes":[)", out.empty() ? "" : ",", voucher,
                        segment.first, segment.token);
     bool first = true;
-    for (const auto& item : std::get<store::ListRows::Answer>(*query.answer)) {
+    for (const auto& item : codes) {
       out += fmt::format(R"({}"{}")", first ? "" : ",", item.row.value);
       first = false;
     }

@@ -40,17 +40,14 @@ std::shared_ptr<CodeHold> CodeSupply::take(const std::string& ns, const std::str
 }
 
 Status CodeSupply::add(const std::string& ns, LeasedSegment leased, Instant until) {
-  store::PendingQuery query;
-  query.query = store::ListRows{.ns = ns,
+  store::ListRows query{.ns = ns,
                                 .collection = std::string(kAssigned),
                                 .prefix = leased.voucher + "/",
                                 .after = leased.first == 0 ? "" : ordinal_key(leased.voucher, leased.first - 1),
                                 .limit = leased.codes.size()};
-  query.run = [](Job*) noexcept {};
-  SLUICE_ASSERT(store_.ask(query), "the code supply needs a store that answers at once");
-  if (!query.answer) return fail(query.answer.error());
+  SLUICE_ASSIGN(const auto assigned, store::ask_now(store_, std::move(query)));
   std::unordered_set<std::int64_t> taken;
-  for (const auto& item : std::get<store::ListRows::Answer>(*query.answer)) taken.insert(ordinal_of(item.key.key));
+  for (const auto& item : assigned) taken.insert(ordinal_of(item.key.key));
   Segment segment;
   segment.token = leased.token;
   segment.until = until;

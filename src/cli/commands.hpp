@@ -20,6 +20,8 @@ void add_idempotency(CLI::App& app);
 void add_voucher(CLI::App& app);
 void add_demo(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_migrate(CLI::App& app);
+void add_doctor(CLI::App& app);
 void add_completion(CLI::App& app);
 
 /// Which of the applications this binary is linked with are to run, and how.
@@ -36,6 +38,9 @@ std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options 
 
 /// The configuration; ends the command with status 2 when there is none to be had.
 server::Config load_config_or_die(const std::string& path, const server::Environment& environment);
+
+/// This process's, with what --store names: a file, or postgres://….
+server::Environment environment_with_store(const std::string& store);
 
 /// Ends the command: says what failed on standard error. Status 2: what was asked for is wrong; 1:
 /// it could not be done.

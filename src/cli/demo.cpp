@@ -10,6 +10,7 @@
 #include "bench/report.hpp"
 #include "cli/commands.hpp"
 #include "cli/demo_campaign.hpp"
+#include "cli/demo_nodes.hpp"
 #include "cli/demo_outage.hpp"
 #include "cli/demo_server.hpp"
 
@@ -25,6 +26,7 @@ struct DemoOptions {
   bool json = false;
   int port = 8080;
   std::uint64_t seed = 1;
+  std::string store;
 };
 
 /// What a good request is for, and what came of it.
@@ -380,13 +382,15 @@ void add_demo(CLI::App& app) {
   auto options = std::make_shared<DemoOptions>();
   demo->add_option("--requests", options->requests, "How many to send")->check(CLI::Range(1000, 10'000'000));
   demo->add_option("--seed", options->seed, "Of the drive; the same seed sends the same requests");
+  demo->add_option("--store", options->store, "postgres://… of an empty database: two nodes on it, one is killed");
   demo->add_flag("--stay", options->stay, "Leave the server running at the end");
   demo->add_flag("--json", options->json, "The report as one JSON line");
   demo->footer("Examples:\n  sluice demo\n  sluice demo --requests 100000 --seed 7 --json");
   demo->callback([options] {
     bench::Options folder_options;
     const bench::WorkFolder folder(folder_options);
-    const int status = Demo(*options, folder.path("")).run();
+    const int status = !options->store.empty() ? demo_nodes(folder.path(""), options->store, options->requests, options->stay)
+                                               : Demo(*options, folder.path("")).run();
     if (status != 0) throw CLI::RuntimeError(status);
   });
 }

@@ -22,6 +22,8 @@ constexpr void (*kCommands[])(CLI::App&) = {
     add_voucher,
     add_demo,
     add_bench,
+    add_migrate,
+    add_doctor,
     add_completion,
 };
 

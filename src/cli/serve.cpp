@@ -62,14 +62,13 @@ void serve(const ServeOptions& options) {
   // A file past the limit of `ulimit -f` is a full disk like any other: an error, not the end.
   std::signal(SIGXFSZ, SIG_IGN);
 
-  auto environment = config_environment();
+  auto environment = environment_with_store(options.store);
   if (!options.listen.empty()) {
     const Listen listen = split(options.listen);
     if (!listen.host.empty()) environment["SLUICE_HTTP_ADDRESS"] = listen.host;
     environment["SLUICE_HTTP_PORT"] = listen.port;
   }
   if (!options.grpc_listen.empty()) environment["SLUICE_GRPC_LISTEN"] = options.grpc_listen;
-  if (!options.store.empty()) environment["SLUICE_STORE_PATH"] = options.store;
   if (!options.log_level.empty()) environment["SLUICE_LOG_LEVEL"] = options.log_level;
   auto config = load_config_or_die(options.config, environment);
   server::ServerParts parts;
@@ -134,13 +133,14 @@ void add_serve(CLI::App& app) {
   serve_command->add_option("--grpc-listen", options->grpc_listen,
                             "HOST:PORT of the gRPC door; without one there is none")
       ->check(CLI::Validator([](std::string& text) { return check_grpc_listen(text); }, "", "grpc-listen"));
-  serve_command->add_option("--store", options->store, "Path of the database");
+  serve_command->add_option("--store", options->store, "Path of the SQLite database, or postgres://…");
   serve_command->add_option("--log-level", options->log_level, "trace, debug, info, warn, error or off");
   add_app_options(*serve_command, *options);
   serve_command->footer(
       "Options win over SLUICE_* variables, and those over the file.\n"
       "Examples:\n  sluice serve --config sluice.toml\n  sluice serve --listen 127.0.0.1:9000 --store orders.db\n"
-      "  sluice serve --grpc-listen 127.0.0.1:9090");
+      "  sluice serve --grpc-listen 127.0.0.1:9090\n"
+      "  sluice serve --store postgres://sluice@db.internal/orders?sslmode=verify-full");
   serve_command->callback([options] { serve(*options); });
 }
 

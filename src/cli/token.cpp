@@ -13,9 +13,7 @@ namespace {
 // The store of a stopped server; a running one is asked with the command sluice.token.create.
 template <class Work>
 void with_tokens(const std::string& path, const std::string& database, Work work) {
-  auto environment = config_environment();
-  if (!database.empty()) environment["SLUICE_STORE_PATH"] = database;
-  const auto config = load_config_or_die(path, environment);
+  const auto config = load_config_or_die(path, environment_with_store(database));
   RealClock clock;
   RealRandom random;
   RealExecutor executor(clock);

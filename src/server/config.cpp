@@ -83,6 +83,11 @@ struct Problems {
   void add_text(const std::string& what) { all += (all.empty() ? "" : "\n") + what; }
 };
 
+// An address may hold a password.
+std::string shown(const std::string& text) {
+  return text.find("://") == std::string::npos ? text : store::without_password(text);
+}
+
 std::string nearest(std::string_view name) {
   // The key with the same last word, if there is one: most mistakes are a wrong table.
   const auto word = name.substr(name.rfind('.') + 1);
@@ -110,7 +115,7 @@ void read_table(const toml::table& table, const std::string& prefix, Config& con
     bool matches = false;
     if (const auto* s = node.as_string()) {
       text = s->get();
-      got = "text \"" + text + "\"";
+      got = "text \"" + shown(text) + "\"";
       matches = key->type == KeyType::text;
     } else if (const auto* i = node.as_integer()) {
       text = std::to_string(i->get());
@@ -142,7 +147,7 @@ void read_environment(const Environment& env, Config& config, Problems& problems
       continue;
     }
     if (const auto wanted = take(config, *found, value); !wanted.empty())
-      problems.add_text("environment: " + variable + ": expected " + wanted + ", got '" + value +
+      problems.add_text("environment: " + variable + ": expected " + wanted + ", got '" + shown(value) +
                         "'");
   }
 }

@@ -102,6 +102,21 @@ ConfigKey text(std::string_view name, std::string_view meaning, Member member,
           }};
 }
 
+// Shown without its password: what is shown ends up in logs and tickets.
+ConfigKey store_url() {
+  return {"store.url",
+          KeyType::text,
+          "postgres://user@host:5432/database?sslmode=…; empty: SQLite. The password better in PGPASSFILE",
+          0,
+          0,
+          [](const Config& c) { return store::without_password(c.postgres.url); },
+          [](Config& c, const std::string& value) -> std::string {
+            if (!value.empty() && !store::is_postgres_url(value)) return "an address that begins with postgres://";
+            c.postgres.url = value;
+            return {};
+          }};
+}
+
 #define SLUICE_MEMBER(path) [](Config& c) -> auto& { return c.path; }
 
 std::vector<ConfigKey> make_keys() {
@@ -109,6 +124,17 @@ std::vector<ConfigKey> make_keys() {
       text("store.kind", "where state lives: sqlite, or memory (lost at the stop)",
            SLUICE_MEMBER(store_kind), {"sqlite", "memory"}),
       text("store.path", "the SQLite database file", SLUICE_MEMBER(sqlite.path)),
+      store_url(),
+      boolean("store.pooled", "no prepared statements, for a pooler that pools transactions (PostgreSQL)",
+              SLUICE_MEMBER(postgres.pooled)),
+      boolean("store.migrate", "make or upgrade the schema at the start (PostgreSQL)", SLUICE_MEMBER(postgres.migrate)),
+      time_ms("store.lease_ms", "a node not heard of for this long is taken over (PostgreSQL)",
+              SLUICE_MEMBER(postgres.lease)),
+      time_ms("store.connect_timeout_ms", "for one attempt to connect (PostgreSQL)",
+              SLUICE_MEMBER(postgres.connect_timeout)),
+      time_ms("store.io_timeout_ms", "for one answer of the server (PostgreSQL)", SLUICE_MEMBER(postgres.io_timeout)),
+      time_ms("store.settle_timeout_ms", "for asking what became of a lost COMMIT; past it: unknown (PostgreSQL)",
+              SLUICE_MEMBER(postgres.settle_timeout)),
       integer("store.cache_mib", "page cache of the writer, MiB", 1, 65536,
               SLUICE_MEMBER(sqlite.cache_mib)),
       integer("store.max_queue", "commits that may wait; past it: overloaded", 1, 10'000'000,
@@ -187,7 +213,7 @@ std::vector<ConfigKey> make_keys() {
       text("log.level", "trace, debug, info, warn, error or off", SLUICE_MEMBER(log_level),
            {"trace", "debug", "info", "warn", "error", "off"}),
       boolean("log.json", "JSON lines instead of text for people", SLUICE_MEMBER(log_json)),
-      integer("server.node", "number of this node, unique among nodes of one store", 0, 1023,
+      integer("server.node", "number of this node; on PostgreSQL nodes take theirs from the database", 0, 1023,
               SLUICE_MEMBER(node)),
       time_ms("server.grace_ms", "for what runs to end at the stop", SLUICE_MEMBER(grace)),
       boolean("server.allow_remote", "listen beyond the loopback, without TLS",

@@ -11,6 +11,7 @@
 #include "sluice/base/runtime.hpp"
 #include "sluice/resilience/guard_metrics.hpp"
 #include "sluice/store/memory.hpp"
+#include "sluice/store/nodes.hpp"
 
 namespace sluice::server {
 
@@ -30,6 +31,15 @@ std::string_view host_of(std::string_view listen) noexcept {
 Result<std::unique_ptr<store::Store>> open_store(const Config& config, Clock& clock, Random& random,
                                                  Executor& executor) {
   if (config.store_kind == "memory") return store::make_memory_store(clock, random);
+  if (!config.postgres.url.empty()) {
+    store::PostgresOptions options = config.postgres;
+    options.max_queue = config.sqlite.max_queue;
+    options.max_group = config.sqlite.max_group;
+    options.max_readers = config.sqlite.max_readers;
+    auto shared = store::open_postgres_store(std::move(options), clock, random, executor);
+    if (!shared) return fail(std::move(shared).error());
+    return std::unique_ptr<store::Store>(std::move(*shared));
+  }
   auto opened = store::open_sqlite_store(config.sqlite, clock, random, executor);
   if (!opened) return fail(std::move(opened).error());
   return std::unique_ptr<store::Store>(std::move(*opened));
@@ -41,6 +51,8 @@ constexpr int kPagesLookedAt = 16;
 // No audit row waits longer than this for being written.
 constexpr milliseconds kYoung{10'000};
 constexpr milliseconds kProgressEvery{200};
+// Within this a token revoked on another node is refused here.
+constexpr milliseconds kTokensEvery{2'000};
 
 std::unique_ptr<Logger> make_default_logger(const Config& config, Clock& clock) {
   LogOptions options;
@@ -64,7 +76,7 @@ struct Server::Impl {
   std::unique_ptr<Logger> own_logger;
   Logger& logger;
   Metrics metrics;
-  IdSource ids;
+  std::unique_ptr<IdSource> ids;  // after the store, which may know the node's number
   LaneThread background;  // recovery, the shutdown
   LaneThread reader;      // blocking questions of the HTTP API
   std::unique_ptr<store::Store> store;
@@ -92,6 +104,7 @@ struct Server::Impl {
   Gauge* left_gauge = nullptr;
   Gauge* in_doubt_gauge = nullptr;
   Timer progress_timer;
+  Timer tokens_timer;  // on the reader's lane
   bool started = false;
   bool stopped = false;
 
@@ -101,7 +114,6 @@ struct Server::Impl {
         random(parts.random != nullptr ? *parts.random : real_random),
         own_logger(parts.logger != nullptr ? nullptr : make_default_logger(config, clock)),
         logger(parts.logger != nullptr ? *parts.logger : *own_logger),
-        ids(clock, config.node),
         background(real_clock, "background"),
         reader(real_clock, "reader"),
         gate(config.gate, clock, &metrics),
@@ -135,6 +147,7 @@ struct Server::Impl {
   Status make_first_token();
   Status count_open();
   void show_progress();
+  void refresh_tokens();
   Result<flow::TransactionView> look_up(ExchangeId exchange);
   void answer_query(const transport::TransactionQuery& query, transport::RespondJson respond);
 };
@@ -257,9 +270,11 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   auto opened = open_store(self.config, self.clock, self.random, self.executor);
   if (!opened) return fail(std::move(opened).error());
   self.store = std::move(*opened);
-  self.ids.advance_past(self.store->largest_id());
+  if (const auto* nodes = store::nodes_of(*self.store)) self.config.node = nodes->node();
+  self.ids = std::make_unique<IdSource>(self.clock, self.config.node);
+  self.ids->advance_past(self.store->largest_id());
   self.keys = std::make_unique<idempotency::Keys>(self.clock, self.store.get(), self.config.keys);
-  self.registry = std::make_unique<rpc::Registry>(*self.store, *self.keys, self.ids);
+  self.registry = std::make_unique<rpc::Registry>(*self.store, *self.keys, *self.ids);
   self.tokens = std::make_unique<Tokens>(*self.store, self.clock, self.random);
   SLUICE_TRY(self.tokens->load());
   SLUICE_TRY(self.tokens->add_commands(*self.registry));
@@ -281,7 +296,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
                                     *self.keys,
                                     self.clock,
                                     self.random,
-                                    self.ids,
+                                    *self.ids,
                                     {},
                                     self.logger,
                                     self.metrics,
@@ -317,7 +332,8 @@ Status Server::Impl::count_open() {
   store::ListOpen query;
   for (;;) {
     SLUICE_ASSIGN(const auto rows, store::ask_now(*store, query));
-    open_found += rows.size();
+    const auto* nodes = store::nodes_of(*store);
+    for (const auto& row : rows) open_found += nodes == nullptr || nodes->ours(row.exchange) ? 1 : 0;
     if (rows.size() < query.limit) break;
     query.after = rows.back().exchange;
   }
@@ -337,6 +353,14 @@ void Server::Impl::show_progress() {
   logger.debug("recovery goes on", {{"left", open_left.load()}});
   progress_timer.arm(background.lane(), background.lane().clock().now() + kProgressEvery,
                      [](void* self) noexcept { static_cast<Impl*>(self)->show_progress(); }, this);
+}
+
+// Other nodes make and revoke tokens too. On the reader's lane, which may block.
+void Server::Impl::refresh_tokens() {
+  if (const auto read = tokens->load(); !read)
+    logger.warn("reading the tokens failed; those known so far stay valid", {{"failure", read.error().to_string()}});
+  tokens_timer.arm(reader.lane(), reader.lane().clock().now() + kTokensEvery,
+                   [](void* self) noexcept { static_cast<Impl*>(self)->refresh_tokens(); }, this);
 }
 
 Status Server::Impl::make_first_token() {
@@ -368,6 +392,7 @@ Status Server::start() {
   // Only now: a start that fails (the port is taken) must not show a token and be forgotten.
   SLUICE_TRY(self.make_first_token());
   self.background.lane().post([&self] { self.guard_rules->watch(self.background.lane(), self.config.guard_watch); });
+  if (store::nodes_of(*self.store) != nullptr) self.reader.lane().post([&self] { self.refresh_tokens(); });
   self.recovery = std::make_unique<flow::Recovery>(*self.store, self.flows, self.background.lane());
   self.background.lane().post([&self] {
     self.recovery->keep_sweeping(self.config.sweep_every, [&self, first = true](const auto& progress) mutable {

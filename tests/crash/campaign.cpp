@@ -3,16 +3,21 @@
 // end every reply is asked for once more and the books are checked.
 //   crash_campaign SERVER kills ROUNDS [SEED]
 //   crash_campaign SERVER strand COUNT
+//   crash_campaign SERVER nodes ROUNDS [SEED]    two servers on one PostgreSQL; one of them is killed or
+//                                                frozen under load, the other finishes what it left
 #include <fmt/core.h>
 
 #include <cstring>
 #include <fstream>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <set>
 
 #include "bench/http_load.hpp"
 #include "crash/crash_app.hpp"
 #include "crash/server_process.hpp"
+#include "support/private_postgres.hpp"
 #include "support/temp_folder.hpp"
 
 namespace sluice::crash {
@@ -28,7 +33,7 @@ struct Asked {
 
 class Campaign {
  public:
-  Campaign(std::string binary, std::uint64_t seed) : server_(std::move(binary), folder_.path()), random_(seed) {}
+  Campaign(std::string binary, std::uint64_t seed) : binary_(binary), server_(std::move(binary), folder_.path()), random_(seed) {}
 
   int kills(int rounds) {
     if (!open()) return 1;
@@ -63,6 +68,58 @@ class Campaign {
     fmt::print("{} kills ({} of them while it started), {} transfers, {} answers cut off, {} told to try later; "
                "{} committed, {} declined; slowest opening {:.0f} ms\n",
                rounds + 2 * static_cast<int>(starting_kills_), starting_kills_, asked_.size(), cut_off_, later_, committed_, declined_, slowest_open_ * 1000);
+    return verdict();
+  }
+
+  std::string log() const { return server_.log(); }
+  int nodes(int rounds) {
+    testing_support::PrivatePostgres database;
+    database.sql("CREATE DATABASE crash", "template1");
+    ::setenv("CRASH_POSTGRES", database.socket_url("crash").c_str(), 1);
+    if (!open()) return 1;
+    second_ = std::make_unique<ServerProcess>(binary_, folder_.path());
+    second_->launch();
+    if (!wait_open(*second_)) return 1;
+    int freezes = 0;
+    for (int round = 0; round < rounds; ++round) {
+      ServerProcess& victim = round % 2 == 0 ? server_ : *second_;
+      ServerProcess& other = round % 2 == 0 ? *second_ : server_;
+      const bool freeze = draw(3) == 0;
+      load(other.port());
+      if (freeze) {
+        ++freezes;
+        std::thread pressed([&] { load(victim.port()); });
+        pause(draw(60'000));
+        victim.freeze(true);
+        // What the frozen one holds is the other's after its lease: everybody gets an answer there.
+        const double began = monotonic_seconds();
+        settle(other.port());
+        slowest_takeover_ = std::max(slowest_takeover_, monotonic_seconds() - began);
+        victim.freeze(false);
+        pressed.join();
+        // What was asked of it meanwhile, and what it had in hand, changes nothing any more.
+        settle(victim.port());
+      } else {
+        victim.kill_in(draw(120'000));
+        load(victim.port());
+        victim.reap();
+        const double began = monotonic_seconds();
+        settle(other.port());
+        slowest_takeover_ = std::max(slowest_takeover_, monotonic_seconds() - began);
+        victim.launch();
+        if (!wait_open(victim)) return 1;
+      }
+    }
+    settle(server_.port());
+    replay_all();
+    check_accounts();
+    for (ServerProcess* node : {second_.get(), &server_})
+      if (const int status = node->stop_gracefully(); status != 0)
+        problem(fmt::format("on SIGTERM a node ended with wait status {:#x}: {}", status, node->log()));
+    check_partner();
+    fmt::print("{} kills, {} freezes, {} transfers, {} answers cut off, {} told to try later; {} committed, {} declined; "
+               "slowest takeover {:.1f} s with a lease of 1.5 s\n",
+               rounds - freezes, freezes, asked_.size(), cut_off_, later_, committed_, declined_, slowest_takeover_);
     return verdict();
   }
 
@@ -102,14 +159,15 @@ class Campaign {
     server_.launch();
     return wait_open();
   }
-  bool wait_open() {
-    const double took = server_.wait_open();
+  bool wait_open() { return wait_open(server_); }
+  bool wait_open(ServerProcess& server) {
+    const double took = server.wait_open();
     if (took < 0) {
-      fmt::print("the server did not start: {}\n", server_.log());
+      fmt::print("the server did not start: {}\n", server.log());
       return false;
     }
     slowest_open_ = std::max(slowest_open_, took);
-    if (token_.empty()) token_ = server_.token();
+    if (token_.empty()) token_ = server.token();
     return true;
   }
 
@@ -119,7 +177,12 @@ class Campaign {
                                "Authorization: Bearer {}\r\nIdempotency-Key: transfer-{}\r\nContent-Length: {}\r\n\r\n{}",
                                token_, which, body.size(), body)};
   }
+  static void pause(std::uint64_t microseconds) {
+    const timespec wait{0, static_cast<long>(microseconds) * 1000};
+    nanosleep(&wait, nullptr);
+  }
   bench::Outgoing next() {
+    const std::scoped_lock lock(mutex_);
     if (!open_.empty() && draw(3) == 0) return ask(*open_.begin());  // told nothing yet: again, same key
     if (!asked_.empty() && draw(10) == 0) return ask(asked_.size() - 1 - draw(std::min<std::size_t>(asked_.size(), 64)));
     asked_.push_back({static_cast<int>(draw(kAccounts)), static_cast<int>(draw(kAccounts)), {}});
@@ -127,6 +190,7 @@ class Campaign {
     return ask(asked_.size() - 1);
   }
   void heard(const bench::Incoming& in) {
+    const std::scoped_lock lock(mutex_);
     if (in.whole.empty()) {
       ++cut_off_;
       return;
@@ -150,11 +214,12 @@ class Campaign {
       problem(fmt::format("key transfer-{} was answered '{}' and then '{}'", in.id, asked.told, told));
     }
   }
-  void load() {
+  void load() { load(server_.port()); }
+  void load(std::uint16_t port) {
     std::size_t left = kPerRound;
     try {
       bench::http_drive(
-          server_.port(), kConnections,
+          port, kConnections,
           [&]() -> std::optional<bench::Outgoing> {
             if (left == 0) return std::nullopt;
             --left;
@@ -181,26 +246,35 @@ class Campaign {
         },
         [this](bench::Incoming in) { heard(in); });
   }
-  void ask_all(const std::vector<std::size_t>& which) {
+  void ask_all(const std::vector<std::size_t>& which, std::uint16_t port) {
     std::size_t at = 0;
     bench::http_drive(
-        server_.port(), kConnections,
+        port, kConnections,
         [&]() -> std::optional<bench::Outgoing> {
           if (at == which.size()) return std::nullopt;
+          const std::scoped_lock lock(mutex_);
           return ask(which[at++]);
         },
         [this](bench::Incoming in) { heard(in); });
   }
-  void settle() {
+  std::vector<std::size_t> still_open() {
+    const std::scoped_lock lock(mutex_);
+    return {open_.begin(), open_.end()};
+  }
+  void settle() { settle(server_.port()); }
+  void settle(std::uint16_t port) {
     const double until = monotonic_seconds() + 30;
-    while (!open_.empty() && monotonic_seconds() < until) ask_all({open_.begin(), open_.end()});
-    for (const std::size_t which : open_) problem(fmt::format("transfer-{} has no settled answer after 30 s", which));
+    for (auto open = still_open(); !open.empty() && monotonic_seconds() < until; open = still_open()) {
+      ask_all(open, port);
+      pause(10'000);
+    }
+    for (const std::size_t which : still_open()) problem(fmt::format("transfer-{} has no settled answer after 30 s", which));
   }
   void replay_all() {
     std::vector<std::size_t> all(asked_.size());
     for (std::size_t i = 0; i < all.size(); ++i) all[i] = i;
     const std::uint64_t later = later_;
-    ask_all(all);  // heard() compares byte for byte
+    ask_all(all, server_.port());  // heard() compares byte for byte
     if (later_ != later) problem("a settled transfer was told to try later");
     for (const auto& asked : asked_) (asked.told.starts_with("200") ? committed_ : declined_)++;
   }
@@ -256,8 +330,12 @@ class Campaign {
     return problems_ == 0 ? 0 : 1;
   }
 
+  std::mutex mutex_;
+  const std::string binary_;
   testing_support::TempFolder folder_;
   ServerProcess server_;
+  std::unique_ptr<ServerProcess> second_;
+  double slowest_takeover_ = 0;
   std::uint64_t random_;
   std::string token_;
   std::vector<Asked> asked_;
@@ -274,7 +352,16 @@ int main(int argc, char** argv) {
   using sluice::crash::Campaign;
   const auto is = [&](const char* verb) { return argc >= 4 && std::strcmp(argv[2], verb) == 0; };
   if (is("kills")) return Campaign(argv[1], argc > 4 ? std::strtoull(argv[4], nullptr, 10) : 1).kills(std::atoi(argv[3]));
+  if (is("nodes")) {
+    Campaign campaign(argv[1], argc > 4 ? std::strtoull(argv[4], nullptr, 10) : 1);
+    try {
+      return campaign.nodes(std::atoi(argv[3]));
+    } catch (const std::exception& error) {  // a node that should live does not
+      fmt::print("WRONG: {}; the nodes said: {}\n", error.what(), campaign.log());
+      return 1;
+    }
+  }
   if (is("strand")) return Campaign(argv[1], 1).strand(std::atoi(argv[3]));
-  std::fprintf(stderr, "usage: crash_campaign SERVER kills ROUNDS [SEED] | SERVER strand COUNT\n");
+  std::fprintf(stderr, "usage: crash_campaign SERVER kills ROUNDS [SEED] | SERVER strand COUNT | SERVER nodes ROUNDS [SEED]\n");
   return 2;
 }

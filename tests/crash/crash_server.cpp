@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 
@@ -19,6 +20,11 @@ namespace {
 server::Config config_for(const std::string& folder) {
   server::Config config;
   config.sqlite.path = folder + "/crash.db";
+  if (const char* url = std::getenv("CRASH_POSTGRES"); url != nullptr) {
+    config.postgres.url = url;
+    config.postgres.lease = milliseconds(1500);
+    config.postgres.io_timeout = milliseconds(2000);
+  }
   config.http.port = 0;
   config.log_level = "info";
   return config;

@@ -72,6 +72,8 @@ void ServerProcess::reap() {
   pid_ = out_ = -1;
 }
 
+void ServerProcess::freeze(bool on) { ::kill(pid_, on ? SIGSTOP : SIGCONT); }
+
 int ServerProcess::stop_gracefully() {
   kill(pid_, SIGTERM);
   int status = 0;

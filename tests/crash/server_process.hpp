@@ -24,6 +24,8 @@ class ServerProcess {
   void kill_in(std::uint64_t microseconds);
   /// Waits for kill_in() and reaps.
   void reap();
+  /// SIGSTOP and SIGCONT.
+  void freeze(bool on);
   int stop_gracefully();  ///< SIGTERM; the status waitpid gives
   std::uint16_t port() const { return port_; }
   std::string token() const;

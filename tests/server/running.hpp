@@ -99,7 +99,9 @@ class ProbeApp final : public App {
 
 struct RunningServer {
   explicit RunningServer(Config config = {}) {
-    if (config.store_kind != "sqlite" || config.sqlite.path == "sluice.db")
+    if (!config.postgres.url.empty())
+      config.store_kind = "sqlite";  // the address decides
+    else if (config.store_kind != "sqlite" || config.sqlite.path == "sluice.db")
       config.store_kind = "memory";
     config.http.port = 0;
     ServerParts parts;

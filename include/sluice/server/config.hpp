@@ -9,6 +9,7 @@
 
 #include "sluice/base/log.hpp"
 #include "sluice/idempotency/keys.hpp"
+#include "sluice/store/postgres.hpp"
 #include "sluice/store/sqlite.hpp"
 #include "sluice/transport/grpc.hpp"
 #include "sluice/transport/grpc_channel.hpp"
@@ -43,6 +44,7 @@ Result<std::shared_ptr<rpc::Channel>> open_channel(const std::string& name, cons
 struct Config {
   std::string store_kind = "sqlite";  ///< sqlite or memory
   store::SqliteOptions sqlite;
+  store::PostgresOptions postgres;  ///< used when its url is not empty; queue and group bounds are sqlite's
   transport::HttpOptions http;
   transport::GrpcOptions grpc;  ///< an empty `listen`: no gRPC door
   idempotency::KeysOptions keys;

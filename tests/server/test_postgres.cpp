@@ -1,0 +1,107 @@
+// Two servers on one PostgreSQL: what a client is told must not depend on which of them it asks.
+#include "server/running.hpp"
+#include "support/private_postgres.hpp"
+#include "support/temp_folder.hpp"
+
+namespace sluice::server {
+namespace {
+
+using testing_support::PrivatePostgres;
+
+class PostgresServer : public testing::Test {
+ protected:
+  PrivatePostgres& database = PrivatePostgres::shared();
+  const std::string name = database.new_database();
+  Config config() {
+    Config c;
+    c.postgres.url = database.socket_url(name);
+    c.postgres.lease = milliseconds(1500);
+    return c;
+  }
+  // Until the node has read the token that another has made.
+  static bool knows(RunningServer& server, const std::string& token) {
+    for (int i = 0; i < 200; ++i) {
+      if (server.server->tokens().authenticate(token)) return true;
+      Parker().park(milliseconds(50));
+    }
+    return false;
+  }
+  static std::string run(const std::string& key, const std::string& token) {
+    return test::post("probe.count", "{}", "Authorization: Bearer " + token + "\r\nIdempotency-Key: " + key + "\r\n");
+  }
+};
+
+TEST_F(PostgresServer, NODE_1_G1_a_key_has_one_reply_on_all_nodes_byte_for_byte) {
+  RunningServer one(config()), two(config());
+  ASSERT_NE(one.server->config().node, two.server->config().node);
+  EXPECT_TRUE(two.admin.empty()) << "the first node has made the first token";
+  ASSERT_TRUE(knows(two, one.admin)) << "a token made on one node is good on the other";
+  const auto first = one.ask(run("k1", one.admin));
+  ASSERT_EQ(first.status, 200) << first.body;
+  const auto again = two.ask(run("k1", one.admin));
+  EXPECT_EQ(again.status, 200);
+  EXPECT_EQ(again.body, first.body);
+  EXPECT_EQ(again.headers.count("idempotency-replayed"), 1u);
+  EXPECT_EQ(one.runs(), 1);
+  EXPECT_EQ(two.runs(), 1);
+}
+
+TEST_F(PostgresServer, IDEM_3_duplicates_on_two_nodes_at_once_take_effect_once) {
+  RunningServer one(config()), two(config());
+  ASSERT_TRUE(knows(two, one.admin));
+  std::atomic<int> good{0};
+  std::vector<Thread> clients;
+  for (int c = 0; c < 8; ++c)
+    clients.emplace_back("client", [&, c] {
+      for (int i = 0; i < 25; ++i) {
+        auto& server = (c + i) % 2 == 0 ? one : two;
+        for (int attempt = 0; attempt < 100; ++attempt) {
+          const auto response = server.ask(run("d" + std::to_string(i), one.admin));
+          if (response.status == 200) {
+            ++good;
+            break;
+          }
+          Parker().park(milliseconds(20));
+        }
+      }
+    });
+  clients.clear();
+  EXPECT_EQ(good, 200);
+  EXPECT_EQ(one.runs(), 25);
+}
+
+TEST_F(PostgresServer, NODE_6_readyz_says_that_the_database_is_gone_and_that_it_is_back) {
+  PrivatePostgres own;
+  own.sql("CREATE DATABASE d", "template1");
+  Config c;
+  c.postgres.url = own.socket_url("d");
+  RunningServer server(c);
+  const auto ready = [&] { return server.ask(test::get("/readyz")).status; };
+  for (int i = 0; i < 200 && ready() != 200; ++i) Parker().park(milliseconds(50));
+  EXPECT_EQ(ready(), 200);
+  own.stop(SIGQUIT);
+  const auto refused = server.ask(run("k", server.admin));
+  EXPECT_EQ(refused.status, 503) << refused.body;
+  EXPECT_EQ(refused.headers.count("retry-after"), 1u);
+  for (int i = 0; i < 200 && ready() == 200; ++i) Parker().park(milliseconds(50));
+  EXPECT_EQ(ready(), 503);
+  own.restart();
+  for (int i = 0; i < 200 && ready() != 200; ++i) Parker().park(milliseconds(50));
+  EXPECT_EQ(ready(), 200);
+  EXPECT_EQ(server.ask(run("k", server.admin)).status, 200);
+  EXPECT_EQ(server.runs(), 1);
+}
+
+TEST(PostgresConfig, a_password_is_neither_shown_nor_taken_from_a_wrong_address) {
+  const auto config = parse_config("[store]\nurl = \"postgres://u:hunter2@h/d\"\n", "f", {});
+  ASSERT_TRUE(config) << config.error().to_string();
+  EXPECT_EQ(config->postgres.url, "postgres://u:hunter2@h/d");
+  EXPECT_EQ(show_config(*config).find("hunter2"), std::string::npos);
+  EXPECT_NE(show_config(*config).find("postgres://u:***@h/d"), std::string::npos);
+  const auto wrong = parse_config("[store]\nurl = \"mysql://u:hunter2@h/d\"\n", "f", {});
+  ASSERT_FALSE(wrong);
+  EXPECT_EQ(wrong.error().to_string().find("hunter2"), std::string::npos) << wrong.error().to_string();
+}
+
+}  // namespace
+}  // namespace sluice::server
