@@ -53,8 +53,8 @@ TEST_F(DoorTest, CONSOLE_1_a_media_type_is_compared_whole_and_without_case) {
   };
   EXPECT_EQ(with("Application/JSON; charset=utf-8"), 200);
   EXPECT_EQ(with("application/json;charset=utf-8"), 200);
-  EXPECT_EQ(with("application/jsonx"), 400);
-  EXPECT_EQ(with("application/json-patch+json"), 400);
+  EXPECT_EQ(with("application/jsonx"), 415);
+  EXPECT_EQ(with("application/json-patch+json"), 415);
 }
 
 }  // namespace sluice::transport
