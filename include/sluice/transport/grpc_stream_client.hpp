@@ -1,0 +1,70 @@
+// The other half of Commands/ExecuteStream: sends many commands, comes again after a cut, and knows
+// what became of each.
+#pragma once
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "sluice/transport/grpc_channel.hpp"
+
+namespace sluice::transport {
+
+struct StreamMessage {
+  std::string name;           ///< of the command
+  std::uint32_t version = 0;  ///< 0: the newest
+  Bytes payload;              ///< JSON text
+  std::string idempotency_key;  ///< empty: made of the stream's id and the sequence
+  std::string ordering_key;     ///< empty: in order with all others that have none
+};
+
+/// Gives messages by their sequence, from 1. It is asked in order, and again from an earlier one
+/// after a cut: what was not done must still be there.
+class StreamSource {
+ public:
+  virtual ~StreamSource() = default;
+  /// Nothing: the stream ends before this sequence. Fails: the stream ends with the failure.
+  virtual Result<std::optional<StreamMessage>> at(std::uint64_t sequence) = 0;
+};
+
+struct StreamClientOptions {
+  GrpcChannelOptions channel;
+  std::string id;           ///< of the stream, with the token's principal; required
+  std::string app;          ///< namespace; empty: each command's own
+  bool shadow = false;
+  /// Messages of one call; then the server is asked for what is done and a new call begins, so that
+  /// no more than this is ever sent again. At least 1.
+  std::uint64_t window = 10'000;
+  Duration give_up_after = seconds(60);  ///< without any progress, over all attempts
+  Duration call_deadline = seconds(300);  ///< of one window
+  /// Called from the sending thread, at most some ten times a second and at each end of a window.
+  std::function<void(std::uint64_t sent, std::uint64_t done)> progress;
+  std::function<bool()> stop;  ///< true: end at the next message; it can be resumed
+};
+
+struct StreamReport {
+  struct Failed {
+    std::uint64_t sequence = 0;
+    std::string what;  ///< class: handler_error, ordering …
+    Failure failure{FailureKind::none};
+    bool retryable = false;
+  };
+  std::uint64_t done = 0;       ///< every message up to this one ran to its end
+  std::uint64_t succeeded = 0, replayed = 0, duplicates = 0;
+  std::map<std::string, std::uint64_t> failed;  ///< by class
+  std::vector<Failed> first_failures;           ///< by sequence; the server bounds them
+  std::uint64_t resumed = 0;  ///< connections after the first
+  bool complete = false;      ///< false: stopped; come again with the same id
+  /// Nothing: unknown, because more failed than are told. Of sequences up to `done`.
+  std::optional<bool> succeeded_at(std::uint64_t sequence) const;
+};
+
+/// Blocks until everything is done, stopped or given up: for threads, never on a lane. Goes on where
+/// an earlier call with this id ended, here or elsewhere. `clock` and `sleep` are asked for the time
+/// and to wait between attempts. Fails unavailable (nothing moved for give_up_after), unauthenticated,
+/// precondition_failed (the server cannot resume), or what the server ended the stream with; come
+/// again with the same id in any case.
+Result<StreamReport> send_stream(const StreamClientOptions& options, StreamSource& source, Clock& clock,
+                                 const std::function<void(Duration)>& sleep);
+
+}  // namespace sluice::transport

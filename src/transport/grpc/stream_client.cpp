@@ -1,0 +1,214 @@
+#include "sluice/transport/grpc_stream_client.hpp"
+
+#include <grpc/support/time.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/impl/codegen/proto_utils.h>
+#include <grpcpp/support/sync_stream.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "sluice/v1/commands.pb.h"
+#include "transport/grpc/own_log.hpp"
+#include "transport/grpc/status.hpp"
+#include "transport/grpc/tls.hpp"
+
+namespace sluice::transport {
+namespace {
+
+constexpr Duration kFirstPause = milliseconds(50);
+constexpr Duration kLongestPause = seconds(2);
+constexpr Duration kTellEvery = milliseconds(100);
+
+using Writer = grpc::ClientWriter<v1::ExecuteStreamRequest>;
+
+Result<std::shared_ptr<grpc::Channel>> connect(const GrpcChannelOptions& options) {
+  hush_grpc();
+  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
+  if (options.tls && options.tls_ca.empty()) credentials = grpc::SslCredentials({});
+  if (options.tls && !options.tls_ca.empty()) {
+    SLUICE_ASSIGN(credentials, client_credentials(options.tls_ca));
+  }
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  if (!options.tls_server_name.empty()) arguments.SetSslTargetNameOverride(options.tls_server_name);
+  return grpc::CreateCustomChannel(options.target, credentials, arguments);
+}
+
+std::optional<std::uint64_t> number(const std::multimap<grpc::string_ref, grpc::string_ref>& metadata, const char* key) {
+  const auto at = metadata.find(key);
+  if (at == metadata.end()) return std::nullopt;
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(at->second.begin(), at->second.end(), value);
+  if (error != std::errc() || end != at->second.end()) return std::nullopt;
+  return value;
+}
+
+// One send_stream().
+class Sending {
+ public:
+  Sending(const StreamClientOptions& options, StreamSource& source, Clock& clock,
+          const std::function<void(Duration)>& sleep)
+      : options_(options), source_(source), clock_(clock), sleep_(sleep) {}
+
+  Result<StreamReport> run() {
+    // Higher than any before it, also from another machine: the clocks' difference is waited out.
+    epoch_ = static_cast<std::uint64_t>(clock_.wall().time_since_epoch().count());
+    moved_at_ = clock_.now();
+    Duration pause = kFirstPause;
+    while (true) {
+      SLUICE_ASSIGN(auto channel, connect(options_.channel));
+      const Status status = window(channel);
+      if (status) {
+        if (report_.complete || stopped_) return report_;
+        pause = kFirstPause;
+        continue;
+      }
+      const Failure& why = status.error();
+      const bool stale = why.code() == "stale_epoch";
+      const bool again = stale || why.kind() == FailureKind::unavailable || why.kind() == FailureKind::timeout ||
+                         why.kind() == FailureKind::cancelled || why.kind() == FailureKind::overloaded ||
+                         why.kind() == FailureKind::shutting_down;
+      if (!again) return fail(why);
+      if (clock_.now() - moved_at_ >= options_.give_up_after)
+        return fail(FailureKind::unavailable, "gave_up",
+                    "stream '" + options_.id + "': nothing moved for " +
+                        std::to_string(std::chrono::duration_cast<seconds>(options_.give_up_after).count()) +
+                        " s (" + why.to_string() + "); " + std::to_string(report_.done) +
+                        " messages are done, come again with the same id");
+      if (options_.stop && options_.stop()) return report_;
+      if (stale) epoch_ += 60'000;  // somebody whose clock is ahead, or ourselves
+      ++report_.resumed;
+      sleep_(pause);
+      pause = std::min(pause * 2, kLongestPause);
+    }
+  }
+
+ private:
+  // One call: what is done, the next messages, the answer.
+  Status window(const std::shared_ptr<grpc::Channel>& channel) {
+    grpc::ClientContext context;
+    if (!options_.channel.token.empty()) context.AddMetadata("authorization", "Bearer " + options_.channel.token);
+    if (!options_.app.empty()) context.AddMetadata("x-sluice-app", options_.app);
+    if (options_.shadow) context.AddMetadata("x-sluice-shadow", "true");
+    context.AddMetadata("x-sluice-stream", options_.id);
+    context.AddMetadata("x-sluice-stream-epoch", std::to_string(++epoch_));
+    context.set_deadline(gpr_time_add(
+        gpr_now(GPR_CLOCK_MONOTONIC),
+        gpr_time_from_nanos(std::chrono::nanoseconds(options_.call_deadline).count(), GPR_TIMESPAN)));
+    v1::ExecuteStreamReply reply;
+    const std::unique_ptr<Writer> writer(grpc::internal::ClientWriterFactory<v1::ExecuteStreamRequest>::Create(
+        channel.get(),
+        grpc::internal::RpcMethod("/sluice.v1.Commands/ExecuteStream", grpc::internal::RpcMethod::CLIENT_STREAMING,
+                                  channel),
+        &context, &reply));
+    writer->WaitForInitialMetadata();
+    const auto done = number(context.GetServerInitialMetadata(), "x-sluice-stream-done");
+    if (!done) {
+      writer->WritesDone();
+      const grpc::Status status = writer->Finish();
+      return fail(status.ok() ? Failure(FailureKind::unavailable, "no_mark", "the server did not say what is done")
+                              : from_grpc_status(status));
+    }
+    moved_to(*done);
+    bool all = false;
+    std::optional<Failure> broken;
+    std::uint64_t at = *done + 1;
+    const std::uint64_t end = *done + std::max<std::uint64_t>(1, options_.window);
+    for (; at <= end; ++at) {
+      if (options_.stop && options_.stop()) {
+        stopped_ = true;
+        break;
+      }
+      auto message = source_.at(at);
+      if (!message) {
+        broken = message.error();
+        break;
+      }
+      if (!*message) {
+        all = true;
+        break;
+      }
+      v1::ExecuteStreamRequest request;
+      request.set_name(std::move((*message)->name));
+      request.set_version((*message)->version);
+      request.set_payload(std::move((*message)->payload));
+      request.set_idempotency_key(std::move((*message)->idempotency_key));
+      request.set_ordering_key(std::move((*message)->ordering_key));
+      request.set_sequence(at);
+      if (!writer->Write(request)) break;
+      tell(at, false);
+    }
+    writer->WritesDone();
+    const grpc::Status status = writer->Finish();
+    if (!status.ok()) {
+      if (const auto mark = number(context.GetServerTrailingMetadata(), "x-sluice-stream-done")) moved_to(*mark);
+      return fail(from_grpc_status(status));
+    }
+    take(reply);
+    tell(at - 1, true);
+    if (broken) return fail(*std::move(broken));
+    report_.complete = all;
+    return {};
+  }
+
+  void moved_to(std::uint64_t done) {
+    if (done <= report_.done) return;
+    report_.done = done;
+    moved_at_ = clock_.now();
+  }
+
+  void take(const v1::ExecuteStreamReply& reply) {
+    moved_to(reply.done());
+    report_.succeeded = reply.succeeded();
+    report_.replayed = reply.replayed();
+    report_.duplicates += reply.duplicates();
+    report_.failed = {reply.failed().begin(), reply.failed().end()};
+    report_.first_failures.clear();
+    for (const auto& one : reply.first_failures())
+      report_.first_failures.push_back(
+          {one.sequence(), one.class_(),
+           Failure(failure_kind_from_name(one.kind()).value_or(FailureKind::internal), one.code(), one.detail()),
+           one.retryable()});
+  }
+
+  void tell(std::uint64_t sent, bool now) {
+    if (!options_.progress) return;
+    const Instant at = clock_.now();
+    if (!now && at - told_at_ < kTellEvery) return;
+    told_at_ = at;
+    options_.progress(sent, report_.done);
+  }
+
+  const StreamClientOptions& options_;
+  StreamSource& source_;
+  Clock& clock_;
+  const std::function<void(Duration)>& sleep_;
+  StreamReport report_;
+  std::uint64_t epoch_ = 0;
+  Instant moved_at_;
+  Instant told_at_;
+  bool stopped_ = false;
+};
+
+}  // namespace
+
+std::optional<bool> StreamReport::succeeded_at(std::uint64_t sequence) const {
+  if (sequence > done) return std::nullopt;
+  for (const auto& one : first_failures)
+    if (one.sequence == sequence) return false;
+  std::uint64_t all = 0;
+  for (const auto& [what, count] : failed) all += count;
+  if (all > first_failures.size() && (first_failures.empty() || sequence > first_failures.back().sequence))
+    return std::nullopt;
+  return true;
+}
+
+Result<StreamReport> send_stream(const StreamClientOptions& options, StreamSource& source, Clock& clock,
+                                 const std::function<void(Duration)>& sleep) {
+  if (options.id.empty() || options.window == 0)
+    return fail(FailureKind::invalid_argument, "bad_option", "a stream needs an id and a window of at least 1");
+  return Sending(options, source, clock, sleep).run();
+}
+
+}  // namespace sluice::transport

@@ -1,0 +1,126 @@
+// The client of command streams against a real door, whole and cut.
+#include "grpc/grpc_fixture.hpp"
+#include "sluice/transport/grpc_stream_client.hpp"
+#include "support/chaos_proxy.hpp"
+
+namespace sluice::transport {
+namespace {
+
+class StreamClientTest : public GrpcTest {
+ protected:
+  struct Numbers final : StreamSource {
+    explicit Numbers(std::uint64_t n) : total(n) {}
+    Result<std::optional<StreamMessage>> at(std::uint64_t sequence) override {
+      highest = std::max(highest, sequence);
+      if (sequence > total) return std::nullopt;
+      if (fails_at == sequence) return fail(FailureKind::invalid_argument, "bad_line", "line 7");
+      StreamMessage message;
+      message.name = sequence % 50 == 0 ? "decline" : "count";
+      message.payload = "{\"n\":" + std::to_string(sequence) + "}";
+      message.ordering_key = std::to_string(sequence % 3);
+      return message;
+    }
+    std::uint64_t total, highest = 0, fails_at = 0;
+  };
+  StreamClientTest() {
+    hooks.marks = store.get();
+    add("count", rpc::KeyUse::required, [](rpc::Invocation& invocation) {
+      store::Commit commit;
+      commit.then.push_back(store::KvAdd{{"shop", "counts", invocation.command.payload}, 1});
+      commit.then.push_back(store::KvAdd{{"shop", "counts", "all"}, 1});
+      invocation.finish_with(std::move(commit), Reply::ok("{}"));
+    });
+    with.id = "numbers";
+    with.channel.token = "ann-token";
+    with.give_up_after = seconds(20);
+  }
+  std::int64_t counted() {
+    auto rows = store::ask_and_wait(*store, store::GetRows{{{"shop", "counts", "all"}}});
+    const auto& row = std::get<store::GetRows::Answer>(*rows).at(0);
+    return row ? row->number : 0;
+  }
+  Result<StreamReport> send(StreamSource& source, std::uint16_t port) {
+    with.channel.target = "127.0.0.1:" + std::to_string(port);
+    return send_stream(with, source, clock, [](Duration) {});
+  }
+  StreamClientOptions with;
+};
+
+TEST_F(StreamClientTest, STREAM_16_sends_in_windows_and_knows_what_became_of_each) {
+  start();
+  with.window = 30;
+  std::vector<std::uint64_t> told;
+  with.progress = [&](std::uint64_t, std::uint64_t done) { told.push_back(done); };
+  Numbers source(101);
+  const auto report = send(source, door->port());
+  ASSERT_TRUE(report) << report.error().to_string();
+  EXPECT_TRUE(report->complete);
+  EXPECT_EQ(report->done, 101u);
+  EXPECT_EQ(report->succeeded, 99u);
+  EXPECT_EQ(report->failed.at("handler_error"), 2u);
+  EXPECT_EQ(report->succeeded_at(50), false);
+  EXPECT_EQ(report->succeeded_at(51), true);
+  EXPECT_EQ(report->succeeded_at(102), std::nullopt);
+  EXPECT_EQ(report->first_failures.at(1).failure.code(), "no_funds");
+  EXPECT_EQ(counted(), 99);
+  EXPECT_EQ(told.back(), 101u);
+  // Again: everything is done already, and the report is the same.
+  const auto same = send(source, door->port());
+  ASSERT_TRUE(same);
+  EXPECT_EQ(same->succeeded, 99u);
+  EXPECT_EQ(counted(), 99);
+}
+
+TEST_F(StreamClientTest, STREAM_16_stopped_and_come_again_it_goes_on_where_it_was) {
+  start();
+  Numbers source(200);
+  with.stop = [&] { return source.highest >= 90; };
+  const auto first = send(source, door->port());
+  ASSERT_TRUE(first) << first.error().to_string();
+  EXPECT_FALSE(first->complete);
+  EXPECT_EQ(first->done, 90u);
+  with.stop = nullptr;
+  const auto second = send(source, door->port());
+  ASSERT_TRUE(second) << second.error().to_string();
+  EXPECT_TRUE(second->complete);
+  EXPECT_EQ(second->succeeded, 196u);
+  EXPECT_EQ(counted(), 196);
+}
+
+TEST_F(StreamClientTest, STREAM_16_it_comes_again_after_every_cut_and_nothing_is_lost_or_doubled) {
+  start();
+  test::ChaosProxy proxy(door->port());
+  proxy.set({.reset_after = 9'000});
+  Numbers source(2000);
+  const auto report = send(source, proxy.port());
+  ASSERT_TRUE(report) << report.error().to_string();
+  EXPECT_TRUE(report->complete);
+  EXPECT_GT(report->resumed, 3u);
+  EXPECT_EQ(report->succeeded, 1960u);
+  EXPECT_EQ(counted(), 1960);
+}
+
+TEST_F(StreamClientTest, STREAM_16_a_server_that_is_away_a_wrong_token_or_a_bad_source_are_told) {
+  start();
+  Numbers source(5);
+  with.give_up_after = milliseconds(1);
+  const auto away = send(source, 1);
+  ASSERT_FALSE(away);
+  EXPECT_EQ(away.error().code(), "gave_up");
+  EXPECT_NE(away.error().detail().find("same id"), std::string_view::npos);
+  with.channel.token = "wrong";
+  const auto wrong = send(source, door->port());
+  ASSERT_FALSE(wrong);
+  EXPECT_EQ(wrong.error().kind(), FailureKind::unauthenticated);
+  with.channel.token = "ann-token";
+  source.fails_at = 3;
+  const auto broken = send(source, door->port());
+  ASSERT_FALSE(broken);
+  EXPECT_EQ(broken.error().code(), "bad_line");
+  EXPECT_EQ(counted(), 2) << "what stood before it is done";
+  with.id.clear();
+  EXPECT_FALSE(send(source, door->port()));
+}
+
+}  // namespace
+}  // namespace sluice::transport
