@@ -185,8 +185,12 @@ void Runner::resume_paused(Machine machine, Begun begun, std::uint32_t next_reco
     exchange_->response_ = *std::move(response);
   if (woken) return go(wake_up({false, std::move(woken->payload)}));
   if (auto announced = expect_wake(paused.token); !announced) {
+    // The doors are open before recovery is done: a newer exchange has the token. This one sleeps on
+    // in the store; a later sweep announces it.
     cause_ = announced.error();
-    return go(machine_.prepare_failed(std::string(cause_->code())));
+    over_ = true;
+    answer(OutcomeKind::pending);
+    return go(std::nullopt);
   }
   sleeping_ = Sleeping::asleep;
   const auto left = WallTime(milliseconds(paused.until_ms)) - flow_.options_.store->now();

@@ -163,6 +163,44 @@ TEST_F(Pause, FLOW_21_a_paused_exchange_survives_restarts_with_its_draft_and_dea
   EXPECT_EQ(store::ask_now(*store, store::ListOpen{})->size(), 0u);
 }
 
+TEST_F(Pause, FLOW_21_a_newer_exchange_with_the_same_token_does_not_end_the_one_that_slept_before_the_restart) {
+  fund();
+  const auto shared = [&] {
+    auto flow = std::make_unique<Flow>("f", FlowOptions{.store = store.get()});
+    flow->group("main", {func("host", [](Exchange& x) -> Result<Vote> {
+      if (x.wake() != nullptr) {
+        x.respond(Reply::ok(x.wake()->payload));
+        return Vote();
+      }
+      if (auto expected = x.expect_wake("box"); !expected) return fail(expected.error());
+      return Vote::pause(seconds(600));
+    }, Effect::store)});
+    return flow;
+  };
+  {
+    auto before = shared();
+    start(*before, exchange());
+    settle();
+    EXPECT_EQ(paused(), 1u);
+  }
+  auto flow = shared();
+  const auto young = start(*flow, exchange());  // the doors are open already
+  settle();
+  EXPECT_EQ(paused(), 2u);
+  recover(*flow);
+  settle();
+  EXPECT_EQ(paused(), 2u) << "the old one sleeps on";
+  EXPECT_TRUE(wake(*flow, "box"));
+  settle();
+  ASSERT_TRUE(young->outcome);
+  EXPECT_EQ(young->outcome->kind, OutcomeKind::committed);
+  EXPECT_EQ(paused(), 1u);
+  recover(*flow);
+  EXPECT_TRUE(wake(*flow, "box")) << "announced by the next sweep";
+  settle();
+  EXPECT_EQ(store::ask_now(*store, store::ListOpen{})->size(), 0u);
+}
+
 TEST_F(Pause, FLOW_21_without_an_answer_it_times_out_also_when_the_time_passed_while_it_was_down) {
   for (const bool restarted : {false, true}) {
     SCOPED_TRACE(restarted ? "restarted" : "live");
