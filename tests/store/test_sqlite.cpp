@@ -82,6 +82,17 @@ TEST_F(Sqlite, a_second_owner_is_refused_until_the_first_is_gone) {
   EXPECT_TRUE(open());
 }
 
+TEST_F(Sqlite, CONSOLE_2_a_name_that_is_no_file_is_refused_with_what_is_expected) {
+  for (const char* path : {"", ":memory:", "file:x?mode=memory"}) {
+    SqliteOptions options;
+    options.path = path;
+    const auto store = open_sqlite_store(std::move(options), rig.clock, rig.random, rig.executor);
+    ASSERT_FALSE(store) << path;
+    EXPECT_EQ(store.error().kind(), FailureKind::invalid_argument);
+    EXPECT_NE(store.error().detail().find("expected the path of a database file"), std::string_view::npos);
+  }
+}
+
 TEST_F(Sqlite, G1_a_link_to_a_store_is_that_store_and_has_its_owner) {
   namespace fs = std::filesystem;
   const std::string link = rig.folder.file("link.db");

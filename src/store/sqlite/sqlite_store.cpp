@@ -208,6 +208,10 @@ class SqliteStoreImpl final : public SqliteStore {
 
 Result<std::unique_ptr<SqliteStore>> open_sqlite_store(SqliteOptions options, Clock& clock,
                                                        Random& random, Executor& executor) {
+  // Several connections share the database: SQLite's private names would give each one of its own.
+  if (options.path.empty() || options.path.starts_with(":") || options.path.starts_with("file:"))
+    return fail(FailureKind::invalid_argument, "bad_store_path",
+                "store '" + options.path + "': expected the path of a database file; a store in memory is gone with its process");
   auto store = std::make_unique<SqliteStoreImpl>(std::move(options), clock);
   SLUICE_TRY(store->open(random, executor));
   return std::unique_ptr<SqliteStore>(std::move(store));
