@@ -20,6 +20,12 @@ namespace {
 
 using Buffer = grpc::ByteBuffer;
 
+// A reply must be there, if of no bytes.
+Buffer nothing() {
+  const grpc::Slice slice("");
+  return {&slice, 1};
+}
+
 // What gRPC does without us.
 class Bare final : public grpc::ServerReadReactor<Buffer> {
  public:
@@ -84,8 +90,12 @@ struct Rig {
   Rig() {
     transport::hush_grpc();
     lane.start();
-    service.add_client_stream("/bench.Streams/Bare", [](auto*, auto*) { return new Bare; });
-    service.add_client_stream("/bench.Streams/Piped", [this](auto* context, auto*) {
+    service.add_client_stream("/bench.Streams/Bare", [](auto*, Buffer* response) {
+      *response = nothing();
+      return new Bare;
+    });
+    service.add_client_stream("/bench.Streams/Piped", [this](auto* context, Buffer* response) {
+      *response = nothing();
       return (new Piped(pipeline, lane.lane(), *context, keys, handled))->begin();
     });
     grpc::ServerBuilder builder;
@@ -113,9 +123,7 @@ struct Rig {
     for (std::uint64_t i = 0; i < count; ++i)
       if (!writer->Write(message, grpc::WriteOptions().set_buffer_hint())) break;
     writer->WritesDone();
-    const grpc::Status status = writer->Finish();
-    // A reply without a message is all these methods give.
-    return status.ok() || status.error_code() == grpc::StatusCode::INTERNAL || status.error_code() == grpc::StatusCode::UNKNOWN;
+    return writer->Finish().ok();
   }
 };
 
