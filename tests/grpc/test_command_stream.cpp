@@ -280,6 +280,34 @@ TEST_F(CommandStreamTest, STREAM_15_a_connection_that_still_works_under_an_old_e
   EXPECT_EQ(number("counts", "a"), 1) << "its message was answered from the other's reply";
 }
 
+TEST_F(CommandStreamTest, G7_shadow_streams_neither_wait_for_live_ones_nor_hold_them_up) {
+  start();
+  Upload live(channel), shadow(channel, {{"x-sluice-shadow", "true"}});
+  live.send("hold", "{}", "a");
+  EXPECT_TRUE(wait_until([&] { return held_count() == 1; }));
+  shadow.send("hold", "{}", "a");
+  EXPECT_TRUE(wait_until([&] { return held_count() == 2; })) << "one key of two namespaces is two keys";
+  door->cancel();
+  EXPECT_FALSE(live.finish().ok());
+  EXPECT_FALSE(shadow.finish().ok());
+}
+
+TEST_F(CommandStreamTest, STREAM_15_the_marks_of_two_principals_are_apart_however_their_names_join) {
+  hooks.authenticate = [](std::string_view token) -> Result<std::shared_ptr<const rpc::Principal>> {
+    return std::make_shared<rpc::Principal>(rpc::Principal{std::string(token), {"*:*"}, true});
+  };
+  start();
+  {
+    Upload one(channel, {{"authorization", "Bearer p"}, {"x-sluice-stream", "live/x"}, {"x-sluice-stream-epoch", "1"}});
+    EXPECT_EQ(one.done(), 0u);
+    one.send("note", note("a", 1), "a", 1);
+    ASSERT_TRUE(one.finish().ok());
+  }
+  Upload two(channel, {{"authorization", "Bearer p/live"}, {"x-sluice-stream", "x"}, {"x-sluice-stream-epoch", "2"}});
+  EXPECT_EQ(two.done(), 0u);
+  EXPECT_TRUE(two.finish().ok());
+}
+
 // Cut at any byte, as often as it takes: nothing is lost, doubled or out of its key's order.
 TEST_F(CommandStreamTest, STREAM_15_connections_cut_at_random_bytes_lose_and_double_nothing) {
   start();

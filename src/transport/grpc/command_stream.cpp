@@ -120,8 +120,14 @@ Status CommandStream::read_metadata() {
   bool repeated = false, ignored = false;
   const auto correlation = value_of(call(), "x-correlation-id", ignored);
   correlation_ = usable_correlation(correlation) ? std::string(correlation) : id_to_text(door.registry.ids().next());
-  own_order_ = "#" + id_to_text(door.registry.ids().next());
   SLUICE_TRY(authenticate());
+  // Length-prefixed, so that no two join to the same text. Live and shadow never wait for each other.
+  // Text, for it is a row's key too.
+  for (const std::string_view part : {principal_ ? std::string_view(principal_->id) : std::string_view(),
+                                      value_of(call(), "x-sluice-app", repeated),
+                                      std::string_view(value_of(call(), "x-sluice-shadow", repeated) == "true" ? "shadow" : "live")})
+    order_space_.append(std::to_string(part.size())).append(":").append(part);
+  own_order_ = order_space_ + '#' + id_to_text(door.registry.ids().next());
   id_ = value_of(call(), "x-sluice-stream", repeated);
   const auto epoch = value_of(call(), "x-sluice-stream-epoch", repeated);
   if (repeated) return fail(bad("repeated_header", "x-sluice-stream and x-sluice-stream-epoch may stand once each"));
@@ -136,7 +142,7 @@ Status CommandStream::read_metadata() {
                 "this server has no durable store, so streams cannot be resumed: leave x-sluice-stream out");
   if (!principal_)
     return fail(FailureKind::unauthenticated, "anonymous_stream", "a stream that can be resumed needs a token");
-  own_order_ = "#" + principal_->id + '\n' + id_;
+  own_order_ = order_space_ + '@' + id_;
   return {};
 }
 
@@ -150,10 +156,7 @@ Status CommandStream::authenticate() {
 }
 
 Task<Status> CommandStream::take_over() {
-  bool repeated = false;
-  const std::string shadow(value_of(call(), "x-sluice-shadow", repeated) == "true" ? "shadow" : "live");
-  ledger_ = std::make_unique<stream::Ledger>(
-      *shared_->marks, store::KvKey{"sluice", "streams", principal_->id + '/' + shadow + '/' + id_});
+  ledger_ = std::make_unique<stream::Ledger>(*shared_->marks, store::KvKey{"sluice", "streams", order_space_ + id_});
   auto opening = ledger_->open(epoch_);
   Status opened = co_await opening;
   co_return opened;
@@ -192,8 +195,8 @@ void CommandStream::order_by(const Item& item, std::string& out) {
     out += own_order_;
     return;
   }
-  if (principal_) out += principal_->id;
-  out += '\n';
+  out += order_space_;
+  out += '=';
   out += request.ordering_key();
 }
 

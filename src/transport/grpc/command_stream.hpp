@@ -54,7 +54,8 @@ class CommandStream final : public GrpcStream<grpc::ByteBuffer, StreamedCommand>
   std::string correlation_;
   std::string id_;  ///< of a stream that can be resumed; else empty
   std::uint64_t epoch_ = 0;
-  std::string own_order_;  ///< the key of messages that name none
+  std::string order_space_;  ///< leads every ordering key: principal, app and shadow
+  std::string own_order_;    ///< the key of messages that name none
   std::shared_ptr<const rpc::Principal> principal_;
   Instant authenticated_at_;
   Instant deadline_ = kNever;
