@@ -78,7 +78,10 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
     post_look();
   }
   void OnCancel() override {
+    // Asked here: once OnDone() has returned the context is gone, and the lane may be behind.
+    const gpr_timespec at = context_.raw_deadline();
     const std::lock_guard lock(mutex_);
+    late_ = gpr_time_cmp(gpr_now(at.clock_type), at) >= 0;
     cancelled_ = true;
     post_look();
   }
@@ -151,13 +154,14 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   // On the lane.
   void look() noexcept {
     Item* first = nullptr;
-    bool closed = false, cancelled = false;
+    bool closed = false, cancelled = false, late = false;
     {
       const std::lock_guard lock(mutex_);
       first = std::exchange(inbox_, nullptr);
       inbox_tail_ = nullptr;
       closed = closed_here_;
       cancelled = cancelled_;
+      late = late_;
       posted_ = false;
     }
     hold();
@@ -169,14 +173,12 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
         give_back(*item, false);
     }
     if (!over_here_) {
-      if (cancelled) this->cancel(why_cancelled());
+      if (cancelled) this->cancel(why_cancelled(late));
       if (!over_here_ && closed) this->half_close();
     }
     let_go();
   }
-  Failure why_cancelled() const {
-    const gpr_timespec at = context_.raw_deadline();
-    const bool late = gpr_time_cmp(gpr_now(at.clock_type), at) >= 0;
+  static Failure why_cancelled(bool late) {
     return late ? Failure(FailureKind::timeout, "cancelled", "the stream's deadline passed")
                 : Failure(FailureKind::cancelled, "cancelled", "the client is gone or gave up");
   }
@@ -216,7 +218,7 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   Item* inbox_tail_ = nullptr;
   std::size_t messages_ = 0, bytes_held_ = 0;
   std::uint64_t received_ = 0, done_ = 0;
-  bool may_read_ = false, closed_here_ = false, cancelled_ = false, posted_ = false;
+  bool may_read_ = false, closed_here_ = false, cancelled_ = false, late_ = false, posted_ = false;
   // The lane's.
   bool over_here_ = false;
   bool finished_ = false;
