@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -59,22 +60,21 @@ class Batch {
       : invocation_(invocation), distribution_(distribution), parsed_(std::move(parsed)), children_(parsed_.items.size()) {}
 
   void run() {
-    left_ = children_.size() + 1;
     prefetch();
+    Bytes whole;
     std::set<std::pair<std::string, std::string>> seen;
     for (std::size_t i = 0; i < children_.size(); ++i) {
       Child& child = children_[i];
       child.batch = this;
       child.ordinal = i;
       const Item& item = parsed_.items[i];
-      if (!seen.emplace(item.user, item.voucher).second) {
-        child.result = R"("status":"refused","reason":"duplicate_item","retryable":false)";
-        --left_;
-        continue;
-      }
-      begin(child);
+      ByteWriter(whole).bytes(item.encode());
+      if (seen.emplace(item.user, item.voucher).second) continue;
+      child.duplicate = true;
+      child.result = R"("status":"refused","reason":"duplicate_item","retryable":false)";
     }
-    one_done();
+    fingerprint_ = sha256(whole);
+    claim(children_.front());
   }
 
  private:
@@ -103,17 +103,20 @@ class Batch {
   struct Child : idempotency::PendingClaim {
     Batch* batch = nullptr;
     std::size_t ordinal = 0;
-    std::string result;  // members of its JSON object
+    bool duplicate = false;  // of an earlier item: it has no key of its own
+    bool answered = false;   // its claim
+    std::string result;      // members of its JSON object
     bool final = true;   // a repeated request gets the same
   };
 
   // The item's own key: request id and ordinal, so that a batch that was cut off goes on where it was.
-  void begin(Child& child) {
+  // Its fingerprint is that of the whole batch: another batch under this request id meets a key it does
+  // not fit, whichever of its items differ.
+  void claim(Child& child) {
     const rpc::Command& command = invocation_.command;
-    const Item& item = parsed_.items[child.ordinal];
     child.scope = idempotency::make_scope(command.ns, command.principal ? command.principal->id : "", "voucher.item", 1,
                                           fmt::format("{}/{}", parsed_.request_id, child.ordinal));
-    child.fingerprint = sha256(item.encode());
+    child.fingerprint = fingerprint_;
     child.exchange = invocation_.registry().ids().exchange();
     child.deadline = command.deadline;
     child.lane = invocation_.lane;
@@ -124,7 +127,39 @@ class Batch {
     if (invocation_.registry().keys().claim(child)) claimed(child);
   }
 
+  static bool mismatched(const Child& child) {
+    return child.answered && child.answer && std::holds_alternative<idempotency::Mismatch>(*child.answer);
+  }
+
+  // All keys are held before the first item runs, so that a batch that is refused has run nothing. The
+  // first is taken alone: of two equal batches one waits there, holding nothing the other waits for.
   void claimed(Child& child) {
+    child.answered = true;
+    if (child.ordinal != 0) return all_claimed_but_one();
+    unclaimed_ = 1;
+    if (!mismatched(child))
+      for (std::size_t i = 1; i < children_.size(); ++i) {
+        if (children_[i].duplicate) continue;
+        ++unclaimed_;
+        claim(children_[i]);
+      }
+    all_claimed_but_one();
+  }
+
+  void all_claimed_but_one() {
+    if (--unclaimed_ != 0) return;
+    if (std::ranges::any_of(children_, mismatched)) {
+      const std::unique_ptr<Batch> self(this);
+      for (Child& child : children_) child.answer = idempotency::Claimed();  // what was claimed is free again
+      return invocation_.finish(rpc::Answer::of(Failure(FailureKind::fingerprint_mismatch,
+                                                        "request id '" + parsed_.request_id + "' was used with other items; use a new one")));
+    }
+    left_ = children_.size() + 1;
+    for (Child& child : children_) child.duplicate ? void(--left_) : settle(child);
+    one_done();
+  }
+
+  void settle(Child& child) {
     if (!child.answer) return failed(child, child.answer.error());
     auto& answer = *child.answer;
     if (auto* replay = std::get_if<idempotency::Replay>(&answer)) {
@@ -132,10 +167,6 @@ class Batch {
       if (!reply) return failed(child, reply.error());
       told(child, *reply);
       return one_done();
-    }
-    if (std::holds_alternative<idempotency::Mismatch>(answer)) {
-      mismatch_ = true;
-      return failed(child, Failure(FailureKind::fingerprint_mismatch, "this request id was used for another item here"));
     }
     auto* run = std::get_if<idempotency::Run>(&answer);
     if (run == nullptr) return failed(child, Failure(FailureKind::in_progress, "the first request with this id is still running"));
@@ -184,9 +215,6 @@ class Batch {
   void one_done() {
     if (--left_ != 0) return;
     const std::unique_ptr<Batch> self(this);
-    if (mismatch_)
-      return invocation_.finish(rpc::Answer::of(Failure(FailureKind::fingerprint_mismatch,
-                                                        "request id '" + parsed_.request_id + "' was used with other items; use a new one")));
     bool final = true;
     std::string body = fmt::format(R"({{"request_id":"{}","results":[)", parsed_.request_id);
     for (std::size_t i = 0; i < children_.size(); ++i) {
@@ -203,8 +231,8 @@ class Batch {
   Distribution& distribution_;
   Parsed parsed_;
   std::vector<Child> children_;
-  std::size_t left_ = 0;
-  bool mismatch_ = false;
+  Digest fingerprint_{};
+  std::size_t unclaimed_ = 0, left_ = 0;
   CancelScope fetching_scope_;
   TaskContext fetching_;
   Task<void> users_, codes_;
@@ -216,8 +244,8 @@ void distribute_batch(rpc::Invocation& invocation, Distribution& distribution) {
   auto parsed = parse(invocation.command.payload);
   if (!parsed) return invocation.finish(rpc::Answer::of(parsed.error()));
   const auto& caller = invocation.command.principal;
-  if (auto within = distribution.check_rate_limit_availability(caller ? caller->id : "", parsed->items.front().region,
-                                                               parsed->items.size());
+  if (auto within = distribution.check_rate_limit_availability(invocation.command.ns.text(), caller ? caller->id : "",
+                                                               parsed->items.front().region, parsed->items.size());
       !within)
     return invocation.finish(rpc::Answer::of(std::move(within).error()));
   (new Batch(invocation, distribution, *std::move(parsed)))->run();

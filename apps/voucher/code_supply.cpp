@@ -60,13 +60,25 @@ Status CodeSupply::add(const std::string& ns, LeasedSegment leased, Instant unti
   Pool& pool = pools_[ns + "/" + leased.voucher];
   pool.ns = ns;
   pool.voucher = leased.voucher;
-  if (segment.left == 0)
+  const auto [at, fresh] = pool.segments.try_emplace(leased.first, std::move(segment));
+  Segment& own = at->second;
+  if (!fresh) {
+    // Renewed: what is held of it stays so. It may have been another's in between, who assigned some.
+    own.until = until;
+    own.token = leased.token;
+    own.left -= std::erase_if(own.free, [&](const auto& code) { return taken.contains(code.first); });
+  }
+  if (own.left == 0) {
     finished_[ns].push_back({leased.voucher, leased.first, leased.token});
-  else if (const auto known = pool.segments.find(leased.first); known != pool.segments.end())
-    known->second.until = until, known->second.token = leased.token;  // renewed: what is held of it stays so
-  else
-    pool.segments.emplace(leased.first, std::move(segment));
+    pool.segments.erase(at);
+  }
   return {};
+}
+
+void CodeSupply::not_told(const std::string& ns, std::vector<Finished> finished) {
+  const std::scoped_lock lock(mutex_);
+  auto& all = finished_[ns];
+  all.insert(all.end(), std::make_move_iterator(finished.begin()), std::make_move_iterator(finished.end()));
 }
 
 void CodeSupply::add_universal(const std::string& ns, const std::string& voucher, std::string text, Instant until) {

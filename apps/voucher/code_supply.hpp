@@ -69,8 +69,10 @@ class CodeSupply {
     std::int64_t first = 0;
     std::uint64_t token = 0;
   };
-  /// Segments whose codes are all assigned, to be told to the code service; each once.
+  /// Segments whose codes are all assigned, to be told to the code service; each once, unless it comes back.
   std::vector<Finished> take_finished(const std::string& ns, std::size_t limit);
+  /// The code service may not have heard of them: they are told again. Twice does no harm.
+  void not_told(const std::string& ns, std::vector<Finished> finished);
 
  private:
   friend class CodeHold;

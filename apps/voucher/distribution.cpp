@@ -128,11 +128,11 @@ Result<Vote> Distribution::restock_voucher(Exchange& x) {
   return Vote();
 }
 
-Status Distribution::check_rate_limit_availability(const std::string& caller, const std::string& region,
-                                                   std::size_t items) {
+Status Distribution::check_rate_limit_availability(const std::string& ns, const std::string& caller,
+                                                   const std::string& region, std::size_t items) {
   if (rate_limit_ == nullptr) return {};
   const auto answer =
-      rate_limit_->try_take(clock_.now(), caller + "/" + region, static_cast<std::uint32_t>(items));
+      rate_limit_->try_take(clock_.now(), ns + "/" + caller + "/" + region, static_cast<std::uint32_t>(items));
   if (answer.passed) return {};
   Failure refused(FailureKind::rate_limited, "caller_rate_limit",
                   fmt::format("{} items are more than caller '{}' may ask for now in region {}; nothing was run", items,

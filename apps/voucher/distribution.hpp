@@ -42,9 +42,10 @@ class Distribution {
   /// those of its own store.
   Distribution(store::Store& store, Clock& clock, IdSource& ids, Downstream* downstream = nullptr,
                resilience::HotKeys* rate_limit = nullptr);
-  /// Stage one, for a batch as a whole: items per second of one caller in one region. Fails
-  /// rate_limited with when to come back; nothing of the batch is run then.
-  Status check_rate_limit_availability(const std::string& caller, const std::string& region, std::size_t items);
+  /// Stage one, for a batch as a whole: items per second of one caller in one region, shadow traffic apart.
+  /// Fails rate_limited with when to come back; nothing of the batch is run then.
+  Status check_rate_limit_availability(const std::string& ns, const std::string& caller, const std::string& region,
+                                       std::size_t items);
   Downstream* downstream() noexcept { return downstream_; }
   bool sold_out(const std::string& ns, const std::string& voucher) const { return sold_out_.has(ns, voucher, clock_.now()); }
   flow::Flow& flow() noexcept { return flow_; }

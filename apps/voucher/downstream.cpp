@@ -37,17 +37,26 @@ Failure unreachable(std::string_view code, const Failure& why) {
   return std::move(failure).with_retry_after(why.retry_after().value_or(seconds(1)));
 }
 
-// What the code service answered, as segments. A malformed answer adds nothing.
-Result<std::vector<LeasedSegment>> parse_segments(const Bytes& body, milliseconds& lease,
-                                                  std::set<std::string>& none,
+constexpr std::size_t kMaxFinishedPerCall = 100;
+constexpr milliseconds kMaxLease = std::chrono::hours(24 * 7);
+constexpr std::int64_t kMaxOrdinal = 1'000'000'000'000;
+
+// What the code service answered, as segments. A malformed answer, or one to another question, adds
+// nothing: codes of a voucher that nobody asked for may be another's.
+Result<std::vector<LeasedSegment>> parse_segments(const Bytes& body, const std::set<std::string>& asked,
+                                                  milliseconds& lease, std::set<std::string>& none,
                                                   std::map<std::string, std::string>& universal) {
   const Json json = Json::parse(body, nullptr, false);
   if (!json.is_object()) return fail(garbage("the code service"));
   std::vector<LeasedSegment> segments;
   try {
-    lease = milliseconds(json.at("lease_ms").get<std::int64_t>());
+    const auto& length = json.at("lease_ms");
+    if (!length.is_number_integer() || length < 1 || length > kMaxLease.count() || !json.at("segments").is_array())
+      return fail(garbage("the code service"));
+    lease = milliseconds(length.get<std::int64_t>());
     for (const auto& one : json.at("segments")) {
       const auto voucher = one.at("voucher").get<std::string>();
+      if (!asked.contains(voucher)) return fail(garbage("the code service"));
       if (one.value("none", false)) {
         none.insert(voucher);
         continue;
@@ -60,10 +69,14 @@ Result<std::vector<LeasedSegment>> parse_segments(const Bytes& body, millisecond
       }
       LeasedSegment segment;
       segment.voucher = voucher;
-      segment.first = one.at("first").get<std::int64_t>();
-      segment.token = one.at("token").get<std::uint64_t>();
+      const auto& first = one.at("first");
+      const auto& token = one.at("token");
+      if (!first.is_number_integer() || first < 0 || first > kMaxOrdinal || !token.is_number_unsigned())
+        return fail(garbage("the code service"));
+      segment.first = first.get<std::int64_t>();
+      segment.token = token.get<std::uint64_t>();
       segment.codes = one.at("codes").get<std::vector<std::string>>();
-      if (segment.first < 0 || std::ranges::any_of(segment.codes, [](const auto& c) { return !valid_code(c); }))
+      if (segment.codes.empty() || std::ranges::any_of(segment.codes, [](const auto& c) { return !valid_code(c); }))
         return fail(garbage("the code service"));
       segments.push_back(std::move(segment));
     }
@@ -195,13 +208,16 @@ Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Dow
   // All ids of one flight come from one batch or one item: one namespace and one region.
   const Parts common = parts_of(ids.front());
   Json vouchers = Json::array(), resumed = Json::array(), finished = Json::array();
+  std::set<std::string> asked;
   bool resume = false;
   for (const auto& id : ids) {
     const Parts parts = parts_of(id);
     vouchers.push_back(parts.id);
+    asked.insert(parts.id);
     resume = resume || !supply_.known(parts.ns, parts.id);
   }
-  for (const auto& one : supply_.take_finished(common.ns, 100))
+  auto told = supply_.take_finished(common.ns, std::min(kMaxFinishedPerCall, kMaxVouchersPerCall - ids.size()));
+  for (const auto& one : told)
     finished.push_back({{"voucher", one.voucher}, {"first", one.first}, {"token", one.token}});
   const Json body{{"owner", options_.owner},     {"region", common.region}, {"vouchers", vouchers},
                   {"count", options_.segment_codes}, {"resume", resume},     {"finished", finished}};
@@ -211,11 +227,14 @@ Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Dow
   const Instant asked_at = clock_.now();
   auto calling = codes_->call(command(*codes_, kGetCodes, common.region, false), std::move(call), body.dump());
   auto response = co_await calling;
-  if (!response) co_return fail(response.error());
+  if (!response) {
+    supply_.not_told(common.ns, std::move(told));
+    co_return fail(response.error());
+  }
   milliseconds lease{0};
   std::set<std::string> none;
   std::map<std::string, std::string> universal;
-  auto segments = parse_segments(*response->body, lease, none, universal);
+  auto segments = parse_segments(*response->body, asked, lease, none, universal);
   if (!segments) co_return fail(segments.error());
   std::set<std::string> came;
   // A tenth of the lease is kept back: the clocks of two machines do not run alike.

@@ -41,7 +41,8 @@ Result<FaultRule> parse_rule(const Json& json, const std::string& where) {
     constexpr double kHour = 3'600'000;
     if (name == "region" && value.is_string())
       rule.region = value.get<std::string>();
-    else if (name == "error" && value.is_string() && failure_kind_from_name(value.get<std::string>()))
+    else if (name == "error" && value.is_string() &&
+             failure_kind_from_name(value.get<std::string>()).value_or(FailureKind::none) != FailureKind::none)
       rule.error = *failure_kind_from_name(value.get<std::string>());
     else if (name == "latency_ms")
       SLUICE_TRY(number(kHour, rule.latency));
@@ -60,6 +61,9 @@ Result<FaultRule> parse_rule(const Json& json, const std::string& where) {
                              "slow_start_ms, error_rate, hang_rate or wrong_rate, got {}",
                              where, name.substr(0, 64), value.dump().substr(0, 64)));
   }
+  if (rule.latency_p99.count() != 0 && (rule.latency.count() == 0 || rule.latency_p99 < rule.latency))
+    return bad(fmt::format("{}.latency_p99_ms: expected a latency_ms above 0 and no less than that, got {} and a latency_ms of {}",
+                           where, rule.latency_p99.count(), rule.latency.count()));
   return rule;
 }
 
@@ -119,7 +123,8 @@ Faults::Fate Faults::decide(const rpc::Command& command) {
   for (const auto& rule : plan_.rules) {
     if (!rule.region.empty() && region.empty()) {
       const Json json = Json::parse(command.payload, nullptr, false);
-      region = json.is_object() ? json.value("region", std::string("?")) : "?";
+      const auto found = json.is_object() ? json.find("region") : json.end();
+      region = found != json.end() && found->is_string() ? found->get<std::string>() : "?";
     }
     if (!rule.region.empty() && rule.region != region) continue;
     double ms = static_cast<double>(rule.latency.count());

@@ -20,7 +20,7 @@ namespace sluice::voucher {
 struct FaultRule {
   std::string region;
   milliseconds latency{0};      ///< median of what is added before the handler
-  milliseconds latency_p99{0};  ///< its 99th percentile; 0: always the median
+  milliseconds latency_p99{0};  ///< its 99th percentile, no less than it; 0: always the median
   double error_rate = 0;        ///< 0 to 1
   FailureKind error = FailureKind::unavailable;
   double hang_rate = 0;   ///< never answers; the caller's deadline or its leaving ends it

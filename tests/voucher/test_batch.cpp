@@ -159,6 +159,58 @@ TEST_F(VoucherBatch, VOUCHER_5_a_repeated_request_gets_the_same_bytes_also_after
   EXPECT_EQ(world.books().issued, 1);
 }
 
+TEST_F(VoucherBatch, VOUCHER_5_another_batch_under_the_same_request_id_is_refused_and_runs_nothing) {
+  open_voucher("v1", 10, 10);
+  for (const char* user : {"ann", "ben", "cat", "dan"}) add_user(user);
+  const std::string both = batch("r1", {{"ann", "v1"}, {"ben", "v1"}});
+  send("k", both);
+  const Bytes first = last_;
+  EXPECT_EQ(send("k2", batch("r1", {{"ann", "v1"}, {"ben", "v1"}, {"cat", "v1"}})), "fingerprint_mismatch") << "longer";
+  EXPECT_EQ(send("k3", batch("r1", {{"ann", "v1"}})), "fingerprint_mismatch") << "shorter";
+  EXPECT_EQ(send("k4", batch("r1", {{"cat", "v1"}, {"ben", "v1"}, {"dan", "v1"}})), "fingerprint_mismatch");
+  EXPECT_EQ(send("k5", batch("r1", {{"ann", "v1"}, {"ben", "v1"}}, "FR")), "fingerprint_mismatch") << "another region";
+  EXPECT_EQ(world.books().issued, 2) << "a batch that is refused whole has issued nothing";
+  send("k6", both);
+  EXPECT_EQ(last_, first) << "and the first one is told as before";
+}
+
+TEST_F(VoucherBatch, VOUCHER_5_equal_batches_at_once_run_once_and_differing_ones_do_not_wait_for_each_other) {
+  open_voucher("v1", 10, 10);
+  for (const char* user : {"ann", "ben"}) add_user(user);
+  const std::string both = batch("r1", {{"ann", "v1"}, {"ben", "v1"}});
+  std::vector<std::unique_ptr<Call>> calls;
+  for (const char* key : {"a", "b", "c"}) calls.push_back(start(key, both));
+  calls.push_back(start("d", batch("r1", {{"ben", "v1"}, {"ann", "v1"}})));
+  drive();
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(calls[i]->answer && calls[i]->answer->reply);
+    EXPECT_EQ(*calls[i]->answer->reply, *calls[0]->answer->reply);
+  }
+  ASSERT_TRUE(calls[3]->answer && calls[3]->answer->failure);
+  EXPECT_EQ(calls[3]->answer->failure->kind(), FailureKind::fingerprint_mismatch);
+  EXPECT_EQ(world.books().issued, 2);
+}
+
+TEST_F(VoucherBatch, VOUCHER_9_shadow_traffic_takes_nothing_of_a_callers_rate) {
+  admin->may_shadow = true;
+  resilience::HotKeyOptions rate;
+  rate.limit = rate.burst = 2;
+  resilience::HotKeys limit(rate, world.random);
+  distribution = std::make_unique<Distribution>(*world.store, world.clock, ids, nullptr, &limit);
+  std::string refusal;
+  const auto asked = [&](const std::string& id, bool shadow) {
+    auto call = start(id, batch(id, {{"ann", "v1"}, {"ben", "v1"}}));
+    call->command.ns = Namespace("voucher", shadow);
+    drive();
+    if (call->answer && call->answer->failure) refusal = std::string(call->answer->failure->code());
+    return call->answer && !call->answer->failure;
+  };
+  EXPECT_TRUE(asked("s1", true)) << refusal;
+  EXPECT_FALSE(asked("s2", true)) << "shadow traffic has a rate of its own";
+  EXPECT_TRUE(asked("l1", false)) << "and live traffic all of its own";
+  EXPECT_FALSE(asked("l2", false));
+}
+
 TEST_F(VoucherBatch, VOUCHER_7_sold_out_is_remembered_until_it_is_restocked) {
   open_voucher("hot", 1, 10, 100);
   add_user("ann");

@@ -29,7 +29,10 @@ TEST(FaultPlan, what_is_wrong_in_a_plan_is_named) {
            {R"({"rule":[]})", "rule: expected"},
            {R"({"rules":[{"error_rate":2}]})", "rules[0].error_rate: expected a number from 0 to 1, got 2"},
            {R"({"rules":[{},{"latency":5}]})", "rules[1].latency: expected"},
-           {R"({"rules":[{"error":"boom"}]})", "rules[0].error: expected"}}) {
+           {R"({"rules":[{"error":"boom"}]})", "rules[0].error: expected"},
+           {R"({"rules":[{"error":"none"}]})", "rules[0].error: expected"},
+           {R"({"rules":[{"latency_p99_ms":400}]})", "rules[0].latency_p99_ms: expected a latency_ms above 0"},
+           {R"({"rules":[{"latency_ms":50,"latency_p99_ms":40}]})", "got 40 and a latency_ms of 50"}}) {
     const auto plan = FaultPlan::parse(text);
     ASSERT_FALSE(plan) << text;
     EXPECT_THAT(std::string(plan.error().detail()), HasSubstr(named));
@@ -66,10 +69,13 @@ class FaultyService : public testing::Test {
     store->close();
   }
   void ask(const char* region, Duration deadline = seconds(5)) {
+    ask_with(std::string(R"({"region":")") + region + "\"}", deadline);
+  }
+  void ask_with(const std::string& payload, Duration deadline = seconds(5)) {
     answer.reset();
     invocation.reset();
     invocation.command.name = "thing";
-    invocation.command.payload = std::string(R"({"region":")") + region + "\"}";
+    invocation.command.payload = payload;
     invocation.command.deadline = clock.now() + deadline;
     invocation.lane = &lane;
     invocation.owner = this;
@@ -117,6 +123,16 @@ TEST_F(FaultyService, slow_failing_wrong_and_hanging_as_the_plan_says_by_region)
   faults.set({});
   ask("MY");
   EXPECT_EQ(runs, 3) << "no plan, no faults";
+}
+
+TEST_F(FaultyService, a_request_without_a_readable_region_is_of_no_region) {
+  faults.set(*FaultPlan::parse(R"({"rules":[{"region":"SG","error_rate":1}]})"));
+  for (const char* payload : {R"({"region":5})", "[]", "{}"}) {
+    ask_with(payload);
+    ASSERT_TRUE(answer) << payload;
+    EXPECT_FALSE(answer->failure) << payload << ": " << answer->failure->to_string();
+  }
+  EXPECT_EQ(runs, 3);
 }
 
 TEST_F(FaultyService, a_caller_that_leaves_ends_what_hangs) {
