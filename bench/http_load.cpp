@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
@@ -103,6 +104,7 @@ double http_drive(std::uint16_t port, int connections, const std::function<std::
   char buffer[65536];
   while (in_flight > 0) {
     const int n = epoll_wait(poll, events.data(), static_cast<int>(events.size()), 10'000);
+    if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
       for (auto& c : all) broken(c);
       break;

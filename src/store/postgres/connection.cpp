@@ -7,33 +7,6 @@
 #include "store/postgres/failures.hpp"
 
 namespace sluice::store {
-namespace {
-
-struct FreeOptions {
-  void operator()(PQconninfoOption* o) const noexcept { PQconninfoFree(o); }
-};
-using Parsed = std::unique_ptr<PQconninfoOption, FreeOptions>;
-
-Result<Parsed> parse(const std::string& url) {
-  char* raw_error = nullptr;
-  Parsed parsed(PQconninfoParse(url.c_str(), &raw_error));
-  // libpq's message may quote the address with its password, so it is not passed on.
-  PQfreemem(raw_error);
-  if (!parsed)
-    return fail(FailureKind::invalid_argument, "store_address",
-                "the store's address is not one that libpq reads; expected "
-                "postgres://user:password@host:5432/database?sslmode=verify-full");
-  return parsed;
-}
-
-// Defaults that make a dead server or a cut wire noticed in seconds; the address may say otherwise.
-constexpr std::pair<const char*, const char*> kDefaults[] = {
-    {"application_name", "sluice"}, {"client_encoding", "UTF8"}, {"target_session_attrs", "read-write"},
-    {"keepalives_idle", "5"},       {"keepalives_interval", "2"}, {"keepalives_count", "3"},
-    {"tcp_user_timeout", "8000"},
-};
-
-}  // namespace
 
 bool is_postgres_url(std::string_view text) noexcept {
   return text.starts_with("postgres://") || text.starts_with("postgresql://");
@@ -68,60 +41,6 @@ PgConnection::PgConnection(Raw raw, const PostgresOptions& options)
 }
 
 PgConnection::~PgConnection() = default;
-
-Result<std::unique_ptr<PgConnection>> PgConnection::open(const PostgresOptions& options) {
-  SLUICE_ASSIGN(const Parsed parsed, parse(options.url));
-  std::vector<const char*> names, values;
-  for (const PQconninfoOption* o = parsed.get(); o->keyword != nullptr; ++o)
-    if (o->val != nullptr) {
-      names.push_back(o->keyword);
-      values.push_back(o->val);
-    }
-  const auto said = [&](std::string_view name) {
-    return std::ranges::any_of(names, [&](const char* n) { return name == n; });
-  };
-  for (const auto& [name, value] : kDefaults)
-    if (!said(name)) {
-      names.push_back(name);
-      values.push_back(value);
-    }
-  names.push_back(nullptr);
-  values.push_back(nullptr);
-  Raw raw(PQconnectStartParams(names.data(), values.data(), 0));
-  if (!raw) return fail(FailureKind::overloaded, "out_of_memory", "connecting to PostgreSQL: out of memory");
-  std::unique_ptr<PgConnection> connection(new PgConnection(std::move(raw), options));
-  PGconn* const pg = connection->raw_.get();
-  const Instant until = connection->clock_.now() + options.connect_timeout;
-  auto state = PGRES_POLLING_WRITING;
-  while (PQstatus(pg) != CONNECTION_BAD && state != PGRES_POLLING_OK && state != PGRES_POLLING_FAILED) {
-    if (!connection->wait(state == PGRES_POLLING_READING, state == PGRES_POLLING_WRITING, until))
-      return fail(Failure(FailureKind::unavailable, "database_unreachable",
-                          "PostgreSQL at " + connection->where_ + ": no connection within " +
-                              std::to_string(options.connect_timeout.count()) + " ms; it will be tried again")
-                      .with_retry_after(seconds(1)));
-    state = PQconnectPoll(pg);
-  }
-  if (PQstatus(pg) != CONNECTION_OK) {
-    // libpq does not give the code of a refused login, only the text.
-    const std::string_view message = PQerrorMessage(pg);
-    std::string_view sqlstate = "08006";
-    for (const auto& [words, code] : {std::pair<const char*, const char*>{"authentication failed", "28000"},
-                                      {"no password supplied", "28000"}, {"no pg_hba.conf entry", "28000"},
-                                      {"too many clients", "53300"}, {"too many connections", "53300"},
-                                      {"connection slots are reserved", "53300"}, {"starting up", "57P03"},
-                                      {"in recovery mode", "57P03"}, {"not yet accepting", "57P03"}, {"shutting down", "57P03"},
-                                      {"session is read-only", "25006"}, {"is in hot standby", "25006"}})
-      if (message.find(words) != std::string_view::npos) sqlstate = code;
-    if (message.find("database \"") != std::string_view::npos && message.find("does not exist") != std::string_view::npos)
-      sqlstate = "3D000";
-    if (message.find("role \"") != std::string_view::npos && message.find("does not exist") != std::string_view::npos)
-      sqlstate = "28000";
-    return fail(postgres_failure(sqlstate, message, connection->where_));
-  }
-  PQsetnonblocking(pg, 1);
-  PQsetNoticeReceiver(pg, &PgConnection::notice, connection.get());
-  return connection;
-}
 
 bool PgConnection::in_transaction() const noexcept {
   const auto status = PQtransactionStatus(raw_.get());

@@ -39,6 +39,12 @@ Status check_sizes(const Commit& commit) {
   return {};
 }
 
+Failure went_back() {
+  return {FailureKind::unavailable, "database_went_back",
+          "the database does not have what this node has written to it: it was restored to an earlier point, or "
+          "another took its place; run sluice migrate --restored and restart every node"};
+}
+
 }  // namespace
 
 void PgGroupCommit::answer_one(PendingCommit& pending) noexcept {
@@ -104,11 +110,8 @@ Status PgGroupCommit::connect() {
     SLUICE_ASSIGN(const PgRows rows, connection_->run("SELECT last FROM sluice.writers WHERE writer = $1::bigint",
                                                       std::move(PgParams().integer(writer_))));
     if (rows.size() == 0 || rows.integer(0, 0) < written_) {
-      Failure back(FailureKind::unavailable, "database_went_back",
-                   "the database does not have what this node has written to it: it was restored to an earlier point, or "
-                   "another took its place; run sluice migrate --restored and restart every node");
-      close(back);
-      return fail(std::move(back));
+      close(went_back());
+      return fail(went_back());
     }
     return join();
   }();
@@ -327,6 +330,12 @@ Result<bool> PgGroupCommit::settle(std::int64_t group) {
         if (rows->size() == 0)  // a database that does not know us: the next connect() says so
           return fail(FailureKind::unknown_outcome, "commit_unknown", "the connection was lost during COMMIT, and the "
                       "database that answers now never had it");
+        // Neither this group nor the one before it: what was acknowledged is gone, so nothing is known.
+        if (rows->integer(0, 0) < written_) {
+          close(went_back());
+          return fail(FailureKind::unknown_outcome, "commit_unknown",
+                      "the connection was lost during COMMIT, and the database that answers now lacks commits before it");
+        }
         connection_ = std::move(*opened);
         epoch_ = rows->integer(0, 1);
         const bool committed = rows->integer(0, 0) == group;
