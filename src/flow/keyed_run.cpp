@@ -72,6 +72,16 @@ Outcome KeyedRun::replay(const idempotency::Cached& cached) {
   return outcome;
 }
 
+void KeyedRun::still_runs(std::unique_ptr<KeyedRun> self, bool doubtful) noexcept {
+  const auto& running = std::get<idempotency::InProgress>(*self->answer);
+  Outcome outcome;
+  outcome.exchange = running.exchange;
+  outcome.kind = doubtful ? OutcomeKind::in_doubt : OutcomeKind::pending;
+  outcome.cause = Failure(FailureKind::in_progress, "the first request with this key is running")
+                      .with_retry_after(running.retry_after);
+  self->done_(self->owner_, std::move(outcome));
+}
+
 void KeyedRun::answered(std::unique_ptr<KeyedRun> self) {
   self->caller_gone_.unlink();
   Outcome outcome;
@@ -86,12 +96,11 @@ void KeyedRun::answered(std::unique_ptr<KeyedRun> self) {
   } else if (auto* known = std::get_if<idempotency::Replay>(&*self->answer)) {
     outcome = self->replay(*known->cached);
   } else if (auto* running = std::get_if<idempotency::InProgress>(&*self->answer)) {
-    outcome.exchange = running->exchange;
     auto* store = self->flow_.options().store;
-    const bool doubtful = store != nullptr && running->exchange && in_doubt(*store, running->exchange);
-    outcome.kind = doubtful ? OutcomeKind::in_doubt : OutcomeKind::pending;
-    outcome.cause = Failure(FailureKind::in_progress, "the first request with this key is running")
-                        .with_retry_after(running->retry_after);
+    if (store == nullptr || !running->exchange) return still_runs(std::move(self), false);
+    return ask_in_doubt(*store, running->exchange, self->lane, kDoubtAskedFor,
+                        [](void* owner, bool doubtful) noexcept { still_runs(std::unique_ptr<KeyedRun>(static_cast<KeyedRun*>(owner)), doubtful); },
+                        self.release());
   } else if (std::holds_alternative<idempotency::ExpiredKey>(*self->answer)) {
     outcome.cause = Failure(FailureKind::invalid_argument, "expired_key",
                             "this idempotency key has expired and is not run again");

@@ -14,6 +14,7 @@ class KeyedRun final : public idempotency::PendingClaim {
 
  private:
   KeyedRun(Flow& flow, ExchangePtr exchange, RunOptions options, Flow::Done done, void* owner);
+  static void still_runs(std::unique_ptr<KeyedRun> self, bool doubtful) noexcept;
   static void answered(std::unique_ptr<KeyedRun> self);
   static void cancelled(void* owner) noexcept;
   Outcome replay(const idempotency::Cached& cached);

@@ -245,14 +245,19 @@ void Invocation::claimed() {
   if (auto* found = std::get_if<idempotency::Replay>(&*answer))
     return deliver(replay(std::move(found->cached)));
   if (auto* running = std::get_if<idempotency::InProgress>(&*answer)) {
-    // In doubt is not "still running": it is told as what it is.
-    if (running->exchange && flow::in_doubt(registry_->store_, running->exchange))
-      return deliver(Answer::in_doubt(running->exchange));
-    return deliver(Answer::of(
-        Failure(FailureKind::in_progress, "in_progress",
-                "the first request with this idempotency key is still running; try again later")
-            .with_retry_after(running->retry_after)
-            .with("transaction", to_string(running->exchange))));
+    const auto told = [](void* owner, bool doubtful) noexcept {
+      auto& self = *static_cast<Invocation*>(owner);
+      const auto& runs = std::get<idempotency::InProgress>(*self.pending_claim_.answer);
+      // In doubt is not "still running": it is told as what it is.
+      if (doubtful) return self.deliver(Answer::in_doubt(runs.exchange));
+      self.deliver(Answer::of(
+          Failure(FailureKind::in_progress, "in_progress",
+                  "the first request with this idempotency key is still running; try again later")
+              .with_retry_after(runs.retry_after)
+              .with("transaction", to_string(runs.exchange))));
+    };
+    if (!running->exchange) return told(this, false);
+    return flow::ask_in_doubt(registry_->store_, running->exchange, lane, flow::kDoubtAskedFor, told, this);
   }
   // Unlike a full gate or a key that runs still, these are never answered otherwise later.
   const bool expired = std::holds_alternative<idempotency::ExpiredKey>(*answer);

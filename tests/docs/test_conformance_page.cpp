@@ -22,11 +22,12 @@ struct Family {
   std::set<int> unused;
 };
 const Family kFamilies[] = {
-    {"FLOW", "Two-phase staged transactions", 1, 33, {26}, {}},
+    {"FLOW", "Two-phase staged transactions", 1, 33, {}, {}},
     {"IDEM", "Idempotency keys", 1, 13, {}, {}},
     {"RES", "Guarded outbound calls", 1, 42, {}, {8, 9, 18, 19, 25, 26, 27, 28, 29, 34, 35, 36, 37, 38, 39}},
     {"VOUCHER", "The voucher service", 1, 10, {}, {}},
     {"STREAM", "Client streams", 1, 16, {13}, {}},
+    {"NODE", "PostgreSQL, several nodes, failover", 1, 8, {7}, {}},
     {"PROOF", "How promises are shown", 1, 9, {3, 6, 7, 8, 9}, {}},
     {"CONSOLE", "Command line, configuration, administration", 1, 12, {2, 3, 4, 5, 6, 7, 8, 10, 11, 12}, {}},
     {"G", "The promises of the whole", 1, 7, {4, 5, 7}, {}},
@@ -40,7 +41,7 @@ std::string read(const std::filesystem::path& path) {
 }
 
 void collect(const std::string& text, const std::regex& pattern, Proofs& proofs) {
-  static const std::regex id("(?:^|_)(FLOW|IDEM|RES|VOUCHER|STREAM|PROOF|CONSOLE|G)_?([0-9]+)((_and_[0-9]+)*)(?=_|$)");
+  static const std::regex id("(?:^|_)(FLOW|IDEM|RES|VOUCHER|STREAM|NODE|PROOF|CONSOLE|G)_?([0-9]+)((_and_[0-9]+)*)(?=_|$)");
   for (std::sregex_iterator at(text.begin(), text.end(), pattern), end; at != end; ++at) {
     const std::string suite = (*at)[1], name = (*at)[2];
     const std::string label = suite + "." + name;

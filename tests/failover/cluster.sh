@@ -103,15 +103,16 @@ case $verb in
       configure $n
     done
     for n in 1 2 3; do up $n; done
-    for _ in $(seq 300); do "$0" "$dir" whole && break; sleep 0.2; done
-    "$0" "$dir" whole || { tail -n 20 "$dir"/n?/patroni.log "$dir"/n?/etcd.log >&2; exit 1; }
+    whole=no
+    for _ in $(seq 300); do "$0" "$dir" whole && whole=yes && break; sleep 0.2; done
+    [ $whole = yes ] || { tail -n 15 "$dir"/n?/patroni.log "$dir"/n?/etcd.log >&2; exit 1; }
     leader=$(primary)
     ask "$leader" 'CREATE ROLE sluice LOGIN; '
     ask "$leader" 'CREATE DATABASE crash OWNER sluice'
     ;;
   primary) primary ;;
-  ready) [ -n "$(ask "$(primary)" "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'")" ] ;;
-  whole) [ "$(ask "$(primary)" "SELECT count(*) FILTER (WHERE sync_state = 'sync') || '/' || count(*) FROM pg_stat_replication WHERE state = 'streaming'")" = 1/2 ] ;;
+  ready) [ -n "$(ask "$(primary)" "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync' AND application_name ~ '^n[123]$'")" ] ;;
+  whole) [ "$(ask "$(primary)" "SELECT count(*) FILTER (WHERE sync_state = 'sync') || '/' || count(*) FROM pg_stat_replication WHERE state = 'streaming' AND application_name ~ '^n[123]$'")" = 1/2 ] ;;
   up) up "$n" ;;
   kill) signal KILL "$n" ;;
   crash) kill -KILL "$(head -1 "$dir/n$n/disk/data/postmaster.pid")" ;;

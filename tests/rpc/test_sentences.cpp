@@ -38,7 +38,18 @@ class OddStore final : public store::Store {
     auto* pending = std::exchange(held, nullptr);
     pending->lane->post(*pending);
   }
-  bool ask(store::PendingQuery& pending) override { return inner_.ask(pending); }
+  bool ask(store::PendingQuery& pending) override {
+    if (!silent || !std::holds_alternative<store::ListOpen>(pending.query)) return inner_.ask(pending);
+    unanswered = &pending;
+    return false;
+  }
+  bool silent = false;  ///< as a database that stands still
+  store::PendingQuery* unanswered = nullptr;
+  void answer_late() {
+    auto* pending = std::exchange(unanswered, nullptr);
+    (void)inner_.ask(*pending);
+    pending->lane->post(*pending);
+  }
   WallTime now() override { return inner_.now(); }
   std::uint64_t incarnation() const override { return inner_.incarnation(); }
   std::uint64_t largest_id() override { return inner_.largest_id(); }
@@ -167,6 +178,27 @@ class Queue final : public Gatekeeper {
   bool inside_ = false;
   std::deque<Invocation*> queue_;
 };
+
+TEST_F(RegistrySentences, NODE_5_a_duplicate_is_told_that_its_key_runs_while_the_store_says_nothing) {
+  Invocation* running = nullptr;
+  auto placed = spec([&](Invocation& i) { running = &i; });
+  placed.keys.wait = false;
+  ASSERT_TRUE(registry->add(std::move(placed)));
+  Got& first = send("k");
+  store.silent = true;
+  Got& again = send("k");
+  EXPECT_FALSE(again.done) << "whether the first is in doubt is asked, without holding up the lane";
+  clock.advance(seconds(1));
+  lane.run_ready();
+  ASSERT_TRUE(again.done) << "but not for longer than a moment";
+  EXPECT_EQ(again.code(), "in_progress");
+  EXPECT_EQ(again.answer.failure->retry_after(), seconds(1));
+  store.answer_late();
+  running->finish(Answer::of(Reply::ok("{}")));
+  while (lane.run_ready() != 0) {
+  }
+  EXPECT_TRUE(first.done);
+}
 
 TEST_F(RegistrySentences, IDEM_6_a_duplicate_of_a_running_key_is_told_so_before_it_queues) {
   Queue queue;

@@ -133,8 +133,14 @@ Result<std::vector<TransactionView>> list_open(store::Store& store, std::optiona
 /// Those that wait for an operator.
 Result<std::vector<TransactionView>> list_in_doubt(store::Store& store, std::size_t limit);
 
-/// Whether it is listed in doubt now. Asks the store at once: embedded stores only.
+/// Whether it is listed in doubt now. Blocks.
 bool in_doubt(store::Store& store, ExchangeId exchange);
+/// How long the caller of a running key is kept waiting for that.
+inline constexpr Duration kDoubtAskedFor = milliseconds(500);
+/// The same without blocking: `told` is called once, on `lane` (the caller's), at once or within `most`;
+/// false when the store has not answered by then. Without a lane it blocks.
+void ask_in_doubt(store::Store& store, ExchangeId exchange, Lane* lane, Duration most,
+                  void (*told)(void* owner, bool doubtful) noexcept, void* owner);
 
 /// Says how an exchange in doubt ended, for good: records who and why, fixes the reply, frees or
 /// completes its key, in one audited Commit. Speaks about the named external stages only; the state
