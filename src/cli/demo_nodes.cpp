@@ -27,6 +27,7 @@ class NodesDemo {
   }
 
   int run(bool stay) {
+    ::setenv("SLUICE_STORE_LEASE_MS", "2000", 1);  // the default of ten seconds is long for who watches
     for (DemoServer* node : {&one_, &two_})
       if (node->start() < 0) {
         fmt::print(stderr, "error: {}\n", node->error());
@@ -38,11 +39,12 @@ class NodesDemo {
     }
     fmt::print("Two nodes on one PostgreSQL: http://127.0.0.1:{} and http://127.0.0.1:{}\nAdministrator's token: {}\n", one_.port(), two_.port(), one_.token());
     if (!token_known()) return problem("the second node did not learn the token that the first made");
-    const bench::Stopwatch watch;
+    watch_ = {};
     Thread killer("killer", [&] {
       Parker().park(milliseconds(400));
+      changes_before_ = membership_changes();
       two_.kill_hard();
-      killed_at_ = watch.wall();
+      killed_at_ = watch_.wall();
     });
     // Both at once; the second one's connections break when it is killed.
     Thread second("second", [&] { drive(two_.port(), 0, told_.size() / 2, false); });
@@ -60,6 +62,9 @@ class NodesDemo {
     }
     if (missing() != 0) return problem(fmt::format("{} never got an answer", missing()));
     fmt::print("all of them answered by the first node after {:.1f} s, with the same keys\n", again.wall());
+    const double taken_over = wait_for_takeover();
+    if (taken_over < 0) return problem("the first node did not take over what the killed one had open");
+    fmt::print("the first node took over from the killed one {:.1f} s after its death (lease: 2 s)\n", taken_over);
     if (two_.start() < 0) return problem(two_.error());
     const auto before = told_;
     changed_ = 0;
@@ -136,6 +141,26 @@ class NodesDemo {
     }
     return false;
   }
+  // What the first node has seen of the others' coming and going.
+  int membership_changes() {
+    std::string text;
+    bench::http_drive(
+        one_.port(), 1,
+        [&, sent = false]() mutable -> std::optional<bench::Outgoing> {
+          if (std::exchange(sent, true)) return std::nullopt;
+          return bench::Outgoing{0, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + one_.token() + "\r\n\r\n"};
+        },
+        [&](bench::Incoming in) { text = in.body(); });
+    const std::string name = "\nsluice_store_membership_changes ";
+    const auto at = text.find(name);
+    return at == std::string::npos ? -1 : std::atoi(text.c_str() + at + name.size());
+  }
+  // Seconds since the kill; negative when it does not happen.
+  double wait_for_takeover() {
+    for (int i = 0; i < 200; ++i, Parker().park(milliseconds(50)))
+      if (membership_changes() > changes_before_) return watch_.wall() - killed_at_;
+    return -1;
+  }
   std::int64_t balance(int which) {
     int status = 0;
     const std::string body = get(two_.port(), account(static_cast<std::size_t>(which)), status);
@@ -147,6 +172,8 @@ class NodesDemo {
   std::vector<std::string> told_;  // each element is written by one thread at a time
   std::uint64_t run_ = 0, changed_ = 0;
   double killed_at_ = 0;
+  int changes_before_ = 0;
+  bench::Stopwatch watch_;
 };
 
 }  // namespace

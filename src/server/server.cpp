@@ -162,7 +162,11 @@ transport::HttpHooks Server::Impl::hooks() {
     return R"({"status":"ok","recovery":{"found":)" + std::to_string(open_found.load()) + R"(,"left":)" +
            std::to_string(open_left.load()) + R"(,"in_doubt":)" + std::to_string(in_doubt.load()) + "}}";
   };
-  hooks.metrics = [this] { return metrics.prometheus_text(); };
+  hooks.metrics = [this] {
+    if (const auto* nodes = store::nodes_of(*store))
+      metrics.gauge("sluice_store_membership_changes", "Times that this node saw another join or took over a dead one").set(static_cast<std::int64_t>(nodes->takeovers()));
+    return metrics.prometheus_text();
+  };
   hooks.home =
       "<!doctype html><title>Sluice</title><h1>Sluice</h1><p>Commands: "
       "<a href=\"/v1/commands\">/v1/commands</a>, metrics: <a href=\"/metrics\">/metrics</a></p>";

@@ -74,7 +74,10 @@ void Tokens::apply(const std::string& digest, TokenInfo info) {
   principal->permissions = info.permissions;
   principal->may_shadow = info.may_shadow;
   std::unique_lock lock(mutex_);
-  by_digest_[digest] = {std::move(info), std::move(principal)};
+  auto& known = by_digest_[digest];
+  // Nothing makes a revoked one good again; what says otherwise was read before.
+  info.revoked = info.revoked || known.info.revoked;
+  known = {std::move(info), std::move(principal)};
 }
 
 Status Tokens::load() {

@@ -3,9 +3,11 @@
 // end every reply is asked for once more and the books are checked.
 //   crash_campaign SERVER kills ROUNDS [SEED]
 //   crash_campaign SERVER strand COUNT
-//   crash_campaign SERVER nodes ROUNDS [SEED]    two servers on one PostgreSQL; one of them is killed or
-//                                                frozen under load, the other finishes what it left
-//   crash_campaign SERVER failover ROUNDS [SEED] [KIND...]   two servers on three PostgreSQL under Patroni,
+//   crash_campaign SERVER nodes ROUNDS [SEED [kill|freeze]]   two servers on one PostgreSQL; one of them is
+//                                                killed or frozen under load, the other finishes what it left
+//   crash_campaign SERVER database ROUNDS [SEED [KIND...]]    the same two, and what can befall the database and
+//                                                the wires to it
+//   crash_campaign SERVER failover ROUNDS [SEED [KIND...]]    two servers on three PostgreSQL under Patroni,
 //                                                inside of tests/failover/inside.sh
 #include <fmt/core.h>
 
@@ -14,6 +16,7 @@
 #include <memory>
 
 #include "crash/client.hpp"
+#include "crash/database_faults.hpp"
 #include "crash/failover.hpp"
 #include "crash/server_process.hpp"
 #include "support/private_postgres.hpp"
@@ -64,7 +67,7 @@ class Campaign {
   }
 
   std::string log() const { return server_.log(); }
-  int nodes(int rounds) {
+  int nodes(int rounds, const std::string& kind) {
     testing_support::PrivatePostgres database;
     database.sql("CREATE DATABASE crash", "template1");
     ::setenv("CRASH_POSTGRES", database.socket_url("crash").c_str(), 1);
@@ -76,7 +79,7 @@ class Campaign {
     for (int round = 0; round < rounds; ++round) {
       ServerProcess& victim = round % 2 == 0 ? server_ : *second_;
       ServerProcess& other = round % 2 == 0 ? *second_ : server_;
-      const bool freeze = client_.draw(3) == 0;
+      const bool freeze = kind.empty() ? client_.draw(3) == 0 : kind == "freeze";
       client_.load(other.port());
       if (freeze) {
         ++freezes;
@@ -191,16 +194,18 @@ int main(int argc, char** argv) {
   if (is("nodes")) {
     Campaign campaign(argv[1], argc > 4 ? std::strtoull(argv[4], nullptr, 10) : 1);
     try {
-      return campaign.nodes(std::atoi(argv[3]));
+      return campaign.nodes(std::atoi(argv[3]), argc > 5 ? argv[5] : "");
     } catch (const std::exception& error) {  // a node that should live does not
       fmt::print("WRONG: {}; the nodes said: {}\n", error.what(), campaign.log());
       return 1;
     }
   }
-  if (is("failover"))
-    return sluice::crash::failover(argv[1], std::atoi(argv[3]), argc > 4 ? std::strtoull(argv[4], nullptr, 10) : 1,
-                                   {argv + std::min(argc, 5), argv + argc});
+  if (is("failover") || is("database")) {
+    const auto campaign = is("failover") ? sluice::crash::failover : sluice::crash::database_faults;
+    return campaign(argv[1], std::atoi(argv[3]), argc > 4 ? std::strtoull(argv[4], nullptr, 10) : 1,
+                    {argv + std::min(argc, 5), argv + argc});
+  }
   if (is("strand")) return Campaign(argv[1], 1).strand(std::atoi(argv[3]));
-  std::fprintf(stderr, "usage: crash_campaign SERVER kills ROUNDS [SEED] | SERVER strand COUNT | SERVER nodes|failover ROUNDS [SEED]\n");
+  std::fprintf(stderr, "usage: crash_campaign SERVER kills ROUNDS [SEED] | SERVER strand COUNT | SERVER nodes|database|failover ROUNDS [SEED [KIND...]]\n");
   return 2;
 }

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <functional>
 #include <sstream>
 
 #include "sim/clock.hpp"
@@ -137,6 +138,43 @@ TEST_F(TokensTest, CONSOLE_4_tokens_are_stored_hashed_expire_and_are_revoked) {
   EXPECT_EQ(restarted.revoke("none").error().kind(), FailureKind::not_found);
   EXPECT_EQ(tokens.create({"", {}, false, {}}).error().code(), "bad_token_name");
   EXPECT_EQ(tokens.create({"x", {"nocolon"}, false, {}}).error().code(), "bad_permission");
+}
+
+// Between reading the rows and making them known something else happens.
+class BetweenStore final : public store::Store {
+ public:
+  explicit BetweenStore(store::Store& inner) : inner_(inner) {}
+  std::function<void()> after_listing;
+  void submit(store::PendingCommit& pending) override { inner_.submit(pending); }
+  bool ask(store::PendingQuery& pending) override {
+    const bool listing = std::holds_alternative<store::ListRows>(pending.query);
+    const bool answered = inner_.ask(pending);
+    if (const auto happens = listing ? std::exchange(after_listing, {}) : nullptr) happens();
+    return answered;
+  }
+  WallTime now() override { return inner_.now(); }
+  std::uint64_t incarnation() const override { return inner_.incarnation(); }
+  std::uint64_t largest_id() override { return inner_.largest_id(); }
+  void set_expander(store::Expander* e) override { inner_.set_expander(e); }
+  Result<store::PurgeResult> purge(milliseconds keep, std::size_t limit) override { return inner_.purge(keep, limit); }
+  store::StoreStats stats() const override { return inner_.stats(); }
+  Status health() override { return inner_.health(); }
+  void close() override { inner_.close(); }
+
+ private:
+  store::Store& inner_;
+};
+
+TEST_F(TokensTest, CONSOLE_4_NODE_3_a_revocation_is_not_undone_by_what_was_read_before_it) {
+  BetweenStore between(*store);
+  Tokens shared(between, clock, random);
+  const auto made = shared.create({"ann", {"shop:*"}, false, {}});
+  ASSERT_TRUE(made);
+  between.after_listing = [&] { EXPECT_TRUE(shared.revoke(made->info.id)); };
+  ASSERT_TRUE(shared.load());
+  const auto found = shared.authenticate(made->token);
+  ASSERT_FALSE(found) << "good again, until the next reading";
+  EXPECT_EQ(found.error().code(), "revoked_token");
 }
 
 }  // namespace

@@ -46,6 +46,28 @@ TEST_F(PostgresServer, NODE_1_G1_a_key_has_one_reply_on_all_nodes_byte_for_byte)
   EXPECT_EQ(two.runs(), 1);
 }
 
+TEST_F(PostgresServer, NODE_3_CONSOLE_4_tokens_made_and_revoked_on_one_node_are_so_on_the_other_within_seconds) {
+  RunningServer one(config()), two(config());
+  ASSERT_TRUE(knows(two, one.admin));
+  RealClock clock;
+  const auto seconds_until = [&](RunningServer& server, const std::string& token, int status) {
+    const Instant begun = clock.now();
+    while (server.ask(run("t", token)).status != status && clock.now() - begun < seconds(20)) Parker().park(milliseconds(20));
+    return std::chrono::duration<double>(clock.now() - begun).count();
+  };
+  const auto made = one.ask(test::post("sluice.token.create", R"({"name":"till","permissions":["*:*"]})", "Authorization: Bearer " + one.admin + "\r\n"));
+  ASSERT_EQ(made.status, 200) << made.body;
+  const auto text = [&](const std::string& name) {
+    const auto at = made.body.find("\"" + name + "\":\"") + name.size() + 4;
+    return made.body.substr(at, made.body.find('"', at) - at);
+  };
+  EXPECT_EQ(one.ask(run("t", text("token"))).status, 200) << "at once where it was made";
+  EXPECT_LT(seconds_until(two, text("token"), 200), 4.0) << "it reads every two seconds";
+  ASSERT_EQ(two.ask(test::post("sluice.token.revoke", "{\"id\":\"" + text("id") + "\"}", "Authorization: Bearer " + one.admin + "\r\n")).status, 200);
+  EXPECT_EQ(two.ask(run("t", text("token"))).status, 401) << "at once where it was revoked";
+  EXPECT_LT(seconds_until(one, text("token"), 401), 4.0);
+}
+
 TEST_F(PostgresServer, IDEM_3_duplicates_on_two_nodes_at_once_take_effect_once) {
   RunningServer one(config()), two(config());
   ASSERT_TRUE(knows(two, one.admin));

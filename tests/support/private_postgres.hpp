@@ -85,6 +85,10 @@ class PrivatePostgres {
     ::waitpid(pid_, nullptr, 0);
     pid_ = -1;
   }
+  bool alive() {
+    if (pid_ > 0 && ::waitpid(pid_, nullptr, WNOHANG) == pid_) pid_ = -1;
+    return pid_ > 0;
+  }
   void restart() {
     start();
     if (!ready()) throw std::runtime_error("PostgreSQL did not come back: " + log());
