@@ -4,6 +4,10 @@
 #   inside.sh COMMAND...
 set -euo pipefail
 [ "$(id -u)" -eq 0 ] || exec sudo --preserve-env=SLUICE_LONG,SLUICE_FAILOVER_ROUNDS "$0" "$@"
+if ! unshare --net --mount --pid --fork mount -t tmpfs none /mnt 2>/dev/null; then
+  echo "skipped: needs the right to make namespaces (CAP_SYS_ADMIN)"
+  exit 77
+fi
 TMPDIR=$(mktemp -d /tmp/sluice-failover-XXXXXX)
 chmod 755 "$TMPDIR"
 export TMPDIR
