@@ -5,6 +5,8 @@
 //   crash_campaign SERVER strand COUNT
 //   crash_campaign SERVER nodes ROUNDS [SEED [kill|freeze]]   two servers on one PostgreSQL; one of them is
 //                                                killed or frozen under load, the other finishes what it left
+//   crash_campaign SERVER upgrade ROUNDS SEED OLDER            one node after the other is replaced by one of the
+//                                                OLDER binary, and back
 //   crash_campaign SERVER database ROUNDS [SEED [KIND...]]    the same two, and what can befall the database and
 //                                                the wires to it
 //   crash_campaign SERVER failover ROUNDS [SEED [KIND...]]    two servers on three PostgreSQL under Patroni,
@@ -118,6 +120,55 @@ class Campaign {
     return client_.verdict();
   }
 
+  // Nodes of two versions side by side: one after the other is replaced by the other version, and back.
+  int upgrade(int rounds, const std::string& older) {
+    testing_support::PrivatePostgres database;
+    database.sql("CREATE DATABASE crash", "template1");
+    ::setenv("CRASH_POSTGRES", database.socket_url("crash").c_str(), 1);
+    std::unique_ptr<ServerProcess> nodes[2];
+    bool is_new[2] = {false, false};
+    const auto launch = [&](std::size_t i) {
+      nodes[i] = std::make_unique<ServerProcess>(is_new[i] ? binary_ : older, folder_.path());
+      nodes[i]->launch();
+      return wait_open(*nodes[i]);
+    };
+    if (!launch(0) || !launch(1)) return 1;
+    int mixed = 0;
+    for (int round = 0; round < rounds; ++round) {
+      const std::size_t at = static_cast<std::size_t>(round % 2);
+      ServerProcess& other = *nodes[1 - at];
+      // Both are pressed while one of them goes, is away, and is there again as the other version.
+      std::thread pressed([&] { client_.load(other.port()); });
+      std::thread victims([&] { client_.load(nodes[at]->port()); });
+      Client::pause(client_.draw(100'000));
+      if (client_.draw(3) == 0) {
+        nodes[at]->kill_in(0);
+        nodes[at]->reap();
+      } else if (const int status = nodes[at]->stop_gracefully(); status != 0) {
+        client_.problem(fmt::format("on SIGTERM the {} version ended with wait status {:#x}: {}", is_new[at] ? "new" : "old", status, nodes[at]->log()));
+      }
+      victims.join();
+      is_new[at] = !is_new[at];
+      mixed += is_new[0] != is_new[1] ? 1 : 0;
+      if (!launch(at)) return 1;
+      std::thread fresh([&] { client_.load(nodes[at]->port()); });
+      client_.load(other.port());
+      fresh.join();
+      pressed.join();
+      client_.settle(nodes[client_.draw(2)]->port());
+    }
+    client_.replay_all(nodes[0]->port());
+    client_.check_accounts(nodes[1]->port());
+    for (auto& node : nodes)
+      if (const int status = node->stop_gracefully(); status != 0)
+        client_.problem(fmt::format("on SIGTERM a node ended with wait status {:#x}: {}", status, node->log()));
+    client_.check_partner();
+    fmt::print("{} replacements, {} times two versions side by side; {} transfers, {} answers cut off, {} told to try later; {} committed, {} "
+               "declined; slowest opening {:.1f} s\n",
+               rounds, mixed, client_.asked(), client_.cut_off, client_.later, client_.committed, client_.declined, slowest_open_);
+    return client_.verdict();
+  }
+
   // Many transfers cut off between reservation and decision: doors first, all undone within a second.
   int strand(int count) {
     if (server_.run("strand", std::to_string(count)) != 0) {
@@ -191,9 +242,10 @@ int main(int argc, char** argv) {
   using sluice::crash::Campaign;
   const auto is = [&](const char* verb) { return argc >= 4 && std::strcmp(argv[2], verb) == 0; };
   if (is("kills")) return Campaign(argv[1], argc > 4 ? std::strtoull(argv[4], nullptr, 10) : 1).kills(std::atoi(argv[3]));
-  if (is("nodes")) {
+  if (is("nodes") || (is("upgrade") && argc > 5)) {
     Campaign campaign(argv[1], argc > 4 ? std::strtoull(argv[4], nullptr, 10) : 1);
     try {
+      if (is("upgrade")) return campaign.upgrade(std::atoi(argv[3]), argv[5]);
       return campaign.nodes(std::atoi(argv[3]), argc > 5 ? argv[5] : "");
     } catch (const std::exception& error) {  // a node that should live does not
       fmt::print("WRONG: {}; the nodes said: {}\n", error.what(), campaign.log());
@@ -206,6 +258,6 @@ int main(int argc, char** argv) {
                     {argv + std::min(argc, 5), argv + argc});
   }
   if (is("strand")) return Campaign(argv[1], 1).strand(std::atoi(argv[3]));
-  std::fprintf(stderr, "usage: crash_campaign SERVER kills ROUNDS [SEED] | SERVER strand COUNT | SERVER nodes|database|failover ROUNDS [SEED [KIND...]]\n");
+  std::fprintf(stderr, "usage: crash_campaign SERVER kills ROUNDS [SEED] | SERVER strand COUNT | SERVER nodes|upgrade|database|failover ROUNDS [SEED [KIND...]]\n");
   return 2;
 }

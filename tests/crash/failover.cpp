@@ -133,6 +133,7 @@ class Failover {
     }
     back = served_again(kBackWithin);
     const int now = cluster_.primary();
+    if (!back) (void)cluster_.tell("logs");
     if (kind == "kill") (void)cluster_.tell("up", victim);
     if (kind == "freeze") (void)cluster_.tell("thaw", victim);
     if (kind == "cut" || kind == "isolate") (void)cluster_.tell("mend", victim);

@@ -11,8 +11,9 @@
 #   cluster.sh DIR cut N             its cable is pulled                       mend N     plugged in
 #   cluster.sh DIR isolate N         it reaches its clients, but no other node mend N
 #   cluster.sh DIR fill N            its disk is full                          empty N    has room again
+#   cluster.sh DIR logs              what Patroni said last
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '4,13p' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
+[ $# -ge 2 ] || { sed -n '4,14p' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
 dir=$1 verb=$2 n=${3:-}
 programs=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
 net=10.77.0
@@ -126,5 +127,6 @@ case $verb in
     ;;
   fill) dd if=/dev/zero of="$dir/n$n/disk/filler" bs=64k status=none 2>/dev/null || true ;;
   empty) rm -f "$dir/n$n/disk/filler" ;;
+  logs) tail -n 25 "$dir"/n?/patroni.log; df -m "$dir"/n?/disk "$dir"/n?/etcd ;;
   *) echo "error: no verb $verb" >&2; exit 2 ;;
 esac

@@ -34,6 +34,9 @@ constexpr std::pair<const char*, const char*> kDefaults[] = {
     {"tcp_user_timeout", "8000"},
 };
 
+// Not a code of PostgreSQL's: the two did not come to an understanding about TLS.
+constexpr const char* kNoTls = "SLTLS";
+
 constexpr std::size_t kMaxHosts = 16;
 
 using Words = std::vector<std::pair<std::string, std::string>>;
@@ -90,7 +93,8 @@ std::string_view sqlstate_of(std::string_view message) noexcept {
       {"starting up", "57P03"},          {"in recovery mode", "57P03"},        {"not yet accepting", "57P03"},
       {"shutting down", "57P03"},        {"too many clients", "53300"},        {"too many connections", "53300"},
       {"connection slots are reserved", "53300"}, {"session is read-only", "25006"}, {"is in hot standby", "25006"},
-      {"authentication failed", "28000"}, {"no password supplied", "28000"},   {"no pg_hba.conf entry", "28000"}};
+      {"authentication failed", "28000"}, {"no password supplied", "28000"},   {"no pg_hba.conf entry", "28000"},
+      {"certificate", kNoTls},            {"SSL", kNoTls}};
   for (const auto& [words, code] : kKnown)
     if (message.find(words) != std::string_view::npos) return code;
   const bool missing = message.find("does not exist") != std::string_view::npos;

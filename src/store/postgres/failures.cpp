@@ -25,6 +25,7 @@ constexpr Row kRows[] = {
     {"25P03", FailureKind::unavailable, "held_too_long", "the node stood still inside a transaction; it will be tried again"},
     {"55P03", FailureKind::unavailable, "database_busy", "a lock was not free in time; see pg_stat_activity for who holds it"},
     {"40", FailureKind::unavailable, "database_conflict", "other nodes changed the same rows again and again; try again"},
+    {"SLTLS", FailureKind::unavailable, "database_tls", "check sslmode and sslrootcert in the address, and the server's certificate and its name; it will be tried again"},
     {"SL002", FailureKind::unavailable, "node_fenced", "this node stood still and another has taken over; it joins again by itself"},
     {"SL", FailureKind::unavailable, "database_conflict", "other nodes changed the same rows again and again; try again"},
     {"28", FailureKind::forbidden, "database_login", "check user, password and pg_hba.conf"},
