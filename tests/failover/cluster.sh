@@ -3,8 +3,7 @@
 # bridge, as three machines on one switch. Only inside of namespaces made for it: see inside.sh.
 #   cluster.sh DIR start             makes and starts everything; returns when all three are ready
 #   cluster.sh DIR primary           prints the number of the node that takes writes, if one does
-#   cluster.sh DIR ready             succeeds when one leads and another follows synchronously
-#   cluster.sh DIR whole             succeeds when also the third follows
+#   cluster.sh DIR whole             succeeds when all follow, and one may take over at any time
 #   cluster.sh DIR kill N            SIGKILL of all that runs on the node      up N       starts it again
 #   cluster.sh DIR crash N           SIGKILL of its PostgreSQL alone; Patroni lives
 #   cluster.sh DIR freeze N          SIGSTOP of all that runs there            thaw N     SIGCONT
@@ -13,7 +12,7 @@
 #   cluster.sh DIR fill N            its disk is full                          empty N    has room again
 #   cluster.sh DIR logs              what Patroni said last
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '4,14p' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
+[ $# -ge 2 ] || { sed -n '4,13p' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
 dir=$1 verb=$2 n=${3:-}
 programs=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
 net=10.77.0
@@ -112,8 +111,15 @@ case $verb in
     ask "$leader" 'CREATE DATABASE crash OWNER sluice'
     ;;
   primary) primary ;;
-  ready) [ -n "$(ask "$(primary)" "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync' AND application_name ~ '^n[123]$'")" ] ;;
-  whole) [ "$(ask "$(primary)" "SELECT count(*) FILTER (WHERE sync_state = 'sync') || '/' || count(*) FROM pg_stat_replication WHERE state = 'streaming' AND application_name ~ '^n[123]$'")" = 1/2 ] ;;
+  whole)
+    # That PostgreSQL has a synchronous standby is not enough: Patroni must have written down which, or nobody
+    # takes over from a primary that is lost before.
+    n=$(primary)
+    [ "$(ask "$n" "SELECT count(*) FILTER (WHERE sync_state = 'sync') || '/' || count(*) FROM pg_stat_replication
+      WHERE state = 'streaming' AND application_name ~ '^n[123]$'")" = 1/2 ]
+    timeout -s KILL 3 python3 -c 'import sys, urllib.request as r
+sys.exit(b"sync_standby" not in r.urlopen(sys.argv[1], timeout=2).read())' "http://$net.$n:8008/cluster"
+    ;;
   up) up "$n" ;;
   kill) signal KILL "$n" ;;
   crash) kill -KILL "$(head -1 "$dir/n$n/disk/data/postmaster.pid")" ;;

@@ -7,7 +7,7 @@ namespace {
 
 class Stranded : public FlowTest {
  protected:
-  std::shared_ptr<store::Store> store = store::make_memory_store(clock, random);
+  std::shared_ptr<store::Store> store = make_any_store(clock, random);
   FlowOptions options() {
     FlowOptions made;
     made.store = store.get();

@@ -7,10 +7,10 @@
 
 namespace sluice::idempotency {
 
-enum class Behind { nothing, memory, sqlite };
+enum class Behind { nothing, memory, sqlite, postgres };
 
 inline std::string behind_name(const testing::TestParamInfo<Behind>& info) {
-  constexpr const char* kNames[] = {"memory_only", "memory_store", "sqlite"};
+  constexpr const char* kNames[] = {"memory_only", "memory_store", "sqlite", "postgres"};
   return kNames[static_cast<int>(info.param)];
 }
 
@@ -52,7 +52,9 @@ class KeysTest : public testing::TestWithParam<Behind> {
   }
   static std::unique_ptr<store::Store> open(store::StoreRig& rig) {
     if (GetParam() == Behind::nothing) return nullptr;
-    return rig.open(GetParam() == Behind::memory ? store::Backend::memory : store::Backend::sqlite);
+    return rig.open(GetParam() == Behind::memory   ? store::Backend::memory
+                    : GetParam() == Behind::sqlite ? store::Backend::sqlite
+                                                   : store::Backend::postgres);
   }
   std::unique_ptr<Keys> make_keys(KeysOptions options = {}) {
     return std::make_unique<Keys>(rig.clock, store.get(), options);
@@ -106,6 +108,7 @@ class KeysTest : public testing::TestWithParam<Behind> {
 #define SLUICE_KEYS_SUITE(name)    \
   class name : public KeysTest {}; \
   INSTANTIATE_TEST_SUITE_P(        \
-      Behind, name, testing::Values(Behind::nothing, Behind::memory, Behind::sqlite), behind_name)
+      Behind, name, testing::Values(Behind::nothing, Behind::memory, Behind::sqlite, Behind::postgres), \
+                           behind_name)
 
 }  // namespace sluice::idempotency

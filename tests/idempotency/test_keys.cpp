@@ -106,13 +106,13 @@ TEST_P(KeyLife, IDEM_7_release_hands_the_key_to_the_next_waiter) {
   ASSERT_FALSE(keys->claim(second));
   ASSERT_FALSE(keys->claim(third));
   held.release();
-  lane.run_ready();
+  until_ran(second);
   ASSERT_TRUE(second.ran);
   EXPECT_FALSE(third.ran);
   ASSERT_NE(second.as<idempotency::Run>(), nullptr);
   EXPECT_EQ(second.as<idempotency::Run>()->claim.exchange(), second.exchange);
   decide(std::move(second.as<idempotency::Run>()->claim), "r2");
-  lane.run_ready();
+  until_ran(third);
   EXPECT_EQ(third.replayed(), "r2");
 }
 
