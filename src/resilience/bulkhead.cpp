@@ -80,9 +80,7 @@ bool Bulkhead::fits(std::uint64_t word, std::uint8_t partition, Priority priorit
                     std::uint32_t& total) const noexcept {
   total = total_of(word);
   const std::uint32_t limit = limit_.load(std::memory_order_relaxed);
-  const std::uint32_t cap =
-      caps_[static_cast<std::size_t>(priority) % kPriorities].load(std::memory_order_relaxed);
-  if (total >= std::min(limit, cap)) return false;
+  if (total >= std::min(limit, cap_of(priority))) return false;
   if (!partitioned_.load(std::memory_order_relaxed)) return true;
   const std::size_t own = known(partition);
   if (used_by(word, own) < guarantees_[own].load(std::memory_order_relaxed)) return true;
@@ -114,7 +112,7 @@ bool Bulkhead::try_take(std::uint8_t partition, Priority priority, Block& block)
   if (!behind_others && take_word(partition, priority, total)) return true;
   block.policy = policy_;
   block.observed = behind_others ? in_flight() : total;
-  block.threshold = limit_.load(std::memory_order_relaxed);
+  block.threshold = std::min(limit_.load(std::memory_order_relaxed), cap_of(priority));
   block.retry_after = kNoRetryAfter;
   return false;
 }

@@ -67,6 +67,17 @@ RateAnswer HotKeys::peek(Instant now, std::string_view key, std::uint32_t n) con
   return judge(quota_of(print), at == kNone ? 0 : entries_[at].paid_until, now, n);
 }
 
+std::uint64_t HotKeys::available(Instant now, std::string_view key) const noexcept {
+  const std::uint64_t print = print_of(key);
+  const std::lock_guard lock(mutex_);
+  const Quota& quota = quota_of(print);
+  const std::uint32_t at = find(print);
+  const std::int64_t owed =
+      at == kNone ? 0 : std::max<std::int64_t>(entries_[at].paid_until - rate::units(now), 0);
+  const std::int64_t left = quota.capacity - owed;
+  return left <= 0 ? 0 : static_cast<std::uint64_t>(left / quota.price);
+}
+
 RateAnswer HotKeys::try_take(Instant now, std::string_view key, std::uint32_t n) noexcept {
   const std::uint64_t print = print_of(key);
   const std::lock_guard lock(mutex_);

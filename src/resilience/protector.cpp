@@ -20,6 +20,9 @@ constexpr std::uint64_t mask(std::initializer_list<Policy> policies) noexcept {
     bits |= std::uint64_t{3} << (2 * static_cast<unsigned>(policy));
   return bits;
 }
+constexpr double in_seconds(Duration duration) noexcept {
+  return static_cast<double>(duration.count()) / 1e9;
+}
 constexpr std::uint64_t kRates =
     mask({Policy::rate, Policy::warm_up, Policy::hot_keys, Policy::pacing});
 constexpr std::uint64_t kPlaces = mask({Policy::bulkhead, Policy::adaptive});
@@ -59,12 +62,19 @@ void Protector::count_block(Policy policy, bool enforced) noexcept {
   counts[static_cast<std::size_t>(policy)].fetch_add(1, std::memory_order_relaxed);
 }
 
+// An operator who forces a breaker open stops calls, whatever its rule's verdicts are worth.
+std::uint64_t Protector::ordered(std::uint64_t modes) const noexcept {
+  if (breaker_->state() != BreakerState::forced_open) return modes;
+  return (modes & ~mask({Policy::breaker})) |
+         static_cast<std::uint64_t>(Mode::enforce) << shift(Policy::breaker);
+}
+
 bool Protector::ask_first(std::uint64_t modes, const CallInfo& call, GuardPermit& permit,
                           Block& block) noexcept {
   if (on(modes, Policy::breaker)) {
     if (breaker_->enter(call.now, permit.ticket_, block))
       permit.held_ |= bit(Policy::breaker);
-    else if (refuse(modes, Policy::breaker, block))
+    else if (refuse(ordered(modes), Policy::breaker, block))
       return false;
   }
   if (on(modes, Policy::throttle)) {
@@ -84,7 +94,23 @@ bool Protector::refuse_rate(std::uint64_t modes, Policy policy, const RateAnswer
   if (!refuse(modes, policy, block)) return false;
   block.retry_after = answer.wait;
   block.observed = call.weight;
-  block.threshold = policy == Policy::rate ? static_cast<double>(rate_->available(call.now)) : 0.0;
+  switch (policy) {
+    case Policy::rate:
+      block.threshold = static_cast<double>(rate_->available(call.now));
+      return true;
+    case Policy::hot_keys:
+      block.threshold = static_cast<double>(hot_keys_->available(call.now, call.hot_key));
+      return true;
+    default:
+      break;
+  }
+  const auto [limit, max_wait] = policy == Policy::pacing ? pacing_->bounds() : warm_up_->bounds();
+  if (answer.wait == kNoRetryAfter) {  // more than ever passes at once
+    block.threshold = static_cast<double>(limit);
+  } else {
+    block.observed = in_seconds(answer.wait + max_wait);
+    block.threshold = in_seconds(max_wait);
+  }
   return true;
 }
 
@@ -107,16 +133,16 @@ bool Protector::peek_rates(std::uint64_t modes, const CallInfo& call, Block& blo
 }
 
 bool Protector::take_rates(std::uint64_t modes, const CallInfo& call, Duration patience,
-                           GuardPermit& permit, Block& block) noexcept {
-  RateAnswer rate, warm_up, hot, pacing;
+                           GuardPermit& permit, Taken& taken, Block& block) noexcept {
+  auto& [rate, warm_up, hot, pacing] = taken;
   // A turn that comes when nobody waits for it any more is a refusal like any other.
   const auto too_late = [&](Policy policy, const RateAnswer& answer) {
-    if (answer.wait <= Duration::zero() || answer.wait < patience || mode_in(modes, policy) == Mode::observe ||
-        !refuse(modes, policy, block))
+    if (answer.wait <= Duration::zero() || answer.wait < patience ||
+        mode_in(modes, policy) == Mode::observe || !refuse(modes, policy, block))
       return false;
     block.retry_after = answer.wait;
-    block.observed = static_cast<double>(answer.wait.count()) / 1e9;
-    block.threshold = static_cast<double>(patience.count()) / 1e9;
+    block.observed = in_seconds(answer.wait);
+    block.threshold = in_seconds(patience);
     return true;
   };
   const auto wait_for = [&](Policy policy, const RateAnswer& answer) {
@@ -150,12 +176,16 @@ bool Protector::take_rates(std::uint64_t modes, const CallInfo& call, Duration p
     else if (refused = too_late(Policy::pacing, pacing); !refused)
       wait_for(Policy::pacing, pacing);
   }
-  if (!refused) return true;
-  if (pacing.after != pacing.before) pacing_->give_back(pacing);
-  if (hot.after != hot.before) hot_keys_->give_back(call.hot_key, hot);
-  if (warm_up.after != warm_up.before) warm_up_->give_back(warm_up);
-  if (rate.after != rate.before) rate_->give_back(rate);
-  return false;
+  if (refused) give_back(taken, call);
+  return !refused;
+}
+
+void Protector::give_back(const Taken& taken, const CallInfo& call) noexcept {
+  const auto took = [](const RateAnswer& answer) { return answer.after != answer.before; };
+  if (took(taken.pacing)) pacing_->give_back(taken.pacing);
+  if (took(taken.hot)) hot_keys_->give_back(call.hot_key, taken.hot);
+  if (took(taken.warm_up)) warm_up_->give_back(taken.warm_up);
+  if (took(taken.rate)) rate_->give_back(taken.rate);
 }
 
 bool Protector::ask_place(std::uint64_t modes, Policy policy, const CallInfo& call,
@@ -175,12 +205,16 @@ std::expected<GuardPermit, Block> Protector::try_enter(const CallInfo& call) noe
   permit.started_ = call.now;
   permit.partition_ = call.partition;
   Block block;
+  const auto take = [&] {  // what never waits is undone by take_rates() itself
+    Taken taken;
+    return take_rates(modes, call, Duration::max(), permit, taken, block);
+  };
   const bool passed =
       !denied(modes, block) && ask_first(modes, call, permit, block) &&
       (!several(modes) || peek_rates(modes, call, block)) &&
       (!on(modes, Policy::bulkhead) || ask_place(modes, Policy::bulkhead, call, permit, block)) &&
       (!on(modes, Policy::adaptive) || ask_place(modes, Policy::adaptive, call, permit, block)) &&
-      ((modes & kRates) == 0 || take_rates(modes, call, Duration::max(), permit, block));
+      ((modes & kRates) == 0 || take());
   if (passed) {
     passed_.fetch_add(1, std::memory_order_relaxed);
     return answer;

@@ -39,13 +39,17 @@ Task<std::optional<Block>> Protector::enter(CallInfo call, Instant deadline, Gua
     if (refuse(modes, policy, block)) co_return block;
   }
   const Duration patience = deadline == kNever ? Duration::max() : deadline - call.now;
-  if (!take_rates(modes, call, patience, mine, block)) co_return block;
+  Taken taken;
+  if (!take_rates(modes, call, patience, mine, taken, block)) co_return block;
   if (const Duration wait = std::exchange(mine.wait_, Duration::zero()); wait > Duration::zero()) {
     // The turn was promised from the call's one time on; the queue has taken some of the wait.
     const Duration left = call.now + wait - context.lane->clock().now();
     if (left > Duration::zero()) {
       cancelled = co_await sleep_for(left);
-      if (cancelled != FailureKind::none) co_return std::nullopt;
+      if (cancelled != FailureKind::none) {
+        give_back(taken, call);
+        co_return std::nullopt;
+      }
     }
     waited = true;
   }

@@ -65,7 +65,7 @@ void Protector::apply(const Rule* wanted, std::uint32_t version, Instant now,
   put(
       Policy::throttle, before.throttle, rule.throttle, throttle_,
       [&](const ThrottleOptions& o) { return std::make_unique<Throttle>(o, random_); },
-      [&](const ThrottleOptions& o) { throttle_->reconfigure(o); });
+      [&](const ThrottleOptions& o) { throttle_->reconfigure(o, now); });
   put(
       Policy::rate, before.rate, rule.rate, rate_,
       [](const RateOptions& o) { return std::make_unique<TokenBucket>(o); },

@@ -113,6 +113,11 @@ RateAnswer Pacer::peek(Instant now, std::uint32_t n) const noexcept {
 
 void Pacer::give_back(const RateAnswer& answer) noexcept { undo(paid_until_, answer); }
 
+std::pair<std::uint64_t, Duration> Pacer::bounds() const noexcept {
+  return {limit_.load(std::memory_order_relaxed),
+          duration_of(max_wait_.load(std::memory_order_relaxed))};
+}
+
 void Pacer::reconfigure(PacerOptions options) noexcept {
   price_.store(price_of(options.limit, options.period), std::memory_order_relaxed);
   max_wait_.store(units(Instant(options.max_wait)), std::memory_order_relaxed);

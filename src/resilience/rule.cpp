@@ -7,6 +7,21 @@
 namespace sluice::resilience {
 namespace {
 
+constexpr std::array<std::string_view, 3> kModes{"off", "observe", "enforce"};
+
+std::string out_of_range(const Rule& rule) {
+  std::string problem;
+  policies(rule, [&](Policy policy, const auto& ruled) {
+    if (!ruled || !problem.empty()) return;
+    FieldChecker checker;
+    checker.choice("mode", ruled->mode, kModes);
+    auto copy = ruled->options;
+    fields(checker, copy);
+    if (!checker.problem.empty()) problem = fmt::format("{}.{}", to_string(policy), checker.problem);
+  });
+  return problem;
+}
+
 std::string contradiction(const Rule& rule) {
   if (rule.breaker) {
     const BreakerOptions& o = rule.breaker->options;
@@ -14,6 +29,8 @@ std::string contradiction(const Rule& rule) {
       return "breaker: nothing trips it; set failure_ratio, slow_ratio, failures or consecutive";
     if (o.window == BreakerWindow::count && o.minimum_calls > o.window_calls)
       return "breaker: minimum_calls is above window_calls, so it would never trip";
+    if (o.window == BreakerWindow::count && o.failures > o.window_calls)
+      return "breaker: failures is above window_calls, so it would never be reached";
     if (o.isolation > o.isolation_max) return "breaker: isolation is above isolation_max";
     if (o.trials > kMaxTrials || o.trials == 0)
       return fmt::format("breaker: trials must be from 1 to {}", kMaxTrials);
@@ -46,7 +63,9 @@ auto key_of(const Rule* rule) {
 }  // namespace
 
 Status check_rule(const Rule& rule) {
-  const std::string problem = contradiction(rule);
+  if (!good_pattern(rule.pattern)) return fail(FailureKind::invalid_argument, "bad_rule", bad_pattern(rule.pattern));
+  std::string problem = out_of_range(rule);
+  if (problem.empty()) problem = contradiction(rule);
   if (problem.empty()) return {};
   return fail(FailureKind::invalid_argument, "bad_rule", name_of(rule) + ": " + problem);
 }

@@ -7,12 +7,6 @@ namespace {
 constexpr std::size_t kMaxRules = 10'000;
 constexpr std::array<std::string_view, 3> kModeNames{"off", "observe", "enforce"};
 
-bool good_pattern(std::string_view pattern) {
-  if (pattern.empty() || pattern.size() > 128) return false;
-  const auto star = pattern.find('*');
-  return star == std::string_view::npos || star == pattern.size() - 1;
-}
-
 void read_rule(const toml::table& table, Rule& rule, RuleErrors& errors) {
   const std::size_t mistakes = errors.all.size();
   const std::string base =
@@ -57,10 +51,7 @@ void read_group(const toml::table& root, bool shadow, RuleSet& set, RuleErrors& 
   for (const auto& [key, node] : *group->as_table()) {
     errors.where = fmt::format("[{}]", name);
     if (!good_pattern(key.str())) {
-      errors.add(key.source(),
-                 fmt::format("pattern '{}': expected a command name of up to 128 characters, with "
-                             "at most one '*', at its end",
-                             key.str()));
+      errors.add(key.source(), bad_pattern(key.str()));
       continue;
     }
     if (!node.is_table()) {

@@ -40,6 +40,17 @@ std::optional<Duration> parse_duration(std::string_view text) {
   return std::nullopt;
 }
 
+bool good_pattern(std::string_view pattern) noexcept {
+  if (pattern.empty() || pattern.size() > 128) return false;
+  const auto star = pattern.find('*');
+  return star == std::string_view::npos || star == pattern.size() - 1;
+}
+
+std::string bad_pattern(std::string_view pattern) {
+  return fmt::format("pattern '{}': expected a command name of up to 128 characters, with at most one '*', at its end",
+                     pattern);
+}
+
 std::string name_of(const Rule& rule) {
   return fmt::format("{} '{}'", rule.shadow ? "shadow" : "guard", rule.pattern);
 }

@@ -16,12 +16,28 @@ std::uint64_t number_of(std::uint64_t word) noexcept { return word >> (2 * kCoun
 }  // namespace
 
 Throttle::Throttle(ThrottleOptions options, Random& random) noexcept : random_(random) {
-  reconfigure(options);
+  set(options);
 }
 
-void Throttle::reconfigure(ThrottleOptions options) noexcept {
-  slot_ns_.store(std::max<std::int64_t>(options.window.count() / std::int64_t{kSlots}, 1),
-                 std::memory_order_relaxed);
+std::int64_t Throttle::slot_length(const ThrottleOptions& options) noexcept {
+  return std::max<std::int64_t>(options.window.count() / std::int64_t{kSlots}, 1);
+}
+
+// Calls that end meanwhile may be lost: they are a few of thousands.
+void Throttle::reconfigure(ThrottleOptions options, Instant now) noexcept {
+  if (slot_length(options) == slot_ns_.load(std::memory_order_relaxed)) return set(options);
+  const Sums kept = sums(now);
+  set(options);
+  const auto number = static_cast<std::uint64_t>(slot_of(now));
+  for (auto& slot : slots_) slot.store(0, std::memory_order_relaxed);
+  slots_[number % kSlots].store((number & kNumberMax) << (2 * kCountBits) |
+                                    std::min(kept.requests, kCountMax) << kCountBits |
+                                    std::min(kept.accepts, kCountMax),
+                                std::memory_order_relaxed);
+}
+
+void Throttle::set(const ThrottleOptions& options) noexcept {
+  slot_ns_.store(slot_length(options), std::memory_order_relaxed);
   k_.store(std::max(options.k, 1.0), std::memory_order_relaxed);
   max_refusal_.store(std::clamp(options.max_refusal, 0.0, 1.0), std::memory_order_relaxed);
   minimum_.store(options.minimum, std::memory_order_relaxed);

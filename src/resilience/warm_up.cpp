@@ -84,6 +84,11 @@ void WarmUp::give_back(const RateAnswer& answer) noexcept {
   stored_ = stored_before_;
 }
 
+std::pair<std::uint64_t, Duration> WarmUp::bounds() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return {options_.limit, options_.max_wait};
+}
+
 double WarmUp::warmth(Instant now) const noexcept {
   const std::lock_guard lock(mutex_);
   if (most_ <= knee_) return 1;

@@ -130,6 +130,20 @@ TEST(Throttle, RES_24_sends_about_k_times_what_is_accepted) {
   EXPECT_EQ(throttle.refusal(now + seconds(2)), 0) << "RES-17: the window has passed";
 }
 
+TEST(Throttle, RES_40_another_window_keeps_what_was_counted) {
+  sim::SimRandom random(1);
+  Throttle throttle(ThrottleOptions{.window = seconds(10)}, random);
+  Instant now = kStart;
+  for (int i = 0; i < 200; ++i) throttle.on_end(Outcome::overloaded, now += milliseconds(10));
+  const double before = throttle.refusal(now);
+  ASSERT_GT(before, 0.9);
+  for (const Duration window : {seconds(30), seconds(5), seconds(5)}) {
+    throttle.reconfigure(ThrottleOptions{.window = window}, now);
+    EXPECT_EQ(throttle.refusal(now), before);
+  }
+  EXPECT_EQ(throttle.refusal(now + seconds(6)), 0) << "counted as new, and no longer than the window";
+}
+
 TEST(Throttle, RES_24_healthy_or_few_requests_are_never_refused) {
   sim::SimRandom random(1);
   Throttle throttle(ThrottleOptions{}, random);

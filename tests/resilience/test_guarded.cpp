@@ -190,6 +190,22 @@ TEST_F(GuardedTest, RES_20_a_turn_is_not_waited_for_again_after_the_queue) {
   EXPECT_EQ(began_second - start, milliseconds(100));
 }
 
+TEST_F(GuardedTest, RES_4_who_leaves_while_waiting_for_a_turn_gives_back_turn_and_tokens) {
+  load("[guard.a.pacing]\nlimit = 1\nmax_wait = \"5s\"\n[guard.a.rate]\nlimit = 2\nperiod = \"1h\"\n"
+       "[guard.a.hot_keys]\nlimit = 2\nperiod = \"1h\"\n");
+  GuardedCall call;
+  call.hot_key = "v";
+  EXPECT_TRUE(run(guard({}, {}, call)));
+  CancelScope scope;
+  scheduler.after(milliseconds(10), [&] { lane.post([&] { scope.cancel(); }); });
+  EXPECT_EQ(run(guard({}, {}, call), &scope).error().kind(), FailureKind::cancelled);
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(shown().tokens, 1u) << "it was not called";
+  const Instant before = clock.now();
+  EXPECT_TRUE(run(guard({}, {}, call))) << "nor are the value's calls used up";
+  EXPECT_LE(clock.now() - before, seconds(1)) << "its turn is the next one's";
+}
+
 // RES-22 and the hung dependency: 40 callers, 3 places, a queue of 10; all are answered in time.
 TEST_F(GuardedTest, RES_22_a_hung_dependency_holds_callers_only_for_a_bounded_time) {
   load(

@@ -27,6 +27,60 @@ TEST_F(GuardsTest, RES_3_a_block_names_policy_rule_and_version) {
   EXPECT_EQ(to_failure(block).traits().grpc_code, 8);
 }
 
+// What was asked against what was left, or how long the wait would be against how long it may be.
+TEST_F(GuardsTest, RES_3_a_block_of_every_limit_tells_what_was_observed_and_what_bound_it_met) {
+  load(
+      "[guard.hot.hot_keys]\nlimit = 3\n[guard.pace.pacing]\nlimit = 10\nmax_wait = \"150ms\"\n"
+      "[guard.warm.warm_up]\nlimit = 10\nwarm_up = \"10s\"\n"
+      "[guard.rank.bulkhead]\nlimit = 4\npriorities = [1, 1, 0.75, 0.5]\n");
+  const auto refused = [&](const char* command, const CallInfo& info) {
+    auto permit = guards.find(command).try_enter(info);
+    EXPECT_FALSE(permit) << command;
+    return permit ? Block{} : permit.error();
+  };
+  CallInfo two = call();
+  two.hot_key = "v";
+  two.weight = 2;
+  ASSERT_TRUE(guards.find("hot").try_enter(two));
+  Block block = refused("hot", two);
+  EXPECT_EQ(block.observed, 2) << "asked for";
+  EXPECT_EQ(block.threshold, 1) << "left of this value's quota";
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(guards.find("pace").try_enter(call()));
+  block = refused("pace", call());
+  EXPECT_NEAR(block.observed, 0.2, 1e-6) << "seconds it would wait";
+  EXPECT_NEAR(block.threshold, 0.15, 1e-9) << "seconds it may";
+  ASSERT_TRUE(guards.find("warm").try_enter(call()));
+  block = refused("warm", call());
+  EXPECT_GT(block.observed, 0.1);
+  EXPECT_EQ(block.threshold, 0);
+  CallInfo many = call();
+  many.weight = 11;
+  for (const char* command : {"pace", "warm"}) {
+    block = refused(command, many);
+    EXPECT_EQ(block.observed, 11) << command << ": more than ever passes at once";
+    EXPECT_EQ(block.threshold, 10) << command;
+  }
+  CallInfo low = call();
+  low.priority = Priority::background;
+  const auto one = guards.find("rank").try_enter(call()), other = guards.find("rank").try_enter(call());
+  block = refused("rank", low);
+  EXPECT_EQ(block.observed, 2);
+  EXPECT_EQ(block.threshold, 2) << "the part of the limit that this priority may fill";
+}
+
+TEST_F(GuardsTest, RES_16_forced_open_stops_calls_also_where_the_rule_only_observes) {
+  load(std::string(kBreaker) + "mode = \"observe\"\n");
+  Protector& protector = guards.find("a");
+  ASSERT_TRUE(guards.force("a", false, BreakerState::forced_open, "ann", "drill"));
+  const auto refused = protector.try_enter(call());
+  ASSERT_FALSE(refused) << "an operator's order is no verdict of the rule";
+  EXPECT_EQ(refused.error().policy, Policy::breaker);
+  EXPECT_EQ(counts(protector.snapshot(clock.now()), Policy::breaker).blocked, 1u);
+  ASSERT_TRUE(guards.force("a", false, BreakerState::closed, "ann", "over"));
+  for (int i = 0; i < 10; ++i) EXPECT_TRUE(run(protector, Outcome::failure)) << "tripped, it only counts again";
+  EXPECT_GT(counts(protector.snapshot(clock.now()), Policy::breaker).would_block, 0u);
+}
+
 TEST_F(GuardsTest, RES_3_every_policy_has_its_code_on_every_wire) {
   struct Wire {
     Policy policy;

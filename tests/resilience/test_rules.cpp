@@ -131,5 +131,37 @@ TEST(Rules, RES_40_fields_that_contradict_each_other_are_refused) {
   EXPECT_NE(error_of("[guard.x.bulkhead]\nshares = [0.6, 0.6]").find("over 1"), std::string::npos);
 }
 
+TEST(Rules, RES_40_a_count_window_that_cannot_hold_its_failures_is_refused) {
+  EXPECT_NE(error_of("[guard.x.breaker]\nwindow = \"count\"\nwindow_calls = 10\nfailures = 50\n").find("above window_calls"),
+            std::string::npos);
+}
+
+TEST(Rules, RES_40_rules_made_in_code_are_checked_like_a_files) {
+  const auto refused = [](const auto& change, const char* says) {
+    Rule rule;
+    rule.pattern = "x";
+    rule.breaker.emplace();
+    rule.rate.emplace();
+    rule.hot_keys.emplace();
+    rule.bulkhead.emplace();
+    EXPECT_TRUE(check_rule(rule)) << check_rule(rule).error().to_string();
+    change(rule);
+    const Status status = check_rule(rule);
+    ASSERT_FALSE(status) << says;
+    EXPECT_NE(status.error().detail().find(says), std::string::npos) << status.error().to_string();
+  };
+  refused([](Rule& r) { r.pattern = "a*b"; }, "pattern 'a*b'");
+  refused([](Rule& r) { r.pattern.clear(); }, "pattern ''");
+  refused([](Rule& r) { r.breaker->options.failure_ratio = 2; }, "breaker.failure_ratio: expected");
+  refused([](Rule& r) { r.breaker->options.slow_ratio = std::nan(""); }, "breaker.slow_ratio: expected");
+  refused([](Rule& r) { r.breaker->options.isolation = seconds(-1); }, "breaker.isolation: expected");
+  refused([](Rule& r) { r.breaker->options.window = static_cast<BreakerWindow>(9); }, "breaker.window: expected");
+  refused([](Rule& r) { r.rate->mode = static_cast<Mode>(9); }, "rate.mode: expected");
+  refused([](Rule& r) { r.rate->options.period = Duration(0); }, "rate.period: expected");
+  refused([](Rule& r) { r.hot_keys->options.max_keys = 0; }, "hot_keys.max_keys: expected");
+  refused([](Rule& r) { r.hot_keys->options.overrides = {{"v", 2'000'000'000}}; }, "hot_keys.overrides: expected");
+  refused([](Rule& r) { r.bulkhead->options.shares[0] = -1; }, "bulkhead.shares: expected");
+}
+
 }  // namespace
 }  // namespace sluice::resilience

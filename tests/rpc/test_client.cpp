@@ -424,6 +424,49 @@ TEST_F(ClientTest, RES_33_one_fetch_for_many_and_an_answer_for_each_namespace) {
   EXPECT_EQ(channel->seen.size(), 5u) << "what changes something is never cached";
 }
 
+TEST_F(ClientTest, RES_32_who_waits_for_a_shared_fetch_is_answered_by_its_own_deadline) {
+  chain({cache_calls(random)});
+  const RemoteCommand& get = client->add(reads("get"));
+  channel->script = {ScriptChannel::ok("[1]")};
+  channel->delay = seconds(1);
+  const Instant began = clock.now();
+  const auto late = call(get, {}, "1", milliseconds(100));
+  ASSERT_FALSE(late);
+  EXPECT_EQ(late.error().kind(), FailureKind::timeout);
+  EXPECT_LE(clock.now() - began, milliseconds(110));
+  EXPECT_EQ(*call(get, {}, "1").value().body, "[1]") << "the fetch went on for the others";
+  EXPECT_EQ(channel->seen.size(), 1u);
+}
+
+TEST_F(ClientTest, RES_20_behind_the_cache_a_call_keeps_its_hot_key_priority_and_trace) {
+  rules("[guard.get.hot_keys]\nlimit = 1\nperiod = \"1h\"\n");
+  chain({cache_calls(random), guard_calls(guards, random)});
+  const RemoteCommand& get = client->add(reads("get"));
+  CallContext context;
+  context.hot_key = "v";
+  context.priority = resilience::Priority::background;
+  context.trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  context.correlation = "c-1";
+  ASSERT_TRUE(call(get, context, "1"));
+  EXPECT_EQ(channel->seen[0].trace, context.trace);
+  EXPECT_EQ(channel->seen[0].correlation, "c-1");
+  EXPECT_EQ(channel->seen[0].priority, resilience::Priority::background);
+  const auto refused = call(get, context, "2");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), "blocked_by_hot_keys");
+  EXPECT_TRUE(call(get, context, "1")) << "what is remembered asks nobody";
+}
+
+TEST_F(ClientTest, RES_1_one_name_of_ours_is_one_command_of_the_callees) {
+  chain({});
+  RemoteCommand command = reads("get");
+  command.callee = "one";
+  (void)client->add(command);
+  (void)client->add(command);
+  command.callee = "two";
+  EXPECT_DEATH((void)client->add(command), "declared twice, differently");
+}
+
 TEST_F(ClientTest, RES_33_absence_is_remembered_and_failures_are_not) {
   CallCacheOptions options;
   options.entries.absent_ttl = seconds(5);

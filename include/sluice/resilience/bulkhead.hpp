@@ -74,6 +74,10 @@ class Bulkhead {
   bool take_word(std::uint8_t partition, Priority priority, std::uint32_t& total) noexcept;
   bool fits(std::uint64_t word, std::uint8_t partition, Priority priority,
             std::uint32_t& total) const noexcept;
+  /// How many calls of this priority and those before it may run at once.
+  std::uint32_t cap_of(Priority priority) const noexcept {
+    return caps_[static_cast<std::size_t>(priority) % kPriorities].load(std::memory_order_relaxed);
+  }
   void set_bounds(std::uint32_t limit) noexcept;
   void grant() noexcept;
   void grant_locked(Waiter*& granted) noexcept;

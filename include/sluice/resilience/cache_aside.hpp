@@ -53,8 +53,9 @@ class CacheAside {
   CacheAside(const CacheAside&) = delete;
   CacheAside& operator=(const CacheAside&) = delete;
 
-  /// Answers in the order of `ids`, which may repeat. One failing id fails alone. A cancelled
-  /// caller gets what is known and `cancelled` for the rest; the fetches go on.
+  /// Answers in the order of `ids`, which may repeat. One failing id fails alone. A caller that is
+  /// cancelled, or whose deadline passes, gets what is known and `cancelled` or `timeout` for the
+  /// rest; the fetches go on.
   Task<std::vector<Found>> get(std::vector<std::string> ids);
 
   /// Forgets an id, as after a change; a fetch under way does not bring the old value back.
@@ -88,7 +89,8 @@ class CacheAside {
   };
   using FlightPtr = std::shared_ptr<Flight>;
 
-  /// `FailureKind k = co_await Waiter(flight)`: none when it has landed.
+  /// `FailureKind k = co_await Waiter(flight)`: none when it has landed, timeout at the deadline of
+  /// the waiting task.
   struct Waiter final : Suspension {
     explicit Waiter(FlightPtr f) noexcept : flight(std::move(f)) {}
     ~Waiter() override { unlink(); }
@@ -100,10 +102,21 @@ class CacheAside {
       if (next != nullptr) next->link = &next;
       link = &flight->waiters;
       flight->waiters = this;
+      const TaskContext& task = this->context();
+      if (task.deadline != kNever) timer.arm(*task.lane, task.deadline, &Waiter::late, this);
       return true;
     }
-    FailureKind await_resume() const noexcept { return this->cancel_kind(); }
+    FailureKind await_resume() const noexcept {
+      if (this->cancel_kind() != FailureKind::none) return this->cancel_kind();
+      return timed_out ? FailureKind::timeout : FailureKind::none;
+    }
+    static void late(void* owner) noexcept {
+      auto* self = static_cast<Waiter*>(owner);
+      self->timed_out = true;
+      self->wake();
+    }
     void unlink() noexcept {
+      timer.cancel();
       if (link == nullptr) return;
       *link = next;
       if (next != nullptr) next->link = link;
@@ -117,6 +130,8 @@ class CacheAside {
     FlightPtr flight;
     Waiter* next = nullptr;
     Waiter** link = nullptr;
+    Timer timer;
+    bool timed_out = false;
   };
 
   FlightPtr launch(std::vector<std::string> ids);
@@ -177,7 +192,8 @@ Task<std::vector<typename CacheAside<Value>::Found>> CacheAside<Value>::get(
       cut = co_await waiter;
     }
     if (!flight->landed) {
-      Failure why(cut, {}, "cancelled while others' fetch was waited for");
+      Failure why(cut, {}, cut == FailureKind::timeout ? "the deadline passed while a fetch was waited for"
+                                                       : "cancelled while a fetch was waited for");
       answers[i] = fail(std::move(why));
       continue;
     }

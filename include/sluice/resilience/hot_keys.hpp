@@ -43,6 +43,8 @@ class HotKeys {
   RateAnswer peek(Instant now, std::string_view key, std::uint32_t n = 1) const noexcept;
   /// Undoes a passed answer, if nobody took of that key since.
   void give_back(std::string_view key, const RateAnswer& answer) noexcept;
+  /// How many of this value would pass now.
+  std::uint64_t available(Instant now, std::string_view key) const noexcept;
   /// Keeps what each value has spent; with fewer places, the most recently used stay.
   void reconfigure(HotKeyOptions options);
   HotKeyStats stats() const;

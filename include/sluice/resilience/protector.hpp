@@ -142,13 +142,19 @@ class alignas(64) Protector {
   }
   static constexpr std::array<Policy, 2> kPlacePolicies{Policy::bulkhead, Policy::adaptive};
   bool has(Policy policy) const noexcept { return mode(policy) != Mode::off; }
+  std::uint64_t ordered(std::uint64_t modes) const noexcept;
   bool ask_first(std::uint64_t modes, const CallInfo& call, GuardPermit& permit,
                  Block& block) noexcept;
   bool ask_place(std::uint64_t modes, Policy policy, const CallInfo& call, GuardPermit& permit,
                  Block& block) noexcept;
+  /// What a call took of the limits on calls per time, to be undone.
+  struct Taken {
+    RateAnswer rate, warm_up, hot, pacing;
+  };
   /// Refused too when the turn is `patience` or more away.
   bool take_rates(std::uint64_t modes, const CallInfo& call, Duration patience, GuardPermit& permit,
-                  Block& block) noexcept;
+                  Taken& taken, Block& block) noexcept;
+  void give_back(const Taken& taken, const CallInfo& call) noexcept;
   bool peek_rates(std::uint64_t modes, const CallInfo& call, Block& block) noexcept;
   /// Whether this refusal counts: completes the block, or notes what would have been.
   bool refuse(std::uint64_t modes, Policy policy, Block& block) noexcept;

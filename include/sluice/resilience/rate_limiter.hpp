@@ -5,6 +5,7 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <utility>
 
 #include "sluice/base/time.hpp"
 
@@ -66,6 +67,8 @@ class Pacer {
   RateAnswer peek(Instant now, std::uint32_t n = 1) const noexcept;
   /// Undoes a passed answer if its turn is still the last; else the turn stays empty.
   void give_back(const RateAnswer& answer) noexcept;
+  /// The limit, and how long a call may wait.
+  std::pair<std::uint64_t, Duration> bounds() const noexcept;
   /// Keeps the turns already promised.
   void reconfigure(PacerOptions options) noexcept;
 

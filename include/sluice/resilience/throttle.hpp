@@ -30,12 +30,15 @@ class Throttle {
   void on_end(Outcome outcome, Instant now) noexcept;
   /// The probability that the next one is refused.
   double refusal(Instant now) const noexcept;
-  void reconfigure(ThrottleOptions options) noexcept;
+  /// Keeps what was counted; for another length of the window it counts as new.
+  void reconfigure(ThrottleOptions options, Instant now) noexcept;
 
  private:
   struct Sums {
     std::uint64_t requests = 0, accepts = 0;
   };
+  static std::int64_t slot_length(const ThrottleOptions& options) noexcept;
+  void set(const ThrottleOptions& options) noexcept;
   Sums sums(Instant now) const noexcept;
   double refusal_of(const Sums& sums) const noexcept;
   void count(Instant now, bool accepted) noexcept;

@@ -26,6 +26,8 @@ class WarmUp {
   RateAnswer peek(Instant now, std::uint32_t n = 1) const noexcept;
   /// Undoes a passed answer if its turn is still the last; else the turn stays empty.
   void give_back(const RateAnswer& answer) noexcept;
+  /// The limit, and how long a call may wait.
+  std::pair<std::uint64_t, Duration> bounds() const noexcept;
   /// 0 cold to 1 warm.
   double warmth(Instant now) const noexcept;
   /// Keeps warmth and the turns already promised.

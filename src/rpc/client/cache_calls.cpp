@@ -40,14 +40,16 @@ class CacheCalls final : public Interceptor {
   Task<Result<Response>> look_up(const RemoteCommand& command, const CallContext& context,
                                  const Request& request, Next next) {
     const TaskContext& task = co_await current_context();
-    Cache* cache = cache_of(*task.lane, command, context, next);
-    if (cache == nullptr) {
+    Answers* known = answers_of(*task.lane, command, context, next);
+    if (known == nullptr) {
       Task<Result<Response>> rest = next(context, request);
       Result<Response> response = co_await rest;
       co_return response;
     }
     std::vector<std::string> ids{id_of(context, request)};
-    Task<std::vector<Cache::Found>> asking = cache->get(std::move(ids));
+    known->asker = &context;
+    known->asked = &request;
+    Task<std::vector<Cache::Found>> asking = known->cache->get(std::move(ids));
     std::vector<Cache::Found> found = co_await asking;
     if (!found[0]) co_return fail(std::move(found[0]).error());
     if (found[0]->has_value()) co_return **std::move(found[0]);
@@ -57,58 +59,50 @@ class CacheCalls final : public Interceptor {
   }
 
   // A flight outlives its first asker: everything it needs is its own.
-  static Task<Result<std::vector<Cache::Found>>> fetch(std::vector<std::string> ids,
-                                                       Channel* channel, Next next) {
+  static Task<Result<std::vector<Cache::Found>>> fetch(CallContext context, Request request, Next next) {
+    Task<Result<Response>> rest = next(context, request);
+    Result<Response> response = co_await rest;
     std::vector<Cache::Found> answers;
-    for (const std::string& id : ids) {
-      ByteReader reader(id);
-      CallContext context;
-      const std::string ns(reader.bytes());
-      const auto parsed = Namespace::parse(ns);
-      if (parsed) context.ns = *parsed;
-      for (auto n = reader.varint(); n > 0; --n) {
-        std::string name(reader.bytes());
-        std::string value(reader.bytes());
-        context.headers.emplace_back(std::move(name), std::move(value));
-      }
-      context.channel = channel;
-      const Request request{std::make_shared<const Bytes>(id.substr(reader.offset()))};
-      Task<Result<Response>> rest = next(context, request);
-      Result<Response> response = co_await rest;
-      if (response)
-        answers.emplace_back(std::optional<Response>(*std::move(response)));
-      else if (response.error().kind() == FailureKind::not_found)
-        answers.emplace_back(std::optional<Response>());
-      else
-        answers.emplace_back(fail(std::move(response).error()));
-    }
+    if (response)
+      answers.emplace_back(std::optional<Response>(*std::move(response)));
+    else if (response.error().kind() == FailureKind::not_found)
+      answers.emplace_back(std::optional<Response>());
+    else
+      answers.emplace_back(fail(std::move(response).error()));
     Result<std::vector<Cache::Found>> all(std::move(answers));
     co_return all;
   }
 
-  Cache* cache_of(Lane& lane, const RemoteCommand& command, const CallContext& context, Next next) {
+  /// One command's answers on one lane. A cache knows ids only; what else a call says (its trace, its
+  /// hot key) is that of the asker at whose asking the fetch begins, which is before get() waits.
+  struct Answers {
+    std::unique_ptr<Cache> cache;
+    const CallContext* asker = nullptr;
+    const Request* asked = nullptr;
+  };
+
+  Answers* answers_of(Lane& lane, const RemoteCommand& command, const CallContext& context, Next next) {
     const Key key{&lane, &command, context.channel};
     const std::lock_guard lock(mutex_);
-    auto& cache = caches_[key];
-    if (cache == nullptr && caches_.size() > options_.max_caches) {
+    auto& known = caches_[key];
+    if (known == nullptr && caches_.size() > options_.max_caches) {
       caches_.erase(key);
       return nullptr;
     }
-    if (cache == nullptr)
-      cache = std::make_unique<Cache>(
-          lane, random_,
-          [next, channel = context.channel](std::vector<std::string> ids) {
-            return fetch(std::move(ids), channel, next);
-          },
-          options_.entries);
-    return cache.get();
+    if (known != nullptr) return known.get();
+    known = std::make_unique<Answers>();
+    known->cache = std::make_unique<Cache>(
+        lane, random_,
+        [next, known = known.get()](std::vector<std::string>) { return fetch(*known->asker, *known->asked, next); },
+        options_.entries);
+    return known.get();
   }
 
   using Key = std::tuple<Lane*, const RemoteCommand*, Channel*>;
   Random& random_;
   const CallCacheOptions options_;
   std::mutex mutex_;
-  std::map<Key, std::unique_ptr<Cache>> caches_;  // each is used on its lane only
+  std::map<Key, std::unique_ptr<Answers>> caches_;  // each is used on its lane only
 };
 
 }  // namespace

@@ -17,7 +17,7 @@ Failure unreadable(const RemoteCommand& command) {
 }
 
 bool same(const RemoteCommand& a, const RemoteCommand& b) noexcept {
-  return a.method == b.method && a.read_only == b.read_only && a.idempotent == b.idempotent &&
+  return a.callee == b.callee && a.method == b.method && a.read_only == b.read_only && a.idempotent == b.idempotent &&
          a.request_type == b.request_type && a.response_type == b.response_type;
 }
 
