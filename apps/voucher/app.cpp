@@ -106,6 +106,7 @@ class VoucherApp final : public server::App {
       if (channel.options.target.empty()) return {};
       if (!token.empty()) channel.options.token = token, channel.token_file.clear();
       if (!options_.service_ca.empty()) channel.options.tls_ca = options_.service_ca;
+      channel.options.logger = &context.logger;
       SLUICE_ASSIGN(auto made, server::open_channel(name, channel));
       out = std::make_unique<rpc::Client>(
           std::move(made), std::vector<std::shared_ptr<rpc::Interceptor>>{

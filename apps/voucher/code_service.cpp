@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <nlohmann/json.hpp>
+
+#include "voucher/v1/codes.pb.h"
 
 #include "apps/voucher/rows.hpp"
 #include "apps/voucher/segments.hpp"
@@ -18,6 +21,18 @@ using Json = nlohmann::json;
 
 std::unexpected<Failure> bad(std::string detail) {
   return fail(FailureKind::invalid_argument, "bad_request", std::move(detail));
+}
+
+// A whole number, or one as text: protobuf's JSON mapping writes 64-bit integers so.
+template <class T>
+T whole(const Json& value) {
+  T number = 0;
+  if (value.is_number_integer()) return value.get<T>();
+  const auto text = value.get<std::string>();
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || text.empty())
+    throw Json::other_error::create(501, "expected a whole number, got \"" + text.substr(0, 32) + "\"", &value);
+  return number;
 }
 
 struct Asked {
@@ -39,11 +54,11 @@ struct Asked {
     try {
       asked.owner = json.at("owner").get<std::string>();
       asked.vouchers = json.value("vouchers", std::vector<std::string>());
-      asked.count = json.value("count", asked.count);
+      if (const auto count = json.find("count"); count != json.end()) asked.count = whole<std::int64_t>(*count);
       asked.resume = json.value("resume", false);
       for (const auto& one : json.value("finished", Json::array()))
-        asked.finished.push_back({one.at("voucher").get<std::string>(), one.at("first").get<std::int64_t>(),
-                                  one.at("token").get<std::uint64_t>()});
+        asked.finished.push_back({one.at("voucher").get<std::string>(), whole<std::int64_t>(one.value("first", Json(0))),
+                                  whole<std::uint64_t>(one.at("token"))});
     } catch (const Json::exception& error) {
       return bad(error.what());
     }
@@ -54,6 +69,8 @@ struct Asked {
       return bad(fmt::format("count: expected 1 to {}, got {}", kMaxCodesPerSegment, asked.count));
     for (const auto& id : asked.vouchers)
       if (!valid_id(id)) return bad("vouchers: expected ids of 1 to 64 of A-Z a-z 0-9 - _ .");
+    for (const auto& one : asked.finished)
+      if (!valid_id(one.voucher)) return bad("finished: expected vouchers with ids of 1 to 64 of A-Z a-z 0-9 - _ .");
     return asked;
   }
 };
@@ -87,6 +104,9 @@ class CodeService final : public server::App {
         R"("finished":{"type":"array"}}})";
     get.handler = faults_->around(rpc::flow_handler(*flow_));
     SLUICE_TRY(context.registry.add(std::move(get)));
+    context.grpc.bind(
+        ::voucher::v1::BatchGetCodeUsingCacheRequest::descriptor()->file()->service(0)->full_name() + "/BatchGetCodeUsingCache",
+        std::string(kGetCodes));
     return faults_->add_commands(context.registry, "codes");
   }
 

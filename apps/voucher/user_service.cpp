@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "voucher/v1/users.pb.h"
+
 #include "apps/voucher/rows.hpp"
 
 namespace sluice::voucher {
@@ -30,6 +32,8 @@ class UserService final : public server::App {
         R"("users":{"type":"array","maxItems":1000,"items":{"type":"string"}}}})";
     exists.handler = faults_->around([this](rpc::Invocation& invocation) { invocation.run_task(answer(invocation)); });
     SLUICE_TRY(context.registry.add(std::move(exists)));
+    context.grpc.bind(::voucher::v1::ExistsRequest::descriptor()->file()->service(0)->full_name() + "/Exists",
+                      std::string(kUserExists));
     return faults_->add_commands(context.registry, "users");
   }
 

@@ -2,6 +2,7 @@
 // may do to it.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -123,7 +124,9 @@ void watch(const GuardOptions& options) {
 
 std::string read_rules(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file) die(Failure(FailureKind::invalid_argument, "rules_file", "cannot read " + path));
+  std::error_code none;
+  if (!file || std::filesystem::is_directory(path, none))
+    die(Failure(FailureKind::invalid_argument, "rules_file", "cannot read " + path + ": expected a TOML file"));
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
@@ -135,7 +138,12 @@ void check(const GuardOptions& options) {
 
 void change_rules(const GuardOptions& options, const char* command, const char* done) {
   Json payload = Json::object();
-  if (!options.file.empty()) payload["rules"] = read_rules(options.file);
+  if (!options.file.empty()) {
+    payload["rules"] = read_rules(options.file);
+    // The server would say the same of most files; what is no text at all does not get there.
+    if (const auto rules = resilience::parse_rules(payload["rules"].get<std::string>(), options.file); !rules)
+      die(rules.error());
+  }
   const HttpAnswer answer = asked(options, command, payload);
   if (options.json) return fmt::print("{}\n", answer.body);
   fmt::print("{}{}{}\n", answer.json.value("text", ""), answer.json.value("text", "").ends_with('\n') ? "" : "\n", done);

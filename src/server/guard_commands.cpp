@@ -106,8 +106,7 @@ Answer force(const JsonFields& read, const std::string& by, resilience::Guards& 
 
 Answer rules(const JsonFields& read, const std::string& by, GuardRules& all, bool dry) {
   JsonFields fields = read;
-  std::optional<std::string> text;
-  if (auto given = fields.text("rules", 4 << 20, false); !given.empty()) text = std::move(given);
+  const std::optional<std::string> text = fields.any_text("rules", 4 << 20);  // empty: no rules at all
   if (auto ok = fields.done(); !ok) return Answer::of(std::move(ok).error());
   auto plan = dry ? all.plan(text) : all.reload(text, by);
   if (!plan) return Answer::of(std::move(plan).error());

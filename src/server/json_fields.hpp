@@ -22,6 +22,16 @@ class JsonFields {
                   std::string("expected a JSON object, got ") + out.object_.type_name());
     return out;
   }
+  /// A text of up to `max` bytes, which may be empty; absent: nothing.
+  std::optional<std::string> any_text(const char* name, std::size_t max) {
+    const Json* value = take(name, false);
+    if (value == nullptr) return std::nullopt;
+    if (!value->is_string()) return wrong(name, "text", *value), std::nullopt;
+    auto out = value->get<std::string>();
+    if (out.size() > max)
+      note(std::string(name) + ": expected at most " + std::to_string(max) + " bytes, got " + std::to_string(out.size()));
+    return out;
+  }
   /// A text of 1 to `max` bytes; absent: empty, or a failure when `required`.
   std::string text(const char* name, std::size_t max = 256, bool required = true) {
     const Json* value = take(name, required);

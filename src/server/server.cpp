@@ -123,6 +123,11 @@ struct Server::Impl {
 
   resilience::GuardsOptions guard_options() {
     resilience::GuardsOptions options;
+    options.max_protectors = config.guard_max_protectors;
+    if (config.guard_missing_shadow == "pass") options.missing_shadow = resilience::MissingShadow::pass;
+    if (config.guard_missing_shadow == "deny") options.missing_shadow = resilience::MissingShadow::deny;
+    if (config.guard_overflow == "pass") options.overflow = resilience::GuardOverflow::pass;
+    if (config.guard_overflow == "deny") options.overflow = resilience::GuardOverflow::deny;
     options.on_transition = [this](const resilience::Protector& protector, const resilience::BreakerTransition& t) {
       logger.warn("a breaker changed", {{"command", protector.name()},
                                         {"shadow", protector.shadow()},

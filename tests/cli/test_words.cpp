@@ -62,6 +62,18 @@ TEST_F(Words, RES_40_rules_check_names_every_mistake_with_its_line) {
   EXPECT_THAT(checked.err, Not(HasSubstr("[guard.\"y\""))) << "what is good is not told";
 }
 
+TEST_F(Words, RES_40_rules_that_are_no_text_are_a_mistake_of_the_file_not_a_defect) {
+  write("binary.toml", "\xff\xfe[guard");
+  write("empty.toml", "");
+  const Ran folder = sluice({"rules", "check", "."});
+  EXPECT_EQ(folder.status, 2) << folder.err;
+  EXPECT_THAT(folder.err, HasSubstr("expected a TOML file"));
+  const Ran sent = sluice({"rules", "reload", "binary.toml", "--token", "t"});
+  EXPECT_EQ(sent.status, 2) << sent.err;
+  EXPECT_THAT(sent.err, HasSubstr("binary.toml:1:1:"));
+  EXPECT_EQ(sluice({"rules", "check", "empty.toml"}).status, 0);
+}
+
 TEST_F(Words, CONSOLE_1_the_version_is_an_option_too) {
   const Ran option = sluice({"--version"});
   EXPECT_EQ(option.status, 0) << option.err;

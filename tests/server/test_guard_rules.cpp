@@ -67,6 +67,43 @@ TEST_F(GuardRulesOnServer, RES_40_a_dry_run_changes_nothing_and_a_bad_reload_kee
   EXPECT_EQ(protector.mode(resilience::Policy::rate), resilience::Mode::off) << "the file's rules are back";
 }
 
+TEST_F(GuardRulesOnServer, RES_40_no_rules_at_all_are_rules_too) {
+  write(kGood);
+  RunningServer running(config());
+  auto& protector = running.server->context().guards.find("code.get");
+  EXPECT_EQ(ask(running, "sluice.rules.diff", {{"rules", ""}})["rules_removed"], 1) << "not the file's rules";
+  EXPECT_EQ(ask(running, "sluice.rules.reload", {{"rules", ""}})["rules_removed"], 1);
+  EXPECT_EQ(protector.breaker(), nullptr);
+}
+
+TEST_F(GuardRulesOnServer, RES_6_what_becomes_of_shadow_traffic_without_a_rule_is_configured) {
+  write(kGood);
+  for (const char* word : {"inherit", "pass", "deny"}) {
+    auto c = config();
+    c.guard_missing_shadow = word;
+    RunningServer running(std::move(c));
+    auto& guards = running.server->context().guards;
+    auto& shadow = guards.find("code.get", true);
+    EXPECT_EQ(shadow.breaker() != nullptr, word == std::string("inherit")) << word;
+    const auto entered = shadow.try_enter({.now = Instant{}});
+    EXPECT_EQ(entered.has_value(), word != std::string("deny")) << word;
+    EXPECT_TRUE(guards.find("code.get").try_enter({.now = Instant{}})) << "live traffic has its rule";
+  }
+}
+
+TEST_F(GuardRulesOnServer, RES_2_how_many_protectors_there_are_and_what_comes_after_is_configured) {
+  write(kGood);
+  auto c = config();
+  c.guard_max_protectors = 1;
+  c.guard_overflow = "deny";
+  RunningServer running(std::move(c));
+  auto& guards = running.server->context().guards;
+  EXPECT_TRUE(guards.find("code.get").try_enter({.now = Instant{}}));
+  const auto refused = guards.find("code.other").try_enter({.now = Instant{}});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().policy, resilience::Policy::overflow);
+}
+
 TEST_F(GuardRulesOnServer, RES_40_a_changed_file_is_read_again_by_itself) {
   write(kGood);
   RunningServer running(config(milliseconds(5)));

@@ -52,6 +52,8 @@ struct Config {
   PurgeOptions purge;
   std::string guard_rules;  ///< a TOML file; empty: none
   milliseconds guard_watch{1'000};
+  std::string guard_missing_shadow = "inherit", guard_overflow = "share";  ///< as resilience names them
+  std::size_t guard_max_protectors = 10'000;
   std::string log_level = "info";
   bool log_json = false;
   std::uint16_t node = 1;  ///< 0–1023, unique among nodes of one store

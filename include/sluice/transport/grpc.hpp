@@ -20,6 +20,7 @@ struct GrpcOptions {
   std::string tls_cert;                ///< PEM file, leaf first; with tls_key, else no TLS
   std::string tls_key;                 ///< PEM file
   std::string tls_client_ca;           ///< PEM file: callers must show a certificate of this authority
+  Duration tls_watch = seconds(10);    ///< between two looks at those files; replaced ones are used by new connections
   std::size_t max_message_bytes = 1 << 20;
   std::size_t max_streams = 1000;  ///< calls at once on one connection; further ones wait there
   std::size_t max_calls = 10'000;  ///< calls at once; past it: overloaded

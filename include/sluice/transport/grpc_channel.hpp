@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "sluice/base/log.hpp"
 #include "sluice/rpc/client.hpp"
 
 namespace sluice::transport {
@@ -13,6 +14,8 @@ struct GrpcChannelOptions {
   std::string tls_ca;           ///< PEM file of trusted authorities; empty: the system's
   std::string tls_cert;         ///< PEM file shown to a callee that asks who calls; with tls_key
   std::string tls_key;          ///< PEM file
+  Duration tls_watch = seconds(10);  ///< between two looks at those files; replaced ones are used by new calls
+  Logger* logger = nullptr;          ///< told of replaced files and of a certificate that ends; outlives the channel
   std::string tls_server_name;  ///< the name the certificate must have; empty: the target's
   std::string token;            ///< sent as `authorization: Bearer`; empty: none
   std::string balancing = "round_robin";  ///< or pick_first

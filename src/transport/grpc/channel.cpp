@@ -148,10 +148,21 @@ std::string key_text(const std::string& key) {
   return text + "\"";
 }
 
+// A gRPC channel; calls on it keep it alive.
+struct Line {
+  explicit Line(std::shared_ptr<grpc::Channel> c) : channel(std::move(c)), stub(channel) {}
+  std::shared_ptr<grpc::Channel> channel;
+  grpc::GenericStub stub;
+};
+
 class GrpcChannel final : public rpc::Channel {
  public:
-  GrpcChannel(GrpcChannelOptions options, std::shared_ptr<grpc::Channel> channel)
-      : options_(std::move(options)), channel_(std::move(channel)), stub_(channel_) {}
+  /// `files`: null without files to watch.
+  GrpcChannel(GrpcChannelOptions options, std::shared_ptr<TlsFiles> files)
+      : options_(std::move(options)), files_(std::move(files)) {
+    if (files_ == nullptr)
+      line_ = open(options_.tls ? client_credentials({}) : grpc::InsecureChannelCredentials());
+  }
   ~GrpcChannel() override { in_flight_->end_all(); }
 
   Task<Result<rpc::Response>> invoke(const rpc::RemoteCommand& command,
@@ -162,12 +173,28 @@ class GrpcChannel final : public rpc::Channel {
   Status prepare(Wire& wire, const rpc::RemoteCommand& command, const rpc::CallContext& context,
                  const rpc::Request& request, Duration within) const;
   Failure failure_of(const Wire& wire, const rpc::RemoteCommand& command) const;
+  std::shared_ptr<Line> open(const std::shared_ptr<grpc::ChannelCredentials>& credentials) const;
+  std::shared_ptr<Line> line(Instant now);
 
   const GrpcChannelOptions options_;
-  const std::shared_ptr<grpc::Channel> channel_;
-  grpc::GenericStub stub_;
+  const std::shared_ptr<TlsFiles> files_;
+  std::mutex mutex_;
+  std::shared_ptr<Line> line_;  // to the certificates of version_
+  std::uint64_t version_ = 0;
   const std::shared_ptr<InFlight> in_flight_ = std::make_shared<InFlight>();
 };
+
+// With other certificates calls go over new connections; those under way end on theirs.
+std::shared_ptr<Line> GrpcChannel::line(Instant now) {
+  if (files_ == nullptr) return line_;
+  const auto content = files_->current(now);
+  const std::lock_guard lock(mutex_);
+  if (content->version > version_) {
+    version_ = content->version;
+    line_ = open(client_credentials(*content));
+  }
+  return line_;
+}
 
 Status GrpcChannel::prepare(Wire& wire, const rpc::RemoteCommand& command,
                             const rpc::CallContext& context, const rpc::Request& request,
@@ -272,14 +299,15 @@ Task<Result<rpc::Response>> GrpcChannel::invoke(const rpc::RemoteCommand& comman
   }
   const std::string method = command.method.empty() ? kExecute : "/" + command.method;
   wire->flights = in_flight_;
-  Answer answer(wire, stub_, method);
+  const std::shared_ptr<Line> over = line(now);
+  Answer answer(wire, over->stub, method);
   const FailureKind cut = co_await answer;
   if (!answer.begun()) in_flight_->remove(wire);
   if (cut != FailureKind::none) {
     // gRPC may have sent it a moment ago without having said so.
     const bool maybe =
         answer.begun() && !command.read_only &&
-        (wire->sent || channel_->GetState(false) == GRPC_CHANNEL_READY);
+        (wire->sent || over->channel->GetState(false) == GRPC_CHANNEL_READY);
     Failure why(maybe ? FailureKind::unknown_outcome : cut,
                 !maybe                          ? "cancelled"
                 : cut == FailureKind::timeout ? "deadline_exceeded"
@@ -314,17 +342,8 @@ int as_ms(Duration duration) {
   return static_cast<int>(std::chrono::duration_cast<milliseconds>(duration).count());
 }
 
-}  // namespace
-
-Result<std::shared_ptr<rpc::Channel>> make_grpc_channel(GrpcChannelOptions options) {
-  if (options.target.empty())
-    return fail(FailureKind::invalid_argument, "bad_target",
-                "a gRPC channel needs a target: host:port or dns:///host:port");
-  hush_grpc();
-  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
-  if (options.tls) {
-    SLUICE_ASSIGN(credentials, client_credentials(options.tls_ca, options.tls_cert, options.tls_key));
-  }
+std::shared_ptr<Line> GrpcChannel::open(const std::shared_ptr<grpc::ChannelCredentials>& credentials) const {
+  const GrpcChannelOptions& options = options_;
   grpc::ChannelArguments arguments;
   arguments.SetLoadBalancingPolicyName(options.balancing);
   arguments.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
@@ -342,8 +361,26 @@ Result<std::shared_ptr<rpc::Channel>> make_grpc_channel(GrpcChannelOptions optio
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   if (!options.tls_server_name.empty())
     arguments.SetSslTargetNameOverride(options.tls_server_name);
-  auto channel = grpc::CreateCustomChannel(options.target, credentials, arguments);
-  return std::make_shared<GrpcChannel>(std::move(options), std::move(channel));
+  return std::make_shared<Line>(grpc::CreateCustomChannel(options.target, credentials, arguments));
+}
+
+}  // namespace
+
+Result<std::shared_ptr<rpc::Channel>> make_grpc_channel(GrpcChannelOptions options) {
+  if (options.target.empty())
+    return fail(FailureKind::invalid_argument, "bad_target",
+                "a gRPC channel needs a target: host:port or dns:///host:port");
+  hush_grpc();
+  std::shared_ptr<TlsFiles> files;
+  TlsPaths paths;
+  paths.cert = options.tls_cert;
+  paths.key = options.tls_key;
+  paths.ca = options.tls_ca;
+  if (options.tls && paths.any()) {
+    Logger& logger = options.logger != nullptr ? *options.logger : null_logger();
+    SLUICE_ASSIGN(files, TlsFiles::open(std::move(paths), options.tls_watch, logger));
+  }
+  return std::make_shared<GrpcChannel>(std::move(options), std::move(files));
 }
 
 }  // namespace sluice::transport

@@ -23,7 +23,7 @@ constexpr std::int64_t kStopGraceMs = 500;
 struct GrpcDoor::Impl {
   Impl(rpc::Registry& registry, Clock& clock, std::vector<Lane*> lanes, GrpcOptions options,
        GrpcHooks hooks, Logger& logger, Metrics* metrics)
-      : shared(new GrpcShared{registry, clock, std::move(options), std::move(hooks), logger, {}}) {
+      : shared(new GrpcShared{registry, clock, std::move(options), std::move(hooks), logger, {}}), metrics(metrics) {
     SLUICE_ASSERT(!lanes.empty(), "the gRPC door needs a lane");
     for (Lane* lane : lanes) shared->lanes.push_back({lane, nullptr});
     stream::Options with = shared->options.stream;
@@ -81,18 +81,39 @@ struct GrpcDoor::Impl {
   };
 
   const std::shared_ptr<GrpcShared> shared;
+  Metrics* const metrics;
   std::shared_ptr<StreamShared> streams;
   std::vector<std::unique_ptr<Codec>> codecs;
   std::map<std::string, std::unique_ptr<RawService>> services;  // by name
   std::set<std::string> methods;
+  std::shared_ptr<grpc::ServerCredentials> credentials;  // asked at each handshake: goes after the server
   std::unique_ptr<grpc::Server> server;
   std::uint16_t port = 0;
+  std::unique_ptr<Metrics::Hook> certificate;
 };
 
 Status GrpcDoor::Impl::listen() {
   hush_grpc();
   const auto& options = shared->options;
-  SLUICE_ASSIGN(const auto credentials, server_credentials(options.tls_cert, options.tls_key, options.tls_client_ca));
+  TlsPaths paths;
+  paths.cert = options.tls_cert;
+  paths.key = options.tls_key;
+  paths.ca = options.tls_client_ca;
+  paths.prefix = "grpc.";
+  paths.ca_key = "tls_client_ca";
+  paths.needs_pair = true;
+  credentials = grpc::InsecureServerCredentials();
+  if (paths.any()) {
+    SLUICE_ASSIGN(auto files, TlsFiles::open(std::move(paths), options.tls_watch, shared->logger));
+    if (metrics != nullptr)
+      certificate = metrics->before_exposition([this, files] {
+        const auto content = files->current(shared->clock.now());
+        metrics->gauge("sluice_grpc_certificate_expires_seconds",
+                       "When the certificate of the gRPC door ends, in seconds since 1970.")
+            .set(std::chrono::duration_cast<seconds>(content->expires->time_since_epoch()).count());
+      });
+    credentials = server_credentials(std::move(files), shared->clock);
+  }
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;

@@ -27,7 +27,10 @@ Result<std::shared_ptr<grpc::Channel>> connect(const GrpcChannelOptions& options
   std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
   if (options.tls && options.tls_ca.empty()) credentials = grpc::SslCredentials({});
   if (options.tls && !options.tls_ca.empty()) {
-    SLUICE_ASSIGN(credentials, client_credentials(options.tls_ca));
+    TlsPaths paths;
+    paths.ca = options.tls_ca;
+    SLUICE_ASSIGN(const TlsContent content, read_tls(paths));
+    credentials = client_credentials(content);
   }
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);

@@ -1,7 +1,11 @@
 #include "transport/grpc/tls.hpp"
 
+#include <grpc/grpc.h>
+#include <grpc/grpc_security.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+
+#include <ctime>
 
 #include "sluice/base/files.hpp"
 #include "sluice/base/runtime.hpp"
@@ -76,8 +80,15 @@ Result<Certificate> valid_certificate(const std::string& key, const std::string&
   return certificate;
 }
 
+WallTime wall_time_of(const ASN1_TIME* time) {
+  std::tm utc{};
+  ASN1_TIME_to_tm(time, &utc);
+  return WallTime(std::chrono::seconds(timegm(&utc)));
+}
+
 struct Pair {
   std::string cert, key;
+  WallTime expires;
 };
 
 /// `prefix`: of the configuration keys, for messages.
@@ -102,41 +113,137 @@ Result<Pair> read_pair(const std::string& prefix, const std::string& cert_path,
   if (X509_check_private_key(certificate.get(), parsed.get()) != 1)
     return fail(bad("bad_certificate", key_key + ": " + key_path +
                                            " is not the key of the certificate in " + cert_path));
+  pair.expires = wall_time_of(X509_get0_notAfter(certificate.get()));
   return pair;
 }
 
+// gRPC asks for the certificates at each handshake. Its own C++ credentials take them once, so this is
+// the same by way of its C interface.
+class FileCredentials final : public grpc::ServerCredentials {
+ public:
+  FileCredentials(std::shared_ptr<TlsFiles> files, Clock& clock) : files_(std::move(files)), clock_(clock) {
+    const bool asks = !files_->current(clock_.now())->ca.empty();
+    credentials_ = grpc_ssl_server_credentials_create_with_options(grpc_ssl_server_credentials_create_options_using_config_fetcher(
+        asks ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE,
+        &FileCredentials::fetch, this));
+  }
+  ~FileCredentials() override { grpc_server_credentials_release(credentials_); }
+  void SetAuthMetadataProcessor(const std::shared_ptr<grpc::AuthMetadataProcessor>&) override {}
+
+ private:
+  int AddPortToServer(const std::string& address, grpc_server* server) override {
+    return grpc_server_add_http2_port(server, address.c_str(), credentials_);
+  }
+  // Called under gRPC's own lock, one after another.
+  static grpc_ssl_certificate_config_reload_status fetch(void* owner, grpc_ssl_server_certificate_config** config) {
+    auto* self = static_cast<FileCredentials*>(owner);
+    const auto content = self->files_->current(self->clock_.now());
+    if (content->version == self->given_) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
+    const grpc_ssl_pem_key_cert_pair pair{content->key.c_str(), content->cert.c_str()};
+    // It wants authorities also where callers are asked for no certificate; then they trust nobody, for
+    // nobody is asked. Source: ssl_security_connector.cc of gRPC 1.51.
+    const std::string& authorities = content->ca.empty() ? content->cert : content->ca;
+    *config = grpc_ssl_server_certificate_config_create(authorities.c_str(), &pair, 1);
+    self->given_ = content->version;
+    return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
+  }
+  const std::shared_ptr<TlsFiles> files_;
+  Clock& clock_;
+  grpc_server_credentials* credentials_ = nullptr;
+  std::uint64_t given_ = 0;
+};
+
 }  // namespace
 
-Result<std::shared_ptr<grpc::ServerCredentials>> server_credentials(
-    const std::string& cert_path, const std::string& key_path, const std::string& client_ca_path) {
-  if (cert_path.empty() && key_path.empty() && client_ca_path.empty())
-    return grpc::InsecureServerCredentials();
-  SLUICE_ASSIGN(Pair pair, read_pair("grpc.", cert_path, key_path));
-  grpc::SslServerCredentialsOptions options;
-  if (!client_ca_path.empty()) {
-    SLUICE_ASSIGN(std::string ca, read_pem("grpc.tls_client_ca", client_ca_path));
-    SLUICE_TRY(valid_certificate("grpc.tls_client_ca", client_ca_path, ca));
-    options = grpc::SslServerCredentialsOptions(
-        GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-    options.pem_root_certs = std::move(ca);
+Result<TlsContent> read_tls(const TlsPaths& paths) {
+  TlsContent content;
+  if (paths.needs_pair || !paths.cert.empty() || !paths.key.empty()) {
+    SLUICE_ASSIGN(Pair pair, read_pair(paths.prefix, paths.cert, paths.key));
+    content.cert = std::move(pair.cert);
+    content.key = std::move(pair.key);
+    content.expires = pair.expires;
   }
-  options.pem_key_cert_pairs.push_back({std::move(pair.key), std::move(pair.cert)});
-  return grpc::SslServerCredentials(options);
+  if (!paths.ca.empty()) {
+    const std::string name = paths.prefix + paths.ca_key;
+    SLUICE_ASSIGN(content.ca, read_pem(name.c_str(), paths.ca));
+    SLUICE_TRY(valid_certificate(name, paths.ca, content.ca));
+  }
+  return content;
 }
 
-Result<std::shared_ptr<grpc::ChannelCredentials>> client_credentials(const std::string& ca_path,
-                                                                     const std::string& cert_path,
-                                                                     const std::string& key_path) {
+Result<std::shared_ptr<TlsFiles>> TlsFiles::open(TlsPaths paths, Duration every, Logger& logger) {
+  std::shared_ptr<TlsFiles> files(new TlsFiles(std::move(paths), every, logger));
+  files->seen_ = files->stamp();
+  SLUICE_ASSIGN(TlsContent content, read_tls(files->paths_));
+  files->content_ = std::make_shared<const TlsContent>(std::move(content));
+  files->tell_expiry();
+  return files;
+}
+
+TlsFiles::Stamp TlsFiles::stamp() const noexcept {
+  Stamp now;
+  std::size_t i = 0;
+  for (const auto* path : {&paths_.cert, &paths_.key, &paths_.ca}) {
+    std::error_code none;
+    if (!path->empty()) {
+      now.written[i] = std::filesystem::last_write_time(*path, none);
+      now.size[i] = std::filesystem::file_size(*path, none);
+    }
+    ++i;
+  }
+  return now;
+}
+
+std::shared_ptr<const TlsContent> TlsFiles::current(Instant now) {
+  const std::lock_guard lock(mutex_);
+  if (looked_ && now - *looked_ < every_) return content_;
+  looked_ = now;
+  look();
+  return content_;
+}
+
+void TlsFiles::look() {
+  const Stamp now = stamp();
+  const bool changed = !(now == seen_);
+  if (changed || bad_) {
+    seen_ = now;  // before they are read: what is written meanwhile is seen the next time
+    auto read = read_tls(paths_);
+    bad_ = !read;
+    if (read) {
+      read->version = content_->version + 1;
+      content_ = std::make_shared<const TlsContent>(*std::move(read));
+      told_soon_ = told_expired_ = false;
+      logger_.info("certificate files have changed and are used from now on",
+                   {{"certificate", paths_.cert}, {"authorities", paths_.ca}});
+    } else if (changed) {
+      logger_.error("certificate files have changed and cannot be used; those of before stay",
+                    {{"failure", read.error().to_string()}});
+    }
+  }
+  tell_expiry();
+}
+
+void TlsFiles::tell_expiry() {
+  if (!content_->expires) return;
+  RealClock clock;  // certificates are of the world outside, as the check of their dates above
+  const auto left = *content_->expires - clock.wall();
+  if (left <= left.zero() && !std::exchange(told_expired_, true))
+    logger_.error("the certificate has expired and is refused by others: replace the file, it is read again",
+                  {{"certificate", paths_.cert}});
+  else if (left > left.zero() && left < kExpiresSoon && !std::exchange(told_soon_, true))
+    logger_.warn("the certificate expires soon: replace the file, it is read again",
+                 {{"certificate", paths_.cert}, {"hours", std::chrono::duration_cast<std::chrono::hours>(left).count()}});
+}
+
+std::shared_ptr<grpc::ServerCredentials> server_credentials(std::shared_ptr<TlsFiles> files, Clock& clock) {
+  return std::make_shared<FileCredentials>(std::move(files), clock);
+}
+
+std::shared_ptr<grpc::ChannelCredentials> client_credentials(const TlsContent& content) {
   grpc::SslCredentialsOptions options;
-  if (!ca_path.empty()) {
-    SLUICE_ASSIGN(options.pem_root_certs, read_pem("tls_ca", ca_path));
-    SLUICE_TRY(valid_certificate("tls_ca", ca_path, options.pem_root_certs));
-  }
-  if (!cert_path.empty() || !key_path.empty()) {
-    SLUICE_ASSIGN(Pair pair, read_pair("", cert_path, key_path));
-    options.pem_cert_chain = std::move(pair.cert);
-    options.pem_private_key = std::move(pair.key);
-  }
+  options.pem_root_certs = content.ca;
+  options.pem_cert_chain = content.cert;
+  options.pem_private_key = content.key;
   return grpc::SslCredentials(options);
 }
 
