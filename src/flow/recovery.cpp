@@ -47,8 +47,13 @@ void Recovery::keep_sweeping(Duration every,
 void Recovery::sweep() {
   if (nodes_ != nullptr) takeovers_ = nodes_->takeovers();
   start([this](const Result<RecoveryProgress>& progress) {
+    // Cut short: rows or journals were not readable. And what was undone for a dead node may not be known to be
+    // over yet (the record of it is lazy, the store may have failed): that node waits until it is, so it is looked
+    // at once more.
+    const bool again = !progress || progress->found > progress->committed + progress->aborted + progress->paused + progress->in_doubt ||
+                       (nodes_ != nullptr && progress->committed + progress->aborted != 0);
     if (each_) each_(progress);
-    next_ = lane_.clock().now() + every_;
+    next_ = lane_.clock().now() + (again ? std::min<Duration>(every_, seconds(1)) : every_);
     wait_for_next();
   });
 }

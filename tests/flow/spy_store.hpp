@@ -23,7 +23,14 @@ class SpyStore final : public store::Store {
     }
     inner_.submit(pending);
   }
-  bool ask(store::PendingQuery& pending) override { return inner_.ask(pending); }
+  int unreadable = 0, unreadable_journals = 0;  ///< so many queries fail
+  bool ask(store::PendingQuery& pending) override {
+    int& left = std::holds_alternative<store::ReadJournal>(pending.query) ? unreadable_journals : unreadable;
+    if (left <= 0) return inner_.ask(pending);
+    --left;
+    pending.answer = fail(FailureKind::unavailable, "too_many_connections", "");
+    return true;
+  }
   WallTime now() override { return inner_.now(); }
   std::uint64_t incarnation() const override { return inner_.incarnation(); }
   std::uint64_t largest_id() override { return inner_.largest_id(); }

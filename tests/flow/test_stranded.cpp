@@ -1,5 +1,6 @@
 // What may be left outside with nobody to undo it, and what surely is not.
 #include "flow/flow_fixture.hpp"
+#include "flow/spy_store.hpp"
 #include "sluice/flow/combine.hpp"
 
 namespace sluice::flow {
@@ -67,6 +68,33 @@ TEST_F(Stranded, FLOW_20_a_child_of_parallel_that_may_have_happened_and_cannot_b
     lane.run_ready();
     EXPECT_EQ(in_doubt(), 1u) << "sweep " << sweep;
   }
+}
+
+TEST_F(Stranded, NODE_6_a_sweep_that_the_store_cut_short_is_repeated_soon) {
+  Flow flow("f", options());
+  flow.group("main", {answers("bank", {FailureKind::unknown_outcome})});
+  ASSERT_EQ(run(flow).kind, OutcomeKind::in_doubt);
+  lane.run_ready();
+  SpyStore spy(*store);
+  Flows flows;
+  flows.add(flow);
+  Recovery recovery(spy, flows, lane);
+  spy.unreadable = 1;
+  std::vector<std::pair<Instant, std::uint64_t>> sweeps;  // when each ended, and what it left in doubt
+  lane.post([&] {
+    recovery.keep_sweeping(seconds(30), [&](const Result<RecoveryProgress>& progress) {
+      sweeps.emplace_back(clock.now(), progress ? progress->in_doubt : 999);
+    });
+  });
+  drive([&] { return sweeps.size() == 1; });
+  EXPECT_EQ(sweeps[0].second, 999u);
+  spy.unreadable_journals = 1;
+  drive([&] { return sweeps.size() == 4; });
+  EXPECT_LE(sweeps[1].first - sweeps[0].first, seconds(2)) << "another node may be waiting for its end";
+  EXPECT_EQ(sweeps[1].second, 0u) << "its journal was not readable";
+  EXPECT_LE(sweeps[2].first - sweeps[1].first, seconds(2));
+  EXPECT_EQ(sweeps[2].second, 1u);
+  EXPECT_GE(sweeps[3].first - sweeps[2].first, seconds(30)) << "what waits for an operator is looked at now and then";
 }
 
 TEST_F(Stranded, FLOW_20_children_that_surely_did_not_happen_leave_nothing_in_doubt) {

@@ -203,6 +203,7 @@ Status PgConnection::script(const char* sql) {
     if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK && status != PGRES_EMPTY_QUERY && !failed) failed = told(raw);
   }
   if (PQstatus(raw_.get()) == CONNECTION_BAD) broken_ = true;
+  if (unreplicated_) return fail(lost("a commit was cut off from its synchronous standby"));
   if (failed) return fail(*std::move(failed));
   return {};
 }

@@ -151,6 +151,12 @@ void PgReader::answer_one(PendingQuery& pending) noexcept {
     pending.run(&pending);
 }
 
+namespace {
+constexpr const char* kKept =
+    "BEGIN; SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local'); "
+    "SELECT pg_logical_emit_message(true, 'sluice', 'reading'); COMMIT";
+}  // namespace
+
 Status PgReader::connect() {
   if (connection_ && !connection_->broken()) return {};
   connection_.reset();
@@ -159,6 +165,13 @@ Status PgReader::connect() {
   auto opened = PgConnection::open(options_);
   if (!opened) {
     failed_ = opened.error();
+    failed_at_ = clock_.now();
+    return fail(*failed_);
+  }
+  // A primary that crashed may show what its standby does not have, and a failover would take back. This
+  // commit waits for the standby, and so for all that was written before it.
+  if (auto all_kept = (*opened)->script(kKept); !all_kept) {
+    failed_ = all_kept.error();
     failed_at_ = clock_.now();
     return fail(*failed_);
   }
