@@ -62,6 +62,7 @@ void Client::heard(const bench::Incoming& in) {
                          (status == 409 && in.whole.find("\"kind\":\"in_progress\"") != std::string::npos);
   if (try_later) {
     ++later;
+    if (Asked& asked = asked_[in.id]; !asked.settled) asked.told = fmt::format("{} {}", status, in.body().substr(0, 500));
     if (status == 503 && !in.has_header("Retry-After: ")) problem("503 without Retry-After: " + in.whole.substr(0, 600));
     return;
   }
@@ -72,7 +73,8 @@ void Client::heard(const bench::Incoming& in) {
   last_settled_ = now;
   Asked& asked = asked_[in.id];
   std::string told = fmt::format("{} {}", status, in.body());
-  if (asked.told.empty()) {
+  if (!asked.settled) {
+    asked.settled = true;
     asked.told = std::move(told);
     open_.erase(in.id);
     ++settled_;
@@ -121,7 +123,7 @@ void Client::settle(std::uint16_t port, double seconds) {
     pause(10'000);
   }
   for (const std::size_t which : still_open())
-    problem(fmt::format("transfer-{} has no settled answer after {:.0f} s", which, seconds));
+    problem(fmt::format("transfer-{} has no settled answer after {:.0f} s: {}", which, seconds, asked_[which].told));
 }
 
 void Client::replay_all(std::uint16_t port) {

@@ -63,7 +63,8 @@ class Client {
  private:
   struct Asked {
     int from = 0, to = 0;
-    std::string told;  ///< status and body of the first settled answer
+    std::string told;  ///< status and body of the first settled answer; before it, why there is none yet
+    bool settled = false;
   };
   std::uint64_t roll(std::uint64_t bound);  // under the lock
   bench::Outgoing ask(std::size_t which);
