@@ -45,6 +45,7 @@ class NodesDemo {
       changes_before_ = membership_changes();
       two_.kill_hard();
       killed_at_ = watch_.wall();
+      taken_over_ = wait_for_takeover();
     });
     // Both at once; the second one's connections break when it is killed.
     Thread second("second", [&] { drive(two_.port(), 0, told_.size() / 2, false); });
@@ -55,6 +56,8 @@ class NodesDemo {
     for (std::size_t i = 0; i < told_.size(); ++i)
       if (told_[i].empty()) open.push_back(i);
     fmt::print("{} additions sent; the second node was killed after {:.1f} s: {} without an answer\n", told_.size(), killed_at_, open.size());
+    if (taken_over_ < 0) return problem("the first node did not take over what the killed one had open");
+    fmt::print("the first node took over from it {:.1f} s after its death (lease: 2 s)\n", taken_over_);
     const bench::Stopwatch again;
     for (int turn = 0; turn < 400 && missing() != 0; ++turn) {
       drive(one_.port(), 0, told_.size(), true);
@@ -62,9 +65,6 @@ class NodesDemo {
     }
     if (missing() != 0) return problem(fmt::format("{} never got an answer", missing()));
     fmt::print("all of them answered by the first node after {:.1f} s, with the same keys\n", again.wall());
-    const double taken_over = wait_for_takeover();
-    if (taken_over < 0) return problem("the first node did not take over what the killed one had open");
-    fmt::print("the first node took over from the killed one {:.1f} s after its death (lease: 2 s)\n", taken_over);
     if (two_.start() < 0) return problem(two_.error());
     const auto before = told_;
     changed_ = 0;
@@ -171,7 +171,7 @@ class NodesDemo {
   DemoServer one_, two_;
   std::vector<std::string> told_;  // each element is written by one thread at a time
   std::uint64_t run_ = 0, changed_ = 0;
-  double killed_at_ = 0;
+  double killed_at_ = 0, taken_over_ = -1;
   int changes_before_ = 0;
   bench::Stopwatch watch_;
 };
