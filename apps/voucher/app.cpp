@@ -10,6 +10,7 @@
 #include "apps/voucher/rows.hpp"
 #include "sluice/rpc/flow_handler.hpp"
 #include "sluice/rpc/interceptors.hpp"
+#include "sluice/store/nodes.hpp"
 
 namespace sluice::voucher {
 namespace {
@@ -119,8 +120,13 @@ class VoucherApp final : public server::App {
     SLUICE_TRY(client("users", options_.user_service, options_.user_token, users_));
     if (codes_ == nullptr && users_ == nullptr) return {};
     supply_ = std::make_unique<CodeSupply>(context.store);
+    DownstreamOptions downstream = options_.downstream;
+    if (downstream.owner.empty()) {
+      const auto* nodes = store::nodes_of(context.store);
+      downstream.owner = fmt::format("distribution-{}", nodes != nullptr ? nodes->node() : 1);
+    }
     downstream_ = std::make_unique<Downstream>(*supply_, codes_.get(), users_.get(), context.clock, context.random,
-                                               options_.downstream);
+                                               std::move(downstream));
     return {};
   }
 

@@ -13,7 +13,9 @@
 namespace sluice::voucher {
 
 struct DownstreamOptions {
-  std::string owner = "distribution-1";       ///< of segments; unique among the nodes, kept over restarts
+  /// Of segments; unique among the services that ask one code service, kept over restarts. Empty: by the
+  /// number of the node on a shared store.
+  std::string owner;
   Duration timeout = milliseconds(500);       ///< of one fetch, retries included
   std::int64_t segment_codes = 200;           ///< asked for at once, per voucher
   Duration users_ttl = seconds(60);
