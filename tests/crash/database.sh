@@ -12,5 +12,5 @@ rounds=10
 exec "$(dirname "$0")/../failover/inside.sh" bash -c '
   ip link set lo up
   export CRASH_SMALL_DISK=$TMPDIR/disk
-  mkdir "$CRASH_SMALL_DISK" && mount -t tmpfs -o size=192m,mode=755 none "$CRASH_SMALL_DISK"
+  mkdir "$CRASH_SMALL_DISK" && mount -t tmpfs -o size=320m,mode=755 none "$CRASH_SMALL_DISK"
   "$@"' database "$campaign" "$server" database "$rounds" 1 "$@"

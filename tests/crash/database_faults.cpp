@@ -77,8 +77,8 @@ class DatabaseFaults {
     std::atomic<bool> over{false};
     const auto press = [&](std::size_t i) {
       do {
-        client_.load(nodes_[i].port(), 24);
-        Client::pause(30'000);
+        client_.load(nodes_[i].port(), 12);
+        Client::pause(80'000);
       } while (!over);
     };
     std::thread first([&] { press(0); }), second([&] { press(1); });
