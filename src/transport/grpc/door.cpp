@@ -22,8 +22,9 @@ constexpr std::int64_t kStopGraceMs = 500;
 
 struct GrpcDoor::Impl {
   Impl(rpc::Registry& registry, Clock& clock, std::vector<Lane*> lanes, GrpcOptions options,
-       GrpcHooks hooks, Logger& logger, Metrics* metrics)
-      : shared(new GrpcShared{registry, clock, std::move(options), std::move(hooks), logger, {}}), metrics(metrics) {
+       GrpcHooks hooks, Logger& logger, Metrics* measured)
+      : shared(new GrpcShared{registry, clock, std::move(options), std::move(hooks), logger, {}}),
+        metrics(measured) {
     SLUICE_ASSERT(!lanes.empty(), "the gRPC door needs a lane");
     for (Lane* lane : lanes) shared->lanes.push_back({lane, nullptr});
     stream::Options with = shared->options.stream;
