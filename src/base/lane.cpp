@@ -9,6 +9,10 @@ namespace {
 
 thread_local Lane* current_lane = nullptr;
 
+// How long one who posted may be kept running a lane that was lent to it.
+constexpr int kLentTurns = 4;
+constexpr std::size_t kLentJobs = 64;
+
 constexpr std::int64_t kTickNs = 1'000'000;
 
 std::uint64_t tick_reached(Instant at) noexcept {
@@ -86,14 +90,75 @@ void Lane::post(Job& job) noexcept {
     ready_tail_ = &job;
     return;
   }
+  push(job);
+  // Pushed first, then looked: whoever goes to sleep says so first and looks then.
+  Drive now = drive_.load(std::memory_order_seq_cst);
+  while (now == Drive::asleep || now == Drive::lent) {
+    const Drive then = now == Drive::asleep ? Drive::driven : Drive::handed;
+    if (!drive_.compare_exchange_weak(now, then, std::memory_order_seq_cst)) continue;
+    if (Waker* waker = waker_.load(std::memory_order_acquire)) waker->wake();
+    return;
+  }
+}
+
+void Lane::push(Job& job) noexcept {
   Job* head = incoming_.load(std::memory_order_relaxed);
   do {
     job.next = head;
   } while (!incoming_.compare_exchange_weak(head, &job, std::memory_order_seq_cst,
                                             std::memory_order_relaxed));
-  if (asleep_.load(std::memory_order_seq_cst) && asleep_.exchange(false)) {
-    if (Waker* waker = waker_.load(std::memory_order_acquire)) waker->wake();
+}
+
+void Lane::post_or_run(Job& job) noexcept {
+  if (current_lane != nullptr) return post(job);
+  Drive lent = Drive::lent;
+  if (!drive_.compare_exchange_strong(lent, Drive::driven, std::memory_order_seq_cst))
+    return post(job);
+  push(job);
+  run_lent();
+}
+
+// Until nothing is ready, at most kLentTurns; then the drive is lent again or handed back.
+void Lane::run_lent() noexcept {
+  for (int turn = 0; turn < kLentTurns; ++turn) {
+    run_ready(kLentJobs);
+    if (has_ready()) continue;
+    if (next_timer() < lent_until_) return hand_back();  // its driver sleeps too long
+    drive_.store(Drive::lent, std::memory_order_seq_cst);
+    const bool wanted = wanted_.load(std::memory_order_seq_cst);
+    if (!wanted && incoming_.load(std::memory_order_seq_cst) == nullptr) return;
+    Drive lent = Drive::lent;
+    if (!drive_.compare_exchange_strong(lent, Drive::driven, std::memory_order_seq_cst)) return;
+    if (wanted) return hand_back();
   }
+  hand_back();
+}
+
+void Lane::hand_back() noexcept {
+  drive_.store(Drive::handed, std::memory_order_seq_cst);
+  if (Waker* waker = waker_.load(std::memory_order_acquire)) waker->wake();
+}
+
+bool Lane::lend(Instant until) noexcept {
+  if (ready_head_ != nullptr) return false;
+  lent_until_ = until;
+  drive_.store(Drive::lent, std::memory_order_seq_cst);
+  if (incoming_.load(std::memory_order_seq_cst) == nullptr) return true;
+  Drive lent = Drive::lent;
+  // Not ours any more: whoever has it runs what came, or calls the waker.
+  return !drive_.compare_exchange_strong(lent, Drive::driven, std::memory_order_seq_cst);
+}
+
+bool Lane::take_back() noexcept {
+  // Said first, then tried: whoever lends again lends first and looks at this then.
+  wanted_.store(true, std::memory_order_seq_cst);
+  Drive now = drive_.load(std::memory_order_seq_cst);
+  while (now != Drive::driven) {
+    if (!drive_.compare_exchange_weak(now, Drive::driven, std::memory_order_seq_cst)) continue;
+    wanted_.store(false, std::memory_order_relaxed);
+    return true;
+  }
+  return false;
 }
 
 void Lane::post(std::move_only_function<void()> work) {
@@ -122,7 +187,7 @@ bool Lane::take_incoming() noexcept {
 std::size_t Lane::run_ready(std::size_t limit) {
   Lane* const outer = current_lane;
   current_lane = this;
-  asleep_.store(false, std::memory_order_relaxed);
+  drive_.store(Drive::driven, std::memory_order_relaxed);
   turn_time_ = clock_.now();
   std::size_t ran = 0;
   Timer* due = wheel_->advance(tick_reached(turn_time_));
@@ -152,9 +217,9 @@ std::size_t Lane::run_ready(std::size_t limit) {
 
 bool Lane::prepare_to_sleep() noexcept {
   if (ready_head_ != nullptr) return false;
-  asleep_.store(true, std::memory_order_seq_cst);
+  drive_.store(Drive::asleep, std::memory_order_seq_cst);
   if (incoming_.load(std::memory_order_seq_cst) == nullptr) return true;
-  asleep_.store(false, std::memory_order_relaxed);
+  drive_.store(Drive::driven, std::memory_order_relaxed);
   return false;
 }
 

@@ -1,6 +1,7 @@
 // A lane: one run queue and one timer wheel, driven by exactly one thread at a time. Everything
 // that belongs to an exchange runs on its lane, so exchanges need no locks. Who drives it is
-// pluggable: a thread of its own (base/runtime), a network event loop, or the simulator.
+// pluggable: a thread of its own (base/runtime), a network event loop, or the simulator. A driver
+// that sleeps may lend the drive to whoever posts (post_or_run), which saves waking it.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -75,6 +76,10 @@ class Lane {
   void post(Job& job) noexcept;
   /// The same for a callable; allocates.
   void post(std::move_only_function<void()> work);
+  /// As post(); but when the lane's driver sleeps and lends the drive, and this thread is on no
+  /// lane, the lane runs here: this job, whatever else is ready and due, a bounded number of jobs.
+  /// For threads that may be kept that long and hold no lock a job could want.
+  void post_or_run(Job& job) noexcept;
 
   Clock& clock() noexcept { return clock_; }
   /// Time of the current turn: one clock read per turn of the loop. Lane-only.
@@ -90,16 +95,30 @@ class Lane {
   }
   /// True when nothing is ready; afterwards a post() from elsewhere will call the waker.
   bool prepare_to_sleep() noexcept;
+  /// The same, and lends the drive while its driver sleeps: nothing of the driver's side may be
+  /// called until take_back() was true. `until`: what next_timer() said.
+  bool lend(Instant until) noexcept;
+  /// After lend(), when the waker was called or `until` came: whether the drive is the caller's
+  /// again. False: another thread has it, and calls the waker when it is done.
+  bool take_back() noexcept;
   /// When the earliest timer is due; kNever without one. May be early, never late.
   Instant next_timer() const noexcept;
 
  private:
   friend class Timer;
+  // driven: by its driver or by whom it was lent to. asleep: by nobody. lent: by nobody, and
+  // whoever posts may take it. handed: to the driver, whose waker was called.
+  enum class Drive : std::uint8_t { driven, asleep, lent, handed };
+  void push(Job& job) noexcept;
+  void run_lent() noexcept;
+  void hand_back() noexcept;
   bool take_incoming() noexcept;
   Clock& clock_;
   Instant turn_time_;
   std::atomic<Job*> incoming_{nullptr};  // LIFO stack, reversed on take
-  std::atomic<bool> asleep_{false};
+  std::atomic<Drive> drive_{Drive::driven};
+  std::atomic<bool> wanted_{false};  // its driver is awake and waits for the drive
+  Instant lent_until_ = kNever;      // belongs to whoever drives
   std::atomic<Waker*> waker_{nullptr};
   Job* ready_head_ = nullptr;
   Job* ready_tail_ = nullptr;

@@ -60,7 +60,7 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   }
 
   void OnReadDone(bool ok) override {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     Item* item = std::exchange(reading_, nullptr);
     if (ok) {
       item->size = size_of(item->message);
@@ -75,17 +75,17 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
       free_.push_back(item);
       closed_here_ = true;
     }
-    post_look();
+    post_look(lock);
   }
   void OnCancel() override {
     // Asked here: once OnDone() has returned the context is gone, and the lane may be behind.
     const gpr_timespec at = context_.raw_deadline();
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     late_ = gpr_time_cmp(gpr_now(at.clock_type), at) >= 0;
     cancelled_ = true;
-    post_look();
+    post_look(lock);
   }
-  void OnDone() override { lane().post(gone_); }
+  void OnDone() override { lane().post_or_run(gone_); }
 
  protected:
   /// Work on one message, on the lane; ends with settle(). As stream::Session::handle.
@@ -146,9 +146,11 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
     }
     this->StartRead(&reading_->message);
   }
-  void post_look() {
+  // This thread is gRPC's, and OnDone() waits for it: the stream is there until this returns.
+  void post_look(std::unique_lock<std::mutex>& lock) {
     if (std::exchange(posted_, true)) return;
-    lane().post(look_);
+    lock.unlock();
+    lane().post_or_run(look_);
   }
 
   // On the lane.

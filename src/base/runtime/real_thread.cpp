@@ -161,12 +161,14 @@ void LaneThread::join() noexcept { thread_.join(); }
 
 void LaneThread::drive() noexcept {
   while (!stopping_.load(std::memory_order_acquire)) {
-    if (lane_.run_ready() > 0 || !lane_.prepare_to_sleep()) continue;
+    if (lane_.run_ready() > 0) continue;
     const Instant next = lane_.next_timer();
+    if (!lane_.lend(next)) continue;
     if (next == kNever)
       sleeper_.parker.park();
     else
       sleeper_.parker.park(next - lane_.clock().now());
+    while (!lane_.take_back()) sleeper_.parker.park();
   }
   for (int turn = 0; turn < kStopTurnsMax && lane_.run_ready() > 0; ++turn) {
   }
