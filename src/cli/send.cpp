@@ -1,4 +1,4 @@
-// sluice send: one command to a running server.
+// sluice send: one command to a running server, or a file of them.
 #include <fmt/format.h>
 
 #include <fstream>
@@ -7,6 +7,7 @@
 
 #include "cli/client.hpp"
 #include "cli/commands.hpp"
+#include "cli/send_stream.hpp"
 
 namespace sluice::cli {
 namespace {
@@ -14,6 +15,7 @@ namespace {
 struct SendOptions : ServerOptions {
   std::string name, body, key, app;
   bool shadow = false;
+  StreamSendOptions stream;
 };
 
 std::string read_body(const std::string& said) {
@@ -27,6 +29,10 @@ std::string read_body(const std::string& said) {
 }
 
 void send(const SendOptions& options) {
+  if (!options.stream.file.empty())
+    return send_stream_file(options.stream,
+                            {options.name, options.app, options.token, options.shadow, options.json});
+  if (options.name.empty()) throw CLI::RequiredError("name");
   Request how;
   how.key = options.key;
   auto& headers = how.headers;
@@ -46,20 +52,23 @@ void send(const SendOptions& options) {
 }  // namespace
 
 void add_send(CLI::App& app) {
-  auto* command = app.add_subcommand("send", "Sends one command to a running server and prints its reply");
+  auto* command = app.add_subcommand("send", "Sends a command, or a file of them, to a running server and prints what came of it");
   auto options = std::make_shared<SendOptions>();
-  command->add_option("name", options->name, "Of the command; GET /v1/commands lists them")->required();
-  command->add_option("body", options->body, "JSON, @file, or - for standard input; default {}");
-  command->add_option("--key", options->key, "Idempotency key: with the same one it takes effect once");
+  command->add_option("name", options->name, "Of the command; GET /v1/commands lists them");
+  auto* body = command->add_option("body", options->body, "JSON, @file, or - for standard input; default {}");
+  auto* key = command->add_option("--key", options->key, "Idempotency key: with the same one it takes effect once");
   command->add_option("--app", options->app, "Namespace; default: the command's own");
   command->add_flag("--shadow", options->shadow, "As stress-test traffic: touches nothing live");
   add_server_options(*command, *options);
+  add_stream_options(*command, options->stream);
+  for (auto* alone : {body, key}) alone->excludes(command->get_option("--stream"));
   command->footer(
       "Exit status: 0 done, 1 refused or failed, 2 usage or configuration, 3 accepted and not settled yet,\n"
       "4 no answer: it may have taken effect, repeat it with the same key.\n"
       "Examples:\n"
       "  sluice send kv.add '{\"collection\":\"c\",\"key\":\"k\",\"delta\":1}' --key order-17\n"
-      "  sluice send voucher.ss.distribution.batch_distribute_voucher @batch.json --key batch-9");
+      "  sluice send voucher.ss.distribution.batch_distribute_voucher @batch.json --key batch-9\n"
+      "  sluice send kv.add --stream rows.jsonl --order-by key --grpc 127.0.0.1:9090");
   command->callback([options] { send(*options); });
 }
 

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <string>
@@ -28,7 +29,7 @@ inline pid_t spawn(const std::string& folder, const Arguments& arguments, const 
   const pid_t pid = fork();
   if (pid != 0) return pid;
   if (chdir(folder.c_str()) != 0) _exit(126);
-  for (const char* name : {"SLUICE_TOKEN", "SLUICE_SERVER", "SLUICE_CONFIG", "SLUICE_STORE_PATH"}) unsetenv(name);
+  for (const char* name : {"SLUICE_TOKEN", "SLUICE_SERVER", "SLUICE_CONFIG", "SLUICE_STORE_PATH", "SLUICE_GRPC"}) unsetenv(name);
   for (const auto& [name, value] : settings) setenv(name.c_str(), value.c_str(), 1);
   dup2(out, STDOUT_FILENO);
   dup2(err, STDERR_FILENO);
@@ -75,6 +76,10 @@ class Serving {
       const auto at = said.find("Listening on http://127.0.0.1:");
       if (at == std::string::npos || said.find('\n', at) == std::string::npos) continue;
       address_ = said.substr(at + 13, said.find('\n', at) - at - 13);
+      if (std::ranges::find(arguments, "--grpc-listen") == arguments.end()) break;
+      const auto grpc = said.find("(port ", at);  // its line comes after
+      if (grpc == std::string::npos || said.find('\n', grpc) == std::string::npos) continue;
+      grpc_port_ = std::atoi(said.c_str() + grpc + 6);
       break;
     }
     out_ = ends[0];
@@ -104,6 +109,10 @@ class Serving {
   }
   const std::string& address() const { return address_; }
   const std::string& token() const { return token_; }
+  /// A server that was started again does not tell its token again.
+  void use_token(std::string token) { token_ = std::move(token); }
+  /// With --grpc-listen.
+  std::string grpc() const { return "127.0.0.1:" + std::to_string(grpc_port_); }
   Settings settings() const { return {{"SLUICE_SERVER", address_}, {"SLUICE_TOKEN", token_}}; }
   Ran ask(const Arguments& arguments) const { return run(folder_, arguments, settings()); }
 
@@ -111,6 +120,7 @@ class Serving {
   std::string folder_, address_, token_;
   pid_t pid_ = -1;
   int out_ = -1;
+  int grpc_port_ = 0;
 };
 
 }  // namespace sluice::cli_test

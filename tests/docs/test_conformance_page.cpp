@@ -26,7 +26,7 @@ const Family kFamilies[] = {
     {"IDEM", "Idempotency keys", 1, 13, {}, {}},
     {"RES", "Guarded outbound calls", 1, 42, {}, {8, 9, 18, 19, 25, 26, 27, 28, 29, 34, 35, 36, 37, 38, 39}},
     {"VOUCHER", "The voucher service", 1, 10, {}, {}},
-    {"STREAM", "Client streams", 1, 16, {13}, {}},
+    {"STREAM", "Client streams", 1, 16, {}, {}},
     {"NODE", "PostgreSQL, several nodes, failover", 1, 8, {7}, {}},
     {"PROOF", "How promises are shown", 1, 9, {3, 6, 7, 8, 9}, {}},
     {"CONSOLE", "Command line, configuration, administration", 1, 12, {2, 3, 4, 5, 6, 7, 8, 10, 11, 12}, {}},

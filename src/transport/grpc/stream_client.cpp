@@ -25,10 +25,11 @@ using Writer = grpc::ClientWriter<v1::ExecuteStreamRequest>;
 Result<std::shared_ptr<grpc::Channel>> connect(const GrpcChannelOptions& options) {
   hush_grpc();
   std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
-  if (options.tls && options.tls_ca.empty()) credentials = grpc::SslCredentials({});
-  if (options.tls && !options.tls_ca.empty()) {
+  if (options.tls) {
     TlsPaths paths;
     paths.ca = options.tls_ca;
+    paths.cert = options.tls_cert;
+    paths.key = options.tls_key;
     SLUICE_ASSIGN(const TlsContent content, read_tls(paths));
     credentials = client_credentials(content);
   }

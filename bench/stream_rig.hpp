@@ -1,0 +1,151 @@
+// Client streams over loopback gRPC, both ends in this process: a bare callback reactor, and the same
+// messages through the pipeline (numbers, gate, keyed order) into a handler that the bench chooses.
+#pragma once
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/sync_stream.h>
+
+#include "bench/benches.hpp"
+#include "sluice/base/runtime.hpp"
+#include "sluice/transport/grpc_stream.hpp"
+#include "transport/grpc/own_log.hpp"
+#include "transport/grpc/service.hpp"
+
+namespace sluice::bench {
+
+using Buffer = grpc::ByteBuffer;
+
+// A reply must be there, if of no bytes.
+inline Buffer nothing() {
+  const grpc::Slice slice("");
+  return {&slice, 1};
+}
+
+// What gRPC does without us.
+class Bare final : public grpc::ServerReadReactor<Buffer> {
+ public:
+  Bare() { StartRead(&message_); }
+  void OnReadDone(bool ok) override {
+    if (!ok) return Finish(grpc::Status::OK);
+    StartRead(&message_);
+  }
+  void OnDone() override { delete this; }
+
+ private:
+  Buffer message_;
+};
+
+struct Number {
+  std::uint32_t key = 0;
+  Instant received;
+};
+
+/// What the streams of a Rig do with their messages. The lane's, except where atomic.
+struct Handling {
+  std::uint32_t keys = 1;
+  std::uint32_t hot_percent = 0;  ///< of the messages are of key 0, the rest of the others
+  bool timed = false;             ///< the waits of keys other than 0 are kept
+  std::atomic<bool> stalled{false};
+  std::atomic<std::uint64_t> handled{0};
+  std::vector<double> waits_us;
+  std::vector<std::function<void()>> held;
+};
+
+class Piped final : public transport::GrpcStream<Buffer, Number> {
+ public:
+  Piped(stream::Pipeline& pipeline, Lane& lane, grpc::CallbackServerContext& context, Handling& how)
+      : GrpcStream(pipeline, lane, context), how_(how) {}
+
+ protected:
+  bool accept(Item& item) override {
+    const std::uint32_t n = next_++;
+    if (how_.hot_percent == 0)
+      item.extra.key = n % how_.keys;
+    else
+      item.extra.key = n % 100 < how_.hot_percent ? 0 : 1 + n % (how_.keys - 1);
+    if (how_.timed) item.extra.received = lane().clock().now();
+    return true;
+  }
+  void order_by(const Item& item, std::string& out) override {
+    out.append(reinterpret_cast<const char*>(&item.extra.key), sizeof item.extra.key);
+  }
+  void handle_message(Item& item) override {
+    if (how_.stalled.load(std::memory_order_relaxed)) {
+      how_.held.push_back([this, &item] { done(item); });
+      return;
+    }
+    done(item);
+  }
+  void conclude() override { finish(grpc::Status::OK); }
+
+ private:
+  void done(Item& item) {
+    how_.handled.fetch_add(1, std::memory_order_relaxed);
+    if (how_.timed && item.extra.key != 0)
+      how_.waits_us.push_back(std::chrono::duration<double, std::micro>(lane().clock().now() - item.extra.received).count());
+    settle(item, {});
+  }
+  Handling& how_;
+  std::uint32_t next_ = 0;
+};
+
+struct Rig {
+  RealClock clock;
+  RealRandom random;
+  LaneThread lane{clock, "stream"};
+  stream::Pipeline pipeline{options(), clock, random};
+  Handling how;
+  transport::RawService service;
+  std::unique_ptr<grpc::Server> server;
+  std::shared_ptr<grpc::Channel> channel;
+
+  static stream::Options options() {
+    stream::Options out;
+    out.name = "bench";
+    out.ordering.mode = stream::Order::keyed;
+    return out;
+  }
+  Rig() {
+    transport::hush_grpc();
+    lane.start();
+    service.add_client_stream("/bench.Streams/Bare", [](auto*, Buffer* response) {
+      *response = nothing();
+      return new Bare;
+    });
+    service.add_client_stream("/bench.Streams/Piped", [this](auto* context, Buffer* response) {
+      *response = nothing();
+      return (new Piped(pipeline, lane.lane(), *context, how))->begin();
+    });
+    grpc::ServerBuilder builder;
+    int port = 0;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(&service);
+    server = builder.BuildAndStart();
+    channel = grpc::CreateChannel("127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials());
+  }
+  ~Rig() {
+    server->Shutdown();
+    server->Wait();
+    lane.stop();
+    lane.join();
+  }
+  /// False: it did not end well.
+  bool push(const char* method, std::uint64_t count) {
+    grpc::ClientContext context;
+    Buffer reply;
+    const std::unique_ptr<grpc::ClientWriter<Buffer>> writer(grpc::internal::ClientWriterFactory<Buffer>::Create(
+        channel.get(), grpc::internal::RpcMethod(method, grpc::internal::RpcMethod::CLIENT_STREAMING, channel), &context,
+        &reply));
+    const grpc::Slice slice(std::string(100, 'm'));
+    const Buffer message(&slice, 1);
+    for (std::uint64_t i = 0; i < count; ++i)
+      if (!writer->Write(message, grpc::WriteOptions().set_buffer_hint())) break;
+    writer->WritesDone();
+    return writer->Finish().ok();
+  }
+};
+
+}  // namespace sluice::bench

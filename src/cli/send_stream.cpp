@@ -1,0 +1,176 @@
+#include "cli/send_stream.hpp"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <nlohmann/json.hpp>
+
+#include "cli/client.hpp"
+#include "cli/commands.hpp"
+#include "cli/json_lines.hpp"
+#include "cli/options.hpp"
+#include "sluice/base/runtime.hpp"
+
+namespace sluice::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::atomic<bool> interrupted{false};
+
+// The first Ctrl-C ends in good order; the next one at once.
+void end_on_interrupt() {
+  struct sigaction action {};
+  action.sa_handler = [](int) { interrupted.store(true); };
+  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+// A line that is written over on a terminal; now and then a line elsewhere.
+class Progress {
+ public:
+  Progress(Clock& clock, std::uint64_t all) : clock_(clock), all_(all), began_(clock.now()) {}
+  void tell(std::uint64_t sent, std::uint64_t done) {
+    const Instant now = clock_.now();
+    if (first_) {
+      first_ = false;
+      before_ = done;
+      began_ = now;
+    }
+    if (!terminal_ && now - told_ < seconds(5)) return;
+    told_ = now;
+    const double took = std::chrono::duration<double>(now - began_).count();
+    const double rate = took > 0 ? static_cast<double>(done - before_) / took : 0;
+    std::string left;
+    if (rate > 0 && done < all_) left = fmt::format(", {:.0f} s left", static_cast<double>(all_ - done) / rate);
+    fmt::print(stderr, "{}{} of {} done ({:.0f} %), {} sent, {:.0f}/s{}{}", terminal_ ? "\r" : "", done, all_,
+               100.0 * static_cast<double>(done) / static_cast<double>(all_), sent, rate, left, terminal_ ? "\033[K" : "\n");
+    std::fflush(stderr);
+    open_ = terminal_;
+  }
+  void end() {
+    if (std::exchange(open_, false)) fmt::print(stderr, "\n");
+  }
+
+ private:
+  Clock& clock_;
+  const std::uint64_t all_;
+  const bool terminal_ = isatty(STDERR_FILENO) == 1;
+  Instant began_, told_;
+  std::uint64_t before_ = 0;
+  bool first_ = true, open_ = false;
+};
+
+Json as_json(const transport::StreamReport& report, const std::string& id, JsonLines& lines) {
+  Json failures = Json::array();
+  for (const auto& one : report.first_failures)
+    failures.push_back({{"line", lines.line_of(one.sequence)},
+                        {"sequence", one.sequence},
+                        {"class", one.what},
+                        {"kind", one.failure.traits().name},
+                        {"code", one.failure.code()},
+                        {"detail", one.failure.detail()},
+                        {"retryable", one.retryable}});
+  return {{"id", id},
+          {"messages", lines.count()},
+          {"done", report.done},
+          {"succeeded", report.succeeded},
+          {"replayed", report.replayed},
+          {"failed", Json(report.failed)},
+          {"connections", report.resumed + 1},
+          {"complete", report.complete},
+          {"first_failures", std::move(failures)}};
+}
+
+void print(const transport::StreamReport& report, const std::string& id, JsonLines& lines) {
+  std::uint64_t failed = 0;
+  for (const auto& [what, count] : report.failed) failed += count;
+  fmt::print("{} of {} messages are done: {} succeeded ({} of them were answered before), {} failed.\n", report.done,
+             lines.count(), report.succeeded, report.replayed, failed);
+  for (const auto& one : report.first_failures)
+    fmt::print("  line {}: {} ({}): {}\n", lines.line_of(one.sequence), one.failure.traits().name, one.failure.code(),
+               one.failure.detail());
+  if (failed > report.first_failures.size())
+    fmt::print("  … and {} more\n", failed - report.first_failures.size());
+  if (report.resumed != 0) fmt::print("The connection was made {} times.\n", report.resumed + 1);
+  if (!report.complete)
+    fmt::print("Stopped. The same command goes on from message {}; stream {}.\n", report.done + 1, id);
+}
+
+}  // namespace
+
+void add_stream_options(CLI::App& command, StreamSendOptions& options) {
+  const char* group = "A file of commands over gRPC";
+  auto* stream = command.add_option("--stream", options.file,
+                                    "JSON lines: each is NAME's payload, or without NAME an object with name, payload, "
+                                    "version, idempotency_key, ordering_key")
+                     ->group(group);
+  const auto with = [&](CLI::Option* option) { return option->needs(stream)->group(group); };
+  from_environment(command, with(command.add_option("--grpc", options.target, "HOST:PORT of the server's gRPC door")),
+                   "SLUICE_GRPC");
+  auto* by = with(command.add_option("--order-by", options.order_by,
+                          "Field of the payload: lines with the same value take effect in the file's order, others side "
+                          "by side; without it all of them in order"));
+  with(command.add_flag("--any-order", options.any_order, "No line waits for another"))->excludes(by);
+  with(command.add_option("--id", options.id, "Of the stream, to go on with it; default: made of the file's content"));
+  with(command.add_option("--window", options.window, "Messages of one call")->check(CLI::Range(1, 1'000'000)));
+  with(command.add_option("--give-up", options.give_up_s, "Seconds without any progress")->check(CLI::Range(1, 86'400)));
+  with(command.add_flag("--tls", options.tls, "Encrypted; the system's authorities unless --tls-ca names others"));
+  with(command.add_option("--tls-ca", options.tls_ca, "PEM file of trusted authorities; implies --tls"));
+  with(command.add_option("--tls-cert", options.tls_cert, "PEM file shown to the server; with --tls-key"));
+  with(command.add_option("--tls-key", options.tls_key, "PEM file"));
+  with(command.add_option("--tls-name", options.tls_name, "The name the server's certificate has"));
+}
+
+void send_stream_file(const StreamSendOptions& options, const StreamSender& who) {
+  auto opened = JsonLines::open(options.file, {who.command, options.order_by, options.any_order});
+  if (!opened) die(opened.error());
+  JsonLines& lines = **opened;
+  RealClock clock;
+  Progress progress(clock, lines.count());
+  transport::StreamClientOptions how;
+  how.channel.target = options.target;
+  how.channel.token = who.token;
+  how.channel.tls = options.tls || !options.tls_ca.empty() || !options.tls_cert.empty();
+  how.channel.tls_ca = options.tls_ca;
+  how.channel.tls_cert = options.tls_cert;
+  how.channel.tls_key = options.tls_key;
+  how.channel.tls_server_name = options.tls_name;
+  how.id = options.id.empty() ? "file-" + lines.identity() : options.id;
+  how.app = who.app;
+  how.shadow = who.shadow;
+  how.window = options.window;
+  how.give_up_after = seconds(options.give_up_s);
+  how.stop = [] { return interrupted.load(); };
+  if (!who.json) {
+    how.progress = [&](std::uint64_t sent, std::uint64_t done) { progress.tell(sent, done); };
+    fmt::print(stderr, "{} messages to {}, stream {}; Ctrl-C stops, the same command goes on.\n", lines.count(),
+               options.target, how.id);
+  }
+  end_on_interrupt();
+  Parker nobody;
+  const auto sent = transport::send_stream(how, lines, clock, [&](Duration pause) {
+    if (!interrupted.load()) nobody.park(pause);
+  });
+  progress.end();
+  if (!sent) {
+    fmt::print(stderr, "sluice: {}\n", sent.error().to_string());
+    if (sent.error().kind() == FailureKind::unavailable || sent.error().kind() == FailureKind::timeout) {
+      fmt::print(stderr, "  Start the server with: sluice serve --grpc-listen {}; then the same command goes on.\n",
+                 options.target);
+      throw CLI::RuntimeError(kUnknownOutcomeStatus);
+    }
+    throw CLI::RuntimeError(1);
+  }
+  if (who.json)
+    fmt::print("{}\n", as_json(*sent, how.id, lines).dump());
+  else
+    print(*sent, how.id, lines);
+  if (!sent->complete) throw CLI::RuntimeError(kUnknownOutcomeStatus);
+  if (!sent->failed.empty()) throw CLI::RuntimeError(1);
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,178 @@
+// sluice send --stream as its users run it: a file, a server that is killed in the middle, Ctrl-C.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/process.hpp"
+
+namespace sluice::cli_test {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+constexpr int kKeys = 20;
+
+class SendStream : public testing::Test {
+ protected:
+  testing_support::TempFolder folder;
+  void write(const std::string& name, const std::string& text) { std::ofstream(folder.file(name), std::ios::binary) << text; }
+  void write_rows(int rows) {
+    std::ofstream file(folder.file("rows.jsonl"));
+    for (int i = 0; i < rows; ++i)
+      file << R"({"collection":"bulk","key":"k)" << i % kKeys << R"(","delta":1})" << '\n';
+  }
+  Ran send(const Serving& server, Arguments more) {
+    Arguments all{"send", "--grpc", server.grpc(), "--stream"};
+    all.insert(all.end(), more.begin(), more.end());
+    return server.ask(all);
+  }
+  json row(const Serving& server, const std::string& key) {
+    const Ran ran = server.ask({"send", "kv.get", R"({"collection":"bulk","key":")" + key + "\"}"});
+    return ran.status == 0 ? json::parse(ran.out) : json();
+  }
+  void expect_once_each(const Serving& server, int rows) {
+    for (int key = 0; key < kKeys; ++key) EXPECT_EQ(row(server, "k" + std::to_string(key))["number"], rows / kKeys) << key;
+  }
+};
+
+TEST_F(SendStream, STREAM_15_a_file_takes_effect_once_however_often_it_is_sent) {
+  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
+  write_rows(200);
+  const Ran first = send(server, {"rows.jsonl", "kv.add", "--order-by", "key", "--json", "--window", "30"});
+  ASSERT_EQ(first.status, 0) << first.err;
+  const json told = json::parse(first.out);
+  EXPECT_EQ(told["messages"], 200);
+  EXPECT_EQ(told["succeeded"], 200);
+  EXPECT_EQ(told["complete"], true);
+  const Ran again = send(server, {"rows.jsonl", "kv.add", "--order-by", "key", "--json"});
+  EXPECT_EQ(again.status, 0) << again.err;
+  EXPECT_EQ(json::parse(again.out)["done"], 200);
+  expect_once_each(server, 200);
+}
+
+TEST_F(SendStream, STREAM_15_lines_that_name_their_commands_and_lines_that_fail) {
+  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
+  write("mixed.jsonl",
+        "\xEF\xBB\xBF{\"name\":\"kv.put\",\"payload\":{\"collection\":\"bulk\",\"key\":\"a\",\"value\":{\"amount\":10.10}},"
+        "\"ordering_key\":\"a\"}\r\n\n"
+        R"({"name":"kv.add","payload":{"collection":"bulk","key":"b","delta":-5,"floor":0},"ordering_key":"b"})" "\n"
+        R"({"name":"no.such","ordering_key":"c"})" "\n"
+        R"({"name":"kv.add","version":1,"idempotency_key":"own","payload":{"collection":"bulk","key":"b","delta":7}})");
+  const Ran ran = send(server, {"mixed.jsonl"});
+  EXPECT_EQ(ran.status, 1) << ran.out << ran.err;
+  EXPECT_THAT(ran.out, HasSubstr("4 of 4 messages are done: 2 succeeded"));
+  EXPECT_THAT(ran.out, HasSubstr("line 3: "));
+  EXPECT_THAT(ran.out, HasSubstr("line 4: "));
+  EXPECT_THAT(ran.out, HasSubstr("no.such"));
+  EXPECT_EQ(row(server, "b")["number"], 7);
+  EXPECT_EQ(row(server, "a")["value"]["amount"].dump(), "10.1");
+}
+
+TEST_F(SendStream, STREAM_15_a_wrong_line_is_told_before_anything_is_sent) {
+  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
+  const std::string good = R"({"collection":"bulk","key":"k0","delta":1})" "\n";
+  const std::vector<std::pair<std::string, std::string>> wrong{
+      {good + "{\"collection\":}\n", "bad.jsonl:2: column 15"},
+      {good + "[1,2]\n", "bad.jsonl:2: expected an object"},
+      {good + "\n\n{\"key\":{}}\n", "bad.jsonl:4: the payload has no text or number 'key' to order by"},
+      {"\n\n", "empty lines only"},
+      {"", "bad.jsonl is empty"}};
+  for (const auto& [text, expected] : wrong) {
+    write("bad.jsonl", text);
+    const Ran ran = send(server, {"bad.jsonl", "kv.add", "--order-by", "key"});
+    EXPECT_EQ(ran.status, 2) << ran.err;
+    EXPECT_THAT(ran.err, HasSubstr(expected));
+  }
+  for (const auto& [text, expected] : std::vector<std::pair<std::string, std::string>>{
+           {R"({"payload":{}})", "no command"},
+           {R"({"name":"kv.add","paylod":{}})", "unknown field 'paylod'"},
+           {R"({"name":"kv.add","payload":[1]})", "field 'payload': expected an object"},
+           {R"({"name":"kv.add","version":"1"})", "field 'version': expected a whole number"},
+           {R"({"name":7})", "field 'name': expected a text"}}) {
+    write("bad.jsonl", text);
+    const Ran ran = send(server, {"bad.jsonl"});
+    EXPECT_EQ(ran.status, 2) << ran.err;
+    EXPECT_THAT(ran.err, HasSubstr(expected));
+  }
+  EXPECT_TRUE(row(server, "k0").is_null());
+  EXPECT_EQ(send(server, {"absent.jsonl", "kv.add"}).status, 2);
+  const Ran both = send(server, {"bad.jsonl", "kv.add", "{}"});
+  EXPECT_EQ(both.status, 2) << "a body and a file";
+}
+
+TEST_F(SendStream, STREAM_15_a_server_that_is_killed_in_the_middle_loses_and_doubles_nothing) {
+  constexpr int kRows = 6000;
+  write_rows(kRows);
+  Arguments listen{"--grpc-listen", "127.0.0.1:0"};
+  auto server = std::make_unique<Serving>(folder.path(), listen);
+  listen[1] = server->grpc();
+  const std::string token = server->token();
+  const int out = open(folder.file("client.out").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+  const int err = open(folder.file("client.err").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+  const pid_t client = spawn(folder.path(),
+                             {"send", "kv.add", "--stream", "rows.jsonl", "--order-by", "key", "--json", "--grpc",
+                              server->grpc(), "--token", token},
+                             {}, out, err);
+  close(out);
+  close(err);
+  int kills = 0;
+  for (int least = 5; kills < 3; ++kills, least += 60) {
+    while (true) {  // until it is in the middle
+      const json now = row(*server, "k0");
+      if (now.is_object() && now["number"] >= least) break;
+    }
+    server->crash();
+    server = std::make_unique<Serving>(folder.path(), listen, Settings{{"SLUICE_TOKEN", token}});
+    ASSERT_FALSE(server->address().empty()) << read_file(folder.file("server.err"));
+    server->use_token(token);
+  }
+  int status = 0;
+  waitpid(client, &status, 0);
+  EXPECT_EQ(WEXITSTATUS(status), 0) << read_file(folder.file("client.err"));
+  const json told = json::parse(read_file(folder.file("client.out")));
+  EXPECT_EQ(told["done"], kRows);
+  EXPECT_EQ(told["succeeded"], kRows);
+  EXPECT_GT(told["connections"], kills);
+  expect_once_each(*server, kRows);
+}
+
+TEST_F(SendStream, STREAM_15_ctrl_c_stops_and_the_same_command_goes_on) {
+  constexpr int kRows = 4000;
+  write_rows(kRows);
+  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
+  const Arguments command{"send", "kv.add", "--stream", "rows.jsonl", "--order-by", "key", "--grpc", server.grpc(),
+                          "--window", "100"};
+  const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  const pid_t client = spawn(folder.path(), command, server.settings(), null, null);
+  close(null);
+  while (row(server, "k0").is_null()) {
+  }
+  kill(client, SIGINT);
+  int status = 0;
+  waitpid(client, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 4);
+  EXPECT_LT(row(server, "k0")["number"], kRows / kKeys) << "it was not in the middle";
+  const Ran rest = server.ask(command);
+  EXPECT_EQ(rest.status, 0) << rest.err;
+  EXPECT_THAT(rest.out, HasSubstr("4000 of 4000 messages are done: 4000 succeeded"));
+  expect_once_each(server, kRows);
+}
+
+TEST_F(SendStream, STREAM_15_a_server_that_is_not_there_and_a_token_that_is_none) {
+  write_rows(20);
+  const Ran nobody = run(folder.path(), {"send", "kv.add", "--stream", "rows.jsonl", "--grpc", "127.0.0.1:1",
+                                         "--give-up", "1", "--token", "slc_x"});
+  EXPECT_EQ(nobody.status, 4);
+  EXPECT_THAT(nobody.err, HasSubstr("127.0.0.1:1"));
+  EXPECT_THAT(nobody.err, HasSubstr("sluice serve --grpc-listen"));
+  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
+  const Ran wrong = run(folder.path(), {"send", "kv.add", "--stream", "rows.jsonl", "--grpc", server.grpc(), "--token", "slc_x"});
+  EXPECT_EQ(wrong.status, 1) << wrong.err;
+  EXPECT_THAT(wrong.err, HasSubstr("unauthenticated"));
+}
+
+}  // namespace
+}  // namespace sluice::cli_test
