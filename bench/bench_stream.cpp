@@ -26,7 +26,7 @@ double percentile(std::vector<double>& values, double at) {
 }
 
 // How long a message of another key is in the pipeline, with and without a hot key before it.
-void hot_key(Rig& rig, const Options& options, Report& report) {
+void hot_key(StreamRig& rig, const Options& options, Report& report) {
   rig.how.keys = 1000;
   rig.how.timed = true;
   const auto count = static_cast<std::uint64_t>(std::max(100'000.0, options.seconds * 250'000));
@@ -45,7 +45,7 @@ void hot_key(Rig& rig, const Options& options, Report& report) {
 }
 
 // A client that pushes against a handler that does nothing for a while.
-void stalled(Rig& rig, const Options& options, Report& report) {
+void stalled(StreamRig& rig, const Options& options, Report& report) {
   constexpr std::uint64_t kCount = 200'000;
   rig.how.keys = 1000;
   rig.how.stalled = true;
@@ -75,7 +75,7 @@ void stalled(Rig& rig, const Options& options, Report& report) {
 }  // namespace
 
 void bench_stream(const Options& options, Report& report) {
-  Rig rig;
+  StreamRig rig;
   const auto count = static_cast<std::uint64_t>(std::max(20'000.0, options.seconds * 60'000));
   if (!rig.push("/bench.Streams/Bare", 1000)) return report.note("WRONG: the bare stream does not work");
   for (const std::uint32_t keys : {1U, 100U, 10'000U}) {

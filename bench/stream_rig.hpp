@@ -43,7 +43,7 @@ struct Number {
   Instant received;
 };
 
-/// What the streams of a Rig do with their messages. The lane's, except where atomic.
+/// What the streams of a StreamRig do with their messages. The lane's, except where atomic.
 struct Handling {
   std::uint32_t keys = 1;
   std::uint32_t hot_percent = 0;  ///< of the messages are of key 0, the rest of the others
@@ -92,7 +92,7 @@ class Piped final : public transport::GrpcStream<Buffer, Number> {
   std::uint32_t next_ = 0;
 };
 
-struct Rig {
+struct StreamRig {
   RealClock clock;
   RealRandom random;
   LaneThread lane{clock, "stream"};
@@ -108,7 +108,7 @@ struct Rig {
     out.ordering.mode = stream::Order::keyed;
     return out;
   }
-  Rig() {
+  StreamRig() {
     transport::hush_grpc();
     lane.start();
     service.add_client_stream("/bench.Streams/Bare", [](auto*, Buffer* response) {
@@ -126,7 +126,7 @@ struct Rig {
     server = builder.BuildAndStart();
     channel = grpc::CreateChannel("127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials());
   }
-  ~Rig() {
+  ~StreamRig() {
     server->Shutdown();
     server->Wait();
     lane.stop();

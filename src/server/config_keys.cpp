@@ -117,6 +117,46 @@ ConfigKey store_url() {
           }};
 }
 
+// What happens to a message of a stream when `streams.capacity` messages run.
+ConfigKey stream_policy() {
+  using admission::AtCapacity;
+  static constexpr std::pair<std::string_view, AtCapacity> kPolicies[] = {
+      {"queue", AtCapacity::queue},
+      {"hard_reject", AtCapacity::hard_reject},
+      {"soft_allow", AtCapacity::soft_allow},
+      {"soft_allow_with_signal", AtCapacity::soft_allow_with_signal}};
+  return {"streams.policy",
+          KeyType::text,
+          "when streams.capacity messages run: queue, hard_reject, soft_allow, soft_allow_with_signal; the soft ones admit up "
+          "to four times as many",
+          0,
+          0,
+          [](const Config& c) {
+            for (const auto& [name, policy] : kPolicies)
+              if (policy == c.grpc.stream.backpressure.policy) return std::string(name);
+            return std::string();
+          },
+          [](Config& c, const std::string& value) -> std::string {
+            for (const auto& [name, policy] : kPolicies)
+              if (name == value) {
+                c.grpc.stream.backpressure.policy = policy;
+                return {};
+              }
+            return "one of queue, hard_reject, soft_allow, soft_allow_with_signal";
+          }};
+}
+
+// Two options that go together.
+template <class Member, class Second>
+ConfigKey both(ConfigKey key, Member member, Second second, std::size_t times) {
+  key.set = [member, second, times](Config& c, const std::string& text) {
+    member(c) = static_cast<std::size_t>(to_integer(text));
+    second(c) = member(c) * times;
+    return std::string();
+  };
+  return key;
+}
+
 #define SLUICE_MEMBER(path) [](Config& c) -> auto& { return c.path; }
 
 std::vector<ConfigKey> make_keys() {
@@ -198,6 +238,22 @@ std::vector<ConfigKey> make_keys() {
               SLUICE_MEMBER(grpc.default_deadline)),
       time_ms("grpc.max_deadline_ms", "longest deadline a call may name",
               SLUICE_MEMBER(grpc.max_deadline)),
+      both(integer("streams.capacity", "messages of client streams that run at once, over all streams", 1, 1'000'000,
+                   SLUICE_MEMBER(grpc.stream.backpressure.capacity)),
+           SLUICE_MEMBER(grpc.stream.backpressure.capacity), SLUICE_MEMBER(grpc.stream.backpressure.ceiling), 4),
+      stream_policy(),
+      both(integer("streams.queue_messages",
+                   "messages that wait for a turn or a permit, over all streams; past it the stream ends", 1, 10'000'000,
+                   SLUICE_MEMBER(grpc.stream.backpressure.queue_messages)),
+           SLUICE_MEMBER(grpc.stream.backpressure.queue_messages), SLUICE_MEMBER(grpc.stream.ordering.capacity), 1),
+      integer("streams.queue_bytes", "and their bytes", 1024, 1LL << 40, SLUICE_MEMBER(grpc.stream.backpressure.queue_bytes)),
+      integer("streams.credit_messages", "received and not finished of one stream; then its client is stopped", 1, 65'536,
+              SLUICE_MEMBER(grpc.stream.credit.messages)),
+      integer("streams.credit_bytes", "and their bytes", 1024, 1LL << 40, SLUICE_MEMBER(grpc.stream.credit.bytes)),
+      integer("streams.attempts", "of a message that fails for a passing reason; 1: no retry", 1, 100,
+              SLUICE_MEMBER(grpc.stream.retry.attempts)),
+      time_ms("streams.message_deadline_ms", "for one message once it runs, retries included",
+              SLUICE_MEMBER(grpc.stream.message_deadline)),
       integer("gate.permits", "commands that run at once", 1, 1'000'000,
               SLUICE_MEMBER(gate.permits)),
       integer("gate.max_waiting", "commands that wait for a permit or a turn; past it: 503", 0,

@@ -93,6 +93,24 @@ TEST(Config, CONSOLE_9_what_is_shown_reads_back_the_same) {
   EXPECT_EQ(again->sqlite.path, config.sqlite.path);
 }
 
+TEST(Config, STREAM_2_streams_are_configured_and_what_goes_together_stays_together) {
+  const auto config = parse_config("[streams]\ncapacity = 2000\npolicy = \"soft_allow\"\nqueue_messages = 50000\nattempts = 1\n",
+                                   "s", {});
+  ASSERT_TRUE(config) << config.error().to_string();
+  EXPECT_TRUE(stream::check(config->grpc.stream)) << "the server could not start with it";
+  EXPECT_EQ(config->grpc.stream.backpressure.policy, admission::AtCapacity::soft_allow);
+  EXPECT_EQ(config->grpc.stream.ordering.capacity, 50'000u);
+  EXPECT_EQ(problem("[streams]\npolicy = \"drop\"\n", {}),
+            "s.toml:2: key 'streams.policy': expected one of queue, hard_reject, soft_allow, soft_allow_with_signal, got text \"drop\"");
+  for (const char* zero : {"capacity", "queue_messages", "queue_bytes", "credit_messages", "credit_bytes", "attempts"})
+    EXPECT_NE(problem(std::string("[streams]\n") + zero + " = 0\n", {}), "") << zero << ": zero is never unlimited";
+  for (const char* least : {"capacity = 1", "queue_messages = 1", "queue_bytes = 1024", "credit_messages = 1", "credit_messages = 65536"}) {
+    const auto one = parse_config(std::string("[streams]\n") + least + "\n", "s", {});
+    ASSERT_TRUE(one) << least;
+    EXPECT_TRUE(stream::check(one->grpc.stream)) << least;
+  }
+}
+
 TEST(Config, the_reference_page_is_the_table) {
   std::ifstream file(std::string(SLUICE_SOURCE_DIR) + "/docs/reference.md");
   std::stringstream text;
