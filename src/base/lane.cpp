@@ -109,13 +109,16 @@ void Lane::push(Job& job) noexcept {
                                             std::memory_order_relaxed));
 }
 
-void Lane::post_or_run(Job& job) noexcept {
-  if (current_lane != nullptr) return post(job);
+bool Lane::post_or_run(Job& job) noexcept {
   Drive lent = Drive::lent;
-  if (!drive_.compare_exchange_strong(lent, Drive::driven, std::memory_order_seq_cst))
-    return post(job);
+  if (current_lane != nullptr ||
+      !drive_.compare_exchange_strong(lent, Drive::driven, std::memory_order_seq_cst)) {
+    post(job);
+    return false;
+  }
   push(job);
   run_lent();
+  return true;
 }
 
 // Until nothing is ready, at most kLentTurns; then the drive is lent again or handed back.

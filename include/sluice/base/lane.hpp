@@ -78,8 +78,8 @@ class Lane {
   void post(std::move_only_function<void()> work);
   /// As post(); but when the lane's driver sleeps and lends the drive, and this thread is on no
   /// lane, the lane runs here: this job, whatever else is ready and due, a bounded number of jobs.
-  /// For threads that may be kept that long and hold no lock a job could want.
-  void post_or_run(Job& job) noexcept;
+  /// For threads that may be kept that long and hold no lock a job could want. True: it ran here.
+  bool post_or_run(Job& job) noexcept;
 
   Clock& clock() noexcept { return clock_; }
   /// Time of the current turn: one clock read per turn of the loop. Lane-only.
