@@ -80,17 +80,20 @@ void bench_stream(const Options& options, Report& report) {
   if (!rig.push("/bench.Streams/Bare", 1000)) return report.note("WRONG: the bare stream does not work");
   for (const std::uint32_t keys : {1U, 100U, 10'000U}) {
     rig.how.keys = keys;
-    std::vector<double> bare, piped, bare_cpu, piped_cpu;
+    std::vector<double> bare, piped, bare_cpu, piped_cpu, bare_new, piped_new;
     for (int round = 0; round < options.rounds; ++round) {
+      rig.how.allocated = 0;
       const Stopwatch one;
       rig.push("/bench.Streams/Bare", count);
       bare.push_back(static_cast<double>(count) / one.wall());
       bare_cpu.push_back(one.cpu() * 1e9 / static_cast<double>(count));
+      bare_new.push_back(static_cast<double>(rig.how.allocated.exchange(0)) / static_cast<double>(count));
       const auto before = rig.how.handled.load();
       const Stopwatch other;
       rig.push("/bench.Streams/Piped", count);
       piped.push_back(static_cast<double>(count) / other.wall());
       piped_cpu.push_back(other.cpu() * 1e9 / static_cast<double>(count));
+      piped_new.push_back(static_cast<double>(rig.how.allocated) / static_cast<double>(count));
       if (rig.how.handled.load() - before != count)
         report.note(fmt::format("WRONG: {} of {} messages were handled", rig.how.handled.load() - before, count));
     }
@@ -99,6 +102,8 @@ void bench_stream(const Options& options, Report& report) {
     report.add("bare gRPC stream, " + name, 1, "cpu", "ns/message", bare_cpu);
     report.add("pipeline, " + name, 1, "rate", "messages/s", piped);
     report.add("pipeline, " + name, 1, "cpu", "ns/message", piped_cpu);
+    report.add("bare gRPC stream, " + name, 1, "allocations", "a message", bare_new);
+    report.add("pipeline, " + name, 1, "allocations", "a message", piped_new);
     report.note(fmt::format("{}: {:.0f} % of the bare stream's rate, {:.0f} ns of CPU per message beyond it", name,
                             100 * report.median("pipeline, " + name, 1, "rate") /
                                 report.median("bare gRPC stream, " + name, 1, "rate"),

@@ -8,6 +8,7 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/sync_stream.h>
 
+#include "bench/allocations.hpp"
 #include "bench/benches.hpp"
 #include "sluice/base/runtime.hpp"
 #include "sluice/transport/grpc_stream.hpp"
@@ -27,14 +28,17 @@ inline Buffer nothing() {
 // What gRPC does without us.
 class Bare final : public grpc::ServerReadReactor<Buffer> {
  public:
-  Bare() { StartRead(&message_); }
+  explicit Bare(std::atomic<std::uint64_t>& allocated) : allocated_(allocated) { StartRead(&message_); }
   void OnReadDone(bool ok) override {
+    const std::uint64_t before = allocations();
     if (!ok) return Finish(grpc::Status::OK);
     StartRead(&message_);
+    allocated_.fetch_add(allocations() - before, std::memory_order_relaxed);
   }
   void OnDone() override { delete this; }
 
  private:
+  std::atomic<std::uint64_t>& allocated_;
   Buffer message_;
 };
 
@@ -50,6 +54,7 @@ struct Handling {
   bool timed = false;             ///< the waits of keys other than 0 are kept
   std::atomic<bool> stalled{false};
   std::atomic<std::uint64_t> handled{0};
+  std::atomic<std::uint64_t> allocated{0};  ///< where messages come in and are worked on, gRPC's own included
   std::vector<double> waits_us;
   std::vector<std::function<void()>> held;
 };
@@ -58,6 +63,11 @@ class Piped final : public transport::GrpcStream<Buffer, Number> {
  public:
   Piped(stream::Pipeline& pipeline, Lane& lane, grpc::CallbackServerContext& context, Handling& how)
       : GrpcStream(pipeline, lane, context), how_(how) {}
+  void OnReadDone(bool ok) override {
+    const std::uint64_t before = allocations();
+    GrpcStream::OnReadDone(ok);
+    how_.allocated.fetch_add(allocations() - before, std::memory_order_relaxed);
+  }
 
  protected:
   bool accept(Item& item) override {
@@ -111,9 +121,9 @@ struct StreamRig {
   StreamRig() {
     transport::hush_grpc();
     lane.start();
-    service.add_client_stream("/bench.Streams/Bare", [](auto*, Buffer* response) {
+    service.add_client_stream("/bench.Streams/Bare", [this](auto*, Buffer* response) {
       *response = nothing();
-      return new Bare;
+      return new Bare(how.allocated);
     });
     service.add_client_stream("/bench.Streams/Piped", [this](auto* context, Buffer* response) {
       *response = nothing();
