@@ -30,7 +30,10 @@ Result<std::shared_ptr<grpc::Channel>> connect(const GrpcChannelOptions& options
     paths.ca = options.tls_ca;
     paths.cert = options.tls_cert;
     paths.key = options.tls_key;
-    SLUICE_ASSIGN(const TlsContent content, read_tls(paths));
+    TlsContent content;
+    if (paths.any()) {
+      SLUICE_ASSIGN(content, read_tls(paths));
+    }
     credentials = client_credentials(content);
   }
   grpc::ChannelArguments arguments;
