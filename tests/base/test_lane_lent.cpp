@@ -152,7 +152,10 @@ TEST(LaneLentStress, OneAtATimeAndNothingForgotten) {
         });
         const int rounds = poster == 2 ? kRounds / 10 : kRounds;
         for (int i = 0; i < rounds && lost == 0; ++i) {
-          poster == 1 ? lane.lane().post(call) : lane.lane().post_or_run(call);
+          if (poster == 1)
+            lane.lane().post(call);
+          else
+            lane.lane().post_or_run(call);
           if (!done.park(seconds(20))) ++lost;
         }
       });
