@@ -246,7 +246,8 @@ class Outage {
           for (std::uint64_t i = 0; i < 4; ++i)
             items += fmt::format(R"({}{{"user":"u{}","voucher":"{}"}})", i == 0 ? "" : ",", (4 * n + i) % kBuyers, voucher);
           return request(shop_, "voucher.ss.distribution.batch_distribute_voucher", n,
-                         fmt::format(R"({{"request_id":"o-{}","region":"{}","items":[{}]}})", n, region, items));
+                         fmt::format(R"({{"request_id":"o-{}","region":"{}","items":[{}]}})", n, region, items),
+                         fmt::format("o-{}", n));
         },
         [&](Incoming in) {
           seen.latency.push_back(in.latency_us);
@@ -264,17 +265,19 @@ class Outage {
         codes_.port, 1,
         [&]() -> std::optional<Outgoing> {
           if (std::exchange(sent, true)) return std::nullopt;
-          return request(codes_, "voucher.faults.codes.set", 0, json);
+          return request(codes_, "voucher.faults.codes.set", 0, json, "");
         },
         [](Incoming in) {
           if (in.status() != 200) throw std::runtime_error("the fault plan was refused: " + in.whole);
         });
   }
 
-  static Outgoing request(const Address& to, std::string_view command, std::uint64_t n, const std::string& body) {
+  static Outgoing request(const Address& to, std::string_view command, std::uint64_t n, const std::string& body,
+                          const std::string& key) {
     return {n, fmt::format("POST /v1/commands/{} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n"
-                           "Idempotency-Key: o-{}\r\nX-Sluice-Deadline-Ms: {}\r\nContent-Length: {}\r\n\r\n{}",
-                           command, to.token, n, kDeadlineMs, body.size(), body)};
+                           "{}X-Sluice-Deadline-Ms: {}\r\nContent-Length: {}\r\n\r\n{}",
+                           command, to.token, key.empty() ? key : fmt::format("Idempotency-Key: {}\r\n", key),
+                           kDeadlineMs, body.size(), body)};
   }
 
   /// A line of the shop's /proc/PID/status, as a number.
