@@ -75,6 +75,7 @@ class PgLoader final : public RowSource {
   void foresee(const std::vector<Mutation>& mutations);
   Status fetch_missing();
 
+  bool planned_ = false;  // what was sent begins with how to plan it
   PgConnection* connection_ = nullptr;
   bool careful_ = false;
   std::optional<Failure> failure_;
