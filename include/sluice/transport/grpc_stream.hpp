@@ -38,7 +38,6 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
     Request message;
     Extra extra;
     Item* behind = nullptr;  ///< kept by the reactor
-    bool numbered = false;   ///< and this
   };
 
   GrpcStream(stream::Pipeline& pipeline, Lane& lane, grpc::CallbackServerContext& context)
@@ -61,7 +60,7 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   }
 
   void OnReadDone(bool ok) override {
-    std::unique_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     Item* item = std::exchange(reading_, nullptr);
     if (ok) {
       item->size = size_of(item->message);
@@ -71,21 +70,22 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
       ++messages_;
       ++received_;
       bytes_held_ += item->size;
+      read_on();
     } else {
       free_.push_back(item);
       closed_here_ = true;
     }
-    post_look(lock);
+    post_look();
   }
   void OnCancel() override {
     // Asked here: once OnDone() has returned the context is gone, and the lane may be behind.
     const gpr_timespec at = context_.raw_deadline();
-    std::unique_lock lock(mutex_);
+    const std::lock_guard lock(mutex_);
     late_ = gpr_time_cmp(gpr_now(at.clock_type), at) >= 0;
     cancelled_ = true;
-    post_look(lock);
+    post_look();
   }
-  void OnDone() override { lane().post_or_run(gone_); }
+  void OnDone() override { lane().post(gone_); }
 
  protected:
   /// Work on one message, on the lane; ends with settle(). As stream::Session::handle.
@@ -146,15 +146,9 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
     }
     this->StartRead(&reading_->message);
   }
-  // This thread is gRPC's, and OnDone() waits for it: the stream is there until this returns. Where the
-  // message is worked on here, the next read begins after it, or gRPC would wake a thread for it.
-  void post_look(std::unique_lock<std::mutex>& lock) {
-    if (!std::exchange(posted_, true)) {
-      lock.unlock();
-      if (lane().post_or_run(look_)) return;
-      lock.lock();
-    }
-    read_on();
+  void post_look() {
+    if (std::exchange(posted_, true)) return;
+    lane().post(look_);
   }
 
   // On the lane.
@@ -171,7 +165,6 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
       posted_ = false;
     }
     hold();
-    looking_ = true;
     while (first != nullptr) {
       Item* item = std::exchange(first, first->behind);
       if (!over_here_ && accept(*item))
@@ -183,12 +176,6 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
       if (cancelled) this->cancel(why_cancelled(late));
       if (!over_here_ && closed) this->half_close();
     }
-    looking_ = false;
-    {
-      const std::lock_guard lock(mutex_);
-      while (back_ != nullptr) give_back_locked(*std::exchange(back_, back_->behind));
-      read_on();
-    }
     let_go();
   }
   static Failure why_cancelled(bool late) {
@@ -196,21 +183,13 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
                 : Failure(FailureKind::cancelled, "cancelled", "the client is gone or gave up");
   }
   void give_back(Item& item, bool numbered) {
-    item.numbered = numbered;
-    if (looking_) {  // all of them at once, at its end
-      item.behind = std::exchange(back_, &item);
-      return;
-    }
     const std::lock_guard lock(mutex_);
-    give_back_locked(item);
-    read_on();
-  }
-  void give_back_locked(Item& item) {
-    if (!item.numbered) --received_;
+    if (!numbered) --received_;
     free_.push_back(&item);
     --messages_;
     bytes_held_ -= item.size;
     done_ = this->summary().done - this->resumed_after();
+    read_on();
   }
   void key_of(const stream::Delivery& delivery, std::string& out) final {
     order_by(static_cast<const Item&>(delivery), out);
@@ -243,8 +222,6 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   // The lane's.
   bool over_here_ = false;
   bool finished_ = false;
-  bool looking_ = false;
-  Item* back_ = nullptr;  // done with while looking
   int refs_ = 2;  // gRPC's, given back by OnDone(), and the stream's
   Hook look_, gone_;
 };
