@@ -37,6 +37,8 @@ class Upload {
     writer_->WritesDone();
     return writer_->Finish();
   }
+  /// What the server ends it with while this side stays open.
+  grpc::Status end() { return writer_->Finish(); }
   /// The mark of a stream that can be resumed; nothing when the stream ended first.
   std::optional<std::uint64_t> done() {
     writer_->WaitForInitialMetadata();
@@ -278,6 +280,21 @@ TEST_F(CommandStreamTest, STREAM_15_a_connection_that_still_works_under_an_old_e
   old.send("note", note("a", 1), "a", 1);
   EXPECT_EQ(old.finish().error_code(), grpc::StatusCode::ABORTED);
   EXPECT_EQ(number("counts", "a"), 1) << "its message was answered from the other's reply";
+}
+
+TEST_F(CommandStreamTest, STREAM_15_a_mark_refused_while_the_stream_is_idle_ends_it_once) {
+  start();
+  for (int round = 0; round < 8; ++round) {
+    const std::string id = "s" + std::to_string(round);
+    Upload old(channel, {{"x-sluice-stream", id}, {"x-sluice-stream-epoch", "1"}});
+    EXPECT_EQ(old.done(), 0u);
+    Upload young(channel, {{"x-sluice-stream", id}, {"x-sluice-stream-epoch", "2"}});
+    EXPECT_EQ(young.done(), 0u);
+    for (std::uint64_t n = 1; n <= 256; ++n)  // a mark is due after these
+      old.send("decline", "{}", std::to_string(n), n);
+    const auto status = old.end();  // without closing its side
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::ABORTED) << status.error_message();
+  }
 }
 
 TEST_F(CommandStreamTest, G7_shadow_streams_neither_wait_for_live_ones_nor_hold_them_up) {

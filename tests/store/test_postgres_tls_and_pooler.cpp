@@ -81,10 +81,9 @@ TEST_F(PostgresTls, NODE_1_a_server_without_tls_is_refused_when_it_is_asked_for)
 // pgbouncer with transaction pooling, two server connections for everybody.
 class Pooler {
  public:
-  Pooler(PrivatePostgres& server, const std::string& database) : port_(server.port() == 65'000 ? 64'999 : 65'000) {
+  Pooler(PrivatePostgres& server, const std::string& database) : port_(testing_support::free_port()) {
     ::chmod(folder_.path().c_str(), 0777);
     std::ofstream(folder_.file("users")) << "\"sluice\" \"\"\n";
-    port_ = free_port();
     std::ofstream(folder_.file("ini")) << "[databases]\n" << database << " = host=" << server.folder() << "/pg port=" << server.port()
                                        << "\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = " << port_
                                        << "\nunix_socket_dir =\nauth_type = trust\nauth_file = " << folder_.file("users")
@@ -113,17 +112,6 @@ class Pooler {
   }
 
  private:
-  static std::uint16_t free_port() {
-    const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    ::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address);
-    socklen_t size = sizeof address;
-    ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-    ::close(fd);
-    return ntohs(address.sin_port);
-  }
   testing_support::TempFolder folder_;
   std::uint16_t port_;
   pid_t pid_ = -1;

@@ -38,13 +38,13 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
     Request message;
     Extra extra;
     Item* behind = nullptr;  ///< kept by the reactor
+    bool numbered = false;   ///< and this
   };
 
   GrpcStream(stream::Pipeline& pipeline, Lane& lane, grpc::CallbackServerContext& context)
       : Session(pipeline, lane), context_(context) {
-    look_.self = gone_.self = this;
+    look_.self = this;
     look_.run = [](Job* job) noexcept { static_cast<Hook*>(job)->self->look(); };
-    gone_.run = [](Job* job) noexcept { static_cast<Hook*>(job)->self->let_go(); };
   }
 
   /// Once, from the method. Refuses at once while the pipeline drains.
@@ -60,7 +60,7 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   }
 
   void OnReadDone(bool ok) override {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     Item* item = std::exchange(reading_, nullptr);
     if (ok) {
       item->size = size_of(item->message);
@@ -70,22 +70,29 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
       ++messages_;
       ++received_;
       bytes_held_ += item->size;
-      read_on();
     } else {
       free_.push_back(item);
       closed_here_ = true;
     }
-    post_look();
+    post_look(lock);
   }
   void OnCancel() override {
     // Asked here: once OnDone() has returned the context is gone, and the lane may be behind.
     const gpr_timespec at = context_.raw_deadline();
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     late_ = gpr_time_cmp(gpr_now(at.clock_type), at) >= 0;
     cancelled_ = true;
-    post_look();
+    post_look(lock);
   }
-  void OnDone() override { lane().post(gone_); }
+  // The last look gives gRPC's hold back, so that no other is queued behind it.
+  void OnDone() override {
+    {
+      const std::lock_guard lock(mutex_);
+      left_ = true;
+      if (std::exchange(posted_, true)) return;
+    }
+    lane().post_or_run(look_);
+  }
 
  protected:
   /// Work on one message, on the lane; ends with settle(). As stream::Session::handle.
@@ -106,8 +113,9 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   /// The stream is over: fill the response and call finish(), now or later, once.
   virtual void conclude() = 0;
 
-  /// Begins to read.
+  /// Begins to read, unless the call is answered already.
   void ready() {
+    if (finished_) return;
     const std::lock_guard lock(mutex_);
     may_read_ = true;
     read_on();
@@ -146,15 +154,21 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
     }
     this->StartRead(&reading_->message);
   }
-  void post_look() {
-    if (std::exchange(posted_, true)) return;
-    lane().post(look_);
+  // This thread is gRPC's, and OnDone() waits for it: the stream is there until this returns. Where the
+  // message is worked on here, the next read begins after it, or gRPC would wake a thread for it.
+  void post_look(std::unique_lock<std::mutex>& lock) {
+    if (!std::exchange(posted_, true)) {
+      lock.unlock();
+      if (lane().post_or_run(look_)) return;
+      lock.lock();
+    }
+    read_on();
   }
 
   // On the lane.
   void look() noexcept {
     Item* first = nullptr;
-    bool closed = false, cancelled = false, late = false;
+    bool closed = false, cancelled = false, late = false, left = false;
     {
       const std::lock_guard lock(mutex_);
       first = std::exchange(inbox_, nullptr);
@@ -162,9 +176,11 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
       closed = closed_here_;
       cancelled = cancelled_;
       late = late_;
+      left = left_;
       posted_ = false;
     }
     hold();
+    looking_ = true;
     while (first != nullptr) {
       Item* item = std::exchange(first, first->behind);
       if (!over_here_ && accept(*item))
@@ -176,6 +192,13 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
       if (cancelled) this->cancel(why_cancelled(late));
       if (!over_here_ && closed) this->half_close();
     }
+    looking_ = false;
+    {
+      const std::lock_guard lock(mutex_);
+      while (back_ != nullptr) give_back_locked(*std::exchange(back_, back_->behind));
+      read_on();
+    }
+    if (left) let_go();
     let_go();
   }
   static Failure why_cancelled(bool late) {
@@ -183,13 +206,21 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
                 : Failure(FailureKind::cancelled, "cancelled", "the client is gone or gave up");
   }
   void give_back(Item& item, bool numbered) {
+    item.numbered = numbered;
+    if (looking_) {  // all of them at once, at its end
+      item.behind = std::exchange(back_, &item);
+      return;
+    }
     const std::lock_guard lock(mutex_);
-    if (!numbered) --received_;
+    give_back_locked(item);
+    read_on();
+  }
+  void give_back_locked(Item& item) {
+    if (!item.numbered) --received_;
     free_.push_back(&item);
     --messages_;
     bytes_held_ -= item.size;
     done_ = this->summary().done - this->resumed_after();
-    read_on();
   }
   void key_of(const stream::Delivery& delivery, std::string& out) final {
     order_by(static_cast<const Item&>(delivery), out);
@@ -218,12 +249,16 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   Item* inbox_tail_ = nullptr;
   std::size_t messages_ = 0, bytes_held_ = 0;
   std::uint64_t received_ = 0, done_ = 0;
-  bool may_read_ = false, closed_here_ = false, cancelled_ = false, late_ = false, posted_ = false;
+  bool may_read_ = false, closed_here_ = false, cancelled_ = false, late_ = false;
+  bool posted_ = false;  // look_ is, or is about to be
+  bool left_ = false;    // gRPC is done with it
   // The lane's.
   bool over_here_ = false;
   bool finished_ = false;
+  bool looking_ = false;
+  Item* back_ = nullptr;  // done with while looking
   int refs_ = 2;  // gRPC's, given back by OnDone(), and the stream's
-  Hook look_, gone_;
+  Hook look_;
 };
 
 }  // namespace sluice::transport

@@ -282,7 +282,7 @@ void CommandStream::advanced(std::uint64_t sequence, stream::FailureClass what, 
     for (const auto& one : this->summary().first_failures)
       if (one.sequence == sequence) failure = &one.failure;
   ledger_->advance(sequence, what, replayed, failure, this->pipeline().options().max_failures_told);
-  if (!marking_now_ && ledger_->unsaved() >= kMarkEvery) save_mark();
+  if (!marking_now_ && !not_marked_ && ledger_->unsaved() >= kMarkEvery) save_mark();
 }
 
 void CommandStream::save_mark() {
@@ -290,20 +290,16 @@ void CommandStream::save_mark() {
 }
 
 void CommandStream::saved(Status status) {
-  if (!status) {
-    not_marked_ = status.error();
-    end_with(status.error());
-  }
-  if (!concluding_) return;
-  // The last mark is written before the answer, so that a resume finds all of it.
-  if (status && ledger_->unsaved() != 0) return save_mark();
-  answer_call();
+  if (!status) not_marked_ = status.error();
+  if (concluding_) return conclude();
+  if (!status) end_with(status.error());  // concludes, at once or when what runs has ended
 }
 
 void CommandStream::conclude() {
   concluding_ = true;
   if (marking_now_) return;  // its end concludes
-  if (ledger_ != nullptr && ledger_->unsaved() != 0) return save_mark();
+  // The last mark is written before the answer, so that a resume finds all of it.
+  if (ledger_ != nullptr && ledger_->unsaved() != 0 && !not_marked_) return save_mark();
   answer_call();
 }
 
