@@ -102,6 +102,53 @@ class Piped final : public transport::GrpcStream<Buffer, Number> {
   std::uint32_t next_ = 0;
 };
 
+/// A call without gRPC behind it: hands the same message to a reactor again and again, in this thread.
+class NoCall final : public grpc::ServerCallbackReader<Buffer> {
+ public:
+  /// Nanoseconds of wall time a message; `reactor` ends by itself. Negative: it did not take them all.
+  double feed(grpc::ServerReadReactor<Buffer>* reactor, std::uint64_t count, const Buffer& message) {
+    reactor_ = reactor;
+    this->BindReactor(reactor);
+    asked_for_.park_until([this] { return into_.load() != nullptr; });
+    const Stopwatch watch;
+    for (std::uint64_t i = 0; i < count; ++i) {
+      Buffer* into = into_.exchange(nullptr, std::memory_order_acquire);
+      if (into == nullptr) return -1;
+      *into = message;
+      reactor->OnReadDone(true);
+    }
+    const double took = watch.wall() * 1e9 / static_cast<double>(count);
+    reactor->OnReadDone(false);
+    asked_for_.park_until([this] { return finished_.load(); });
+    reactor->OnDone();
+    return took;
+  }
+  void Finish(grpc::Status) override {
+    finished_ = true;
+    asked_for_.parker.wake();
+  }
+  void SendInitialMetadata() override {}
+  void Read(Buffer* into) override {
+    into_.store(into, std::memory_order_release);
+    if (!begun_.exchange(true, std::memory_order_relaxed)) asked_for_.parker.wake();
+  }
+
+ private:
+  struct Until {
+    Parker parker;
+    template <class Condition>
+    void park_until(Condition met) {
+      while (!met()) parker.park(milliseconds(10));
+    }
+  };
+  grpc::internal::ServerReactor* reactor() override { return reactor_; }
+  void CallOnDone() override {}
+  grpc::internal::ServerReactor* reactor_ = nullptr;
+  std::atomic<Buffer*> into_{nullptr};
+  std::atomic<bool> begun_{false}, finished_{false};
+  Until asked_for_;
+};
+
 struct StreamRig {
   RealClock clock;
   RealRandom random;
@@ -141,6 +188,15 @@ struct StreamRig {
     server->Wait();
     lane.stop();
     lane.join();
+  }
+  /// What a message costs without gRPC, in ns: the reactor alone.
+  double alone(bool piped, std::uint64_t count) {
+    grpc::CallbackServerContext context;
+    NoCall call;
+    const grpc::Slice slice(std::string(100, 'm'));
+    const Buffer message(&slice, 1);
+    if (piped) return call.feed((new Piped(pipeline, lane.lane(), context, how))->begin(), count, message);
+    return call.feed(new Bare(how.allocated), count, message);
   }
   /// False: it did not end well.
   bool push(const char* method, std::uint64_t count) {

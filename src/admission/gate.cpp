@@ -81,7 +81,8 @@ bool Gate::admit(PendingAdmission& pending) {
     return true;
   }
   bool answered = false;
-  if (KeySlot* turn = keyed ? impl.find_turn(pending.ordering_key) : nullptr) {
+  const TurnTable::Found found = keyed ? impl.turns.find(pending.ordering_key) : TurnTable::Found();
+  if (KeySlot* turn = found.taken) {
     if (impl.too_many_wait(pending) || impl.for_turn >= options_.max_waiting_for_turn) {
       impl.refuse(pending, impl.full);
       return true;
@@ -90,7 +91,7 @@ bool Gate::admit(PendingAdmission& pending) {
     turn->behind.push(pending);
     ++impl.for_turn;
   } else {
-    KeySlot* slot = keyed ? impl.take_turn(pending.ordering_key) : pending.held.slot_;
+    KeySlot* slot = keyed ? impl.turns.take(pending.ordering_key, found) : pending.held.slot_;
     answered = impl.ask_permit(pending, slot);
     if (answered && !pending.answer && keyed) {
       Answered nobody;  // under this lock no one can have come behind
@@ -144,8 +145,8 @@ void Gate::cancel() noexcept {
   {
     const std::lock_guard lock(impl.mutex);
     impl.state.store(Impl::State::cancelled);
-    for (auto& [key, slot] : impl.turns) {
-      while (PendingAdmission* pending = slot->behind.pop()) {
+    for (KeySlot& slot : impl.turns) {
+      while (PendingAdmission* pending = slot.behind.pop()) {
         --impl.for_turn;
         impl.refuse(*pending, impl.draining);
         answered.add(*pending);

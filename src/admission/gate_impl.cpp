@@ -14,7 +14,6 @@ Gate::Impl::Impl(Gate& owner)
                options.name + " takes no new work because the server is stopping"),
       late(FailureKind::timeout, "gate_timeout",
            options.name + ": the deadline passed while the request waited to be admitted") {
-  spare_turns.reserve(kMaxSpareTurns);
   if (options.metrics == nullptr) return;
   const Labels labels{{"gate", options.name}};
   auto& metrics = *options.metrics;
@@ -81,28 +80,6 @@ void Gate::Impl::admit_now(PendingAdmission& pending, KeySlot* slot, bool is_pre
   pending.answer = std::move(admission);
 }
 
-KeySlot* Gate::Impl::find_turn(const std::string& key) {
-  const auto found = turns.find(key);
-  return found == turns.end() ? nullptr : found->second.get();
-}
-
-KeySlot* Gate::Impl::take_turn(const std::string& key) {
-  if (!spare_turns.empty()) {
-    auto node = std::move(spare_turns.back());
-    spare_turns.pop_back();
-    KeySlot* slot = node.mapped().get();
-    slot->key = key;
-    node.key() = slot->key;
-    turns.insert(std::move(node));
-    return slot;
-  }
-  auto slot = std::make_unique<KeySlot>();
-  slot->key = key;
-  KeySlot* made = slot.get();
-  turns.emplace(made->key, std::move(slot));
-  return made;
-}
-
 bool Gate::Impl::ask_permit(PendingAdmission& pending, KeySlot* slot) {
   auto& waiting = pending.waiting;
   auto verdict = Verdict::taken;
@@ -148,8 +125,7 @@ void Gate::Impl::pass_on(KeySlot* slot, Answered& answered) {
     answered.add(*next);
     if (next->answer) return;
   }
-  auto node = turns.extract(turns.find(slot->key));  // by place: the text goes with the slot
-  if (spare_turns.size() < kMaxSpareTurns) spare_turns.push_back(std::move(node));
+  turns.end(slot);
 }
 
 void Gate::Impl::grant(Answered& answered) {

@@ -3,11 +3,10 @@
 #pragma once
 #include <atomic>
 #include <mutex>
-#include <unordered_map>
-#include <vector>
 
 #include "admission/pending_queue.hpp"
 #include "admission/permits.hpp"
+#include "admission/turn_table.hpp"
 
 namespace sluice::admission {
 
@@ -42,9 +41,6 @@ struct Gate::Impl {
   void admit_now(PendingAdmission& pending, KeySlot* slot, bool pressed);
 
   // Under the lock.
-  /// The turn, or null when it is someone else's.
-  KeySlot* take_turn(const std::string& key);
-  KeySlot* find_turn(const std::string& key);
   /// `pending` has its turn (or needs none). True: answered.
   bool ask_permit(PendingAdmission& pending, KeySlot* slot);
   /// Gives the turn to the next of its key, or ends it.
@@ -75,11 +71,7 @@ struct Gate::Impl {
   std::atomic<std::uint64_t> pressed{0};
 
   mutable std::mutex mutex;
-  using Turns = std::unordered_map<std::string_view, std::unique_ptr<KeySlot>>;
-  Turns turns;
-  // Nodes of ended turns, for the next ones: a warm gate takes and ends turns without allocating.
-  static constexpr std::size_t kMaxSpareTurns = 256;
-  std::vector<Turns::node_type> spare_turns;
+  TurnTable turns;
   PendingQueue for_permit;
   std::size_t for_turn = 0;
   std::size_t waiting_bytes = 0;

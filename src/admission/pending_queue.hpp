@@ -36,10 +36,4 @@ class PendingQueue {
   std::size_t size_ = 0;
 };
 
-/// The turn of one ordering key: it exists while someone has it.
-struct KeySlot {
-  std::string key;
-  PendingQueue behind;
-};
-
 }  // namespace sluice::admission

@@ -154,15 +154,14 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
     }
     this->StartRead(&reading_->message);
   }
-  // This thread is gRPC's, and OnDone() waits for it: the stream is there until this returns. Where the
-  // message is worked on here, the next read begins after it, or gRPC would wake a thread for it.
+  // The next read is on its way while this message is worked on. This thread is gRPC's, and OnDone()
+  // waits for it: the stream is there until this returns.
   void post_look(std::unique_lock<std::mutex>& lock) {
+    read_on();
     if (!std::exchange(posted_, true)) {
       lock.unlock();
-      if (lane().post_or_run(look_)) return;
-      lock.lock();
+      lane().post_or_run(look_);
     }
-    read_on();
   }
 
   // On the lane.
