@@ -83,6 +83,32 @@ void stalled(StreamRig& rig, const Options& options, Report& report) {
   report.add("stalled handler, memory of both ends", 1, "growth", "MB", {after - before});
 }
 
+// Four clients that push while the pipeline is shut down: how long past its grace that takes.
+void drain_under_load(const Options& options, Report& report) {
+  constexpr Duration kGrace = milliseconds(300);
+  std::vector<double> beyond;
+  for (int round = 0; round < options.rounds; ++round) {
+    StreamRig rig;
+    rig.how.keys = 100;
+    rig.how.work = milliseconds(5);
+    std::vector<Thread> clients;
+    for (int i = 0; i < 4; ++i) clients.emplace_back("client", [&rig] { rig.push("/bench.Streams/Piped", UINT64_MAX); });
+    Parker pause;
+    while (rig.how.handled < 1000) pause.park(milliseconds(1));
+    Lifecycle lifecycle({.grace = kGrace});
+    lifecycle.add(rig.pipeline);
+    if (!lifecycle.start()) report.note("WRONG: the pipeline did not start");
+    const Stopwatch watch;
+    (void)block_on(rig.lane, lifecycle.shutdown());  // times out: the clients never close
+    beyond.push_back((watch.wall() - std::chrono::duration<double>(kGrace).count()) * 1e3);
+    clients.clear();
+    const auto stats = rig.pipeline.stats();
+    if (stats.accepted != stats.succeeded + stats.failed || stats.streams != 0)
+      report.note(fmt::format("WRONG: {} messages accepted, {} told", stats.accepted, stats.succeeded + stats.failed));
+  }
+  report.add("drain under load, clients push on", 4, "beyond the grace", "ms", beyond);
+}
+
 }  // namespace
 
 void bench_stream(const Options& options, Report& report) {
@@ -121,5 +147,6 @@ void bench_stream(const Options& options, Report& report) {
   }
   hot_key(rig, options, report);
   stalled(rig, options, report);
+  drain_under_load(options, report);
 }
 }  // namespace sluice::bench

@@ -45,6 +45,8 @@ class Bare final : public grpc::ServerReadReactor<Buffer> {
 struct Number {
   std::uint32_t key = 0;
   Instant received;
+  Timer work;
+  class Piped* stream = nullptr;
 };
 
 /// What the streams of a StreamRig do with their messages. The lane's, except where atomic.
@@ -53,6 +55,7 @@ struct Handling {
   std::uint32_t hot_percent = 0;  ///< of the messages are of key 0, the rest of the others
   bool timed = false;             ///< the waits of keys other than 0 are kept
   std::atomic<bool> stalled{false};
+  Duration work{0};  ///< a message takes this long, on a timer
   std::atomic<std::uint64_t> handled{0};
   std::atomic<std::uint64_t> allocated{0};  ///< where messages come in and are worked on, gRPC's own included
   std::vector<double> waits_us;
@@ -87,7 +90,12 @@ class Piped final : public transport::GrpcStream<Buffer, Number> {
       how_.held.push_back([this, &item] { done(item); });
       return;
     }
-    done(item);
+    if (how_.work == Duration::zero()) return done(item);
+    item.extra.stream = this;
+    item.extra.work.arm(lane(), lane().turn_time() + how_.work, [](void* of) noexcept {
+      auto& worked = *static_cast<Item*>(of);
+      worked.extra.stream->done(worked);
+    }, &item);
   }
   void conclude() override { finish(grpc::Status::OK); }
 

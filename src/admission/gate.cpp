@@ -6,25 +6,7 @@
 
 namespace sluice::admission {
 
-// --- Admission ---------------------------------------------------------------------------------
-Admission::Admission(Admission&& other) noexcept
-    : gate_(std::exchange(other.gate_, nullptr)),
-      slot_(std::exchange(other.slot_, nullptr)),
-      permit_(std::exchange(other.permit_, false)),
-      pressed_(std::exchange(other.pressed_, false)) {}
-
-Admission& Admission::operator=(Admission&& other) noexcept {
-  if (this == &other) return *this;
-  release();
-  gate_ = std::exchange(other.gate_, nullptr);
-  slot_ = std::exchange(other.slot_, nullptr);
-  permit_ = std::exchange(other.permit_, false);
-  pressed_ = std::exchange(other.pressed_, false);
-  return *this;
-}
-
-void Admission::release() noexcept {
-  if (gate_ == nullptr) return;
+void Admission::give_back() noexcept {
   Gate* gate = std::exchange(gate_, nullptr);
   gate->give_back(std::exchange(slot_, nullptr), std::exchange(permit_, false));
 }
@@ -34,14 +16,206 @@ void Admission::release_permit() noexcept {
   if (std::exchange(permit_, false)) gate_->give_back(nullptr, true);
 }
 
-// --- PendingAdmission --------------------------------------------------------------------------
 Result<Admission> PendingAdmission::take() {
   waiting.timer.cancel();
   Result<Admission> taken = std::move(answer);
-  answer = Admission();
+  if (!taken) answer = Admission();
   if (taken && scope != nullptr && scope->cancelled())
     return fail(scope->reason(), "cancelled", "the request was given up while it waited");
   return taken;
+}
+
+// --- What the gate knows -----------------------------------------------------------------------
+Gate::Impl::Impl(Gate& owner)
+    : gate(owner),
+      options(owner.options_),
+      ceiling(options.ceiling != 0 ? options.ceiling : options.capacity * 2),
+      full(Failure(FailureKind::overloaded, "gate_full",
+                   options.name + ": all " + std::to_string(options.capacity) +
+                       " permits are out and no more may wait; try again later")
+               .with_retry_after(options.retry_after)),
+      draining(FailureKind::shutting_down, "gate_closed",
+               options.name + " takes no new work because the server is stopping"),
+      late(FailureKind::timeout, "gate_timeout",
+           options.name + ": the deadline passed while the request waited to be admitted") {
+  if (options.metrics == nullptr) return;
+  const Labels labels{{"gate", options.name}};
+  auto& metrics = *options.metrics;
+  auto& in_use = metrics.gauge("sluice_admission_in_use", "Permits that are out", labels);
+  auto& turn = metrics.gauge("sluice_admission_waiting_for_turn", "Waiting for their key", labels);
+  auto& room = metrics.gauge("sluice_admission_waiting_for_permit", "Waiting for a permit", labels);
+  auto& over = metrics.gauge("sluice_admission_over_capacity",
+                             "Admissions above capacity since the start", labels);
+  auto& no = metrics.gauge("sluice_admission_refused", "Refusals since the start", labels);
+  hook = metrics.before_exposition([this, &in_use, &turn, &room, &over, &no] {
+    const std::lock_guard lock(mutex);
+    in_use.set(static_cast<std::int64_t>(permits.in_use()));
+    turn.set(static_cast<std::int64_t>(for_turn));
+    room.set(static_cast<std::int64_t>(for_permit.size()));
+    over.set(static_cast<std::int64_t>(pressed.load(std::memory_order_relaxed)));
+    no.set(static_cast<std::int64_t>(refused.load(std::memory_order_relaxed)));
+  });
+}
+
+std::optional<Failure> Gate::Impl::stopped(const PendingAdmission& pending,
+                                           State worst_allowed) const {
+  if (pending.scope != nullptr && pending.scope->cancelled())
+    return Failure(pending.scope->reason(), "cancelled",
+                   "the request was given up before it was admitted");
+  if (state.load(std::memory_order_seq_cst) > worst_allowed) return draining;
+  return std::nullopt;
+}
+
+Gate::Impl::Verdict Gate::Impl::take_permit() {
+  std::size_t before = 0;
+  switch (options.policy) {
+    case AtCapacity::queue:
+      if (permits.queued() == 0 && permits.try_take(options.capacity, before))
+        return Verdict::taken;
+      return Verdict::queue;
+    case AtCapacity::hard_reject:
+      return permits.try_take(options.capacity, before) ? Verdict::taken : Verdict::refused;
+    case AtCapacity::soft_allow:
+    case AtCapacity::soft_allow_with_signal:
+      break;
+  }
+  if (!permits.try_take(ceiling, before)) return Verdict::refused;
+  if (before < options.capacity) return Verdict::taken;
+  pressed.fetch_add(1, std::memory_order_relaxed);
+  if (options.policy == AtCapacity::soft_allow_with_signal && options.on_pressure)
+    options.on_pressure(before + 1, options.capacity);
+  return Verdict::pressed;
+}
+
+Admission Gate::Impl::made(KeySlot* slot, bool is_pressed) noexcept {
+  Admission admission;
+  admission.gate_ = &gate;
+  admission.slot_ = slot;
+  admission.permit_ = true;
+  admission.pressed_ = is_pressed;
+  return admission;
+}
+
+void Gate::Impl::admit_now(PendingAdmission& pending, KeySlot* slot, bool is_pressed) {
+  Admission admission = made(slot, is_pressed);
+  // The last check: whoever drains sees either this permit or that we gave it back.
+  if (auto failure = stopped(pending, State::running)) return refuse(pending, *failure);
+  admitted.fetch_add(1, std::memory_order_relaxed);
+  pending.answer = std::move(admission);
+}
+
+bool Gate::Impl::ask_permit(PendingAdmission& pending, KeySlot* slot) {
+  auto& waiting = pending.waiting;
+  auto verdict = Verdict::taken;
+  std::size_t before = 0;
+  const bool queues = options.policy == AtCapacity::queue;
+  if (queues) {
+    permits.announce();
+    if (!for_permit.empty() || !permits.try_take(options.capacity, before)) {
+      // One that has had its turn already counted as waiting then.
+      if (waiting.place == Place::none && too_many_wait(pending)) {
+        permits.withdraw();
+        refuse(pending, full);
+        return true;
+      }
+      move_to(pending, Place::permit, slot);
+      for_permit.push(pending);
+      return false;
+    }
+    permits.withdraw();
+  } else {
+    verdict = take_permit();
+  }
+  if (verdict == Verdict::refused) {
+    refuse(pending, full);
+    return true;
+  }
+  move_to(pending, Place::none, nullptr);
+  Admission admission = made(slot, verdict == Verdict::pressed);
+  if (pending.held) {
+    pending.held.gate_ = nullptr;
+    pending.held.slot_ = nullptr;
+  }
+  admitted.fetch_add(1, std::memory_order_relaxed);
+  pending.answer = std::move(admission);
+  return true;
+}
+
+void Gate::Impl::pass_on(KeySlot* slot, Answered& answered) {
+  while (PendingAdmission* next = slot->behind.pop()) {
+    --for_turn;
+    const bool done = ask_permit(*next, slot);
+    if (!done) return;
+    answered.add(*next);
+    if (next->answer) return;
+  }
+  turns.end(slot);
+}
+
+void Gate::Impl::grant(Answered& answered) {
+  std::size_t before = 0;
+  while (!for_permit.empty() && permits.try_take(options.capacity, before)) {
+    PendingAdmission* next = for_permit.pop();
+    permits.withdraw();
+    KeySlot* slot = next->waiting.slot;
+    move_to(*next, Place::none, nullptr);
+    if (next->held) {
+      next->held.gate_ = nullptr;
+      next->held.slot_ = nullptr;
+    }
+    admitted.fetch_add(1, std::memory_order_relaxed);
+    next->answer = made(slot, false);
+    answered.add(*next);
+  }
+}
+
+void Gate::Impl::remove(PendingAdmission& pending, Answered& answered) {
+  auto& waiting = pending.waiting;
+  KeySlot* slot = waiting.slot;
+  if (waiting.place == Place::turn) {
+    slot->behind.remove(pending);
+    --for_turn;
+  } else {
+    for_permit.remove(pending);
+    permits.withdraw();
+  }
+  const bool owns_turn = waiting.place == Place::permit && slot != nullptr && !pending.held;
+  move_to(pending, Place::none, nullptr);
+  if (owns_turn) pass_on(slot, answered);
+  grant(answered);
+}
+
+void Gate::Impl::refuse(PendingAdmission& pending, const Failure& failure) {
+  refused.fetch_add(1, std::memory_order_relaxed);
+  move_to(pending, Place::none, nullptr);
+  pending.answer = fail(failure);
+}
+
+bool Gate::Impl::too_many_wait(const PendingAdmission& pending) const noexcept {
+  return for_turn + for_permit.size() >= options.max_waiting ||
+         pending.bytes > options.max_waiting_bytes - waiting_bytes;
+}
+
+void Gate::Impl::move_to(PendingAdmission& pending, Place place, KeySlot* slot) noexcept {
+  auto& waiting = pending.waiting;
+  if (waiting.place == Place::none && place != Place::none) waiting_bytes += pending.bytes;
+  if (waiting.place != Place::none && place == Place::none) waiting_bytes -= pending.bytes;
+  waiting.place = place;
+  waiting.slot = slot;
+}
+
+void Gate::Impl::on_deadline(void* owner) noexcept {
+  auto& pending = *static_cast<PendingAdmission*>(owner);
+  Impl& impl = *pending.waiting.gate->impl_;
+  Answered answered;
+  {
+    const std::lock_guard lock(impl.mutex);
+    if (pending.waiting.place == Place::none) return;  // its answer is on the way
+    impl.remove(pending, answered);
+    impl.refuse(pending, impl.late);
+  }
+  answered.run();
+  pending.run(&pending);
 }
 
 // --- Gate --------------------------------------------------------------------------------------

@@ -65,8 +65,9 @@ struct Burst {
   }
 };
 
-// A planner that has no statistics yet would read whole tables for each group: ten times slower.
-TEST_F(Postgres, NODE_1_groups_on_tables_nobody_has_analyzed_go_by_index) {
+// A planner that has seen young tables reads them whole for each group, and goes on so while they grow:
+// ten times slower.
+TEST_F(Postgres, NODE_1_groups_go_by_index_whatever_the_planner_has_seen) {
   const auto scans = [&] {
     return std::stol(sql("SELECT sum(seq_scan) FROM pg_stat_user_tables WHERE schemaname = 'sluice' AND "
                          "relname IN ('kv', 'keys', 'leases', 'open_exchanges', 'journal')"));
@@ -82,6 +83,7 @@ TEST_F(Postgres, NODE_1_groups_on_tables_nobody_has_analyzed_go_by_index) {
     }
   };
   { auto store = must_open(options()); ASSERT_TRUE(commit_and_wait(*store, {.then = {KvPut{at("stock"), "", 2 * kCommits}}})); }
+  sql("ANALYZE sluice.kv, sluice.keys, sluice.leases, sluice.open_exchanges, sluice.journal");
   // What opening and closing cost is the same both times; the numbers come when a session ends.
   const long before = scans();
   life(false);

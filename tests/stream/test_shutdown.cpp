@@ -56,6 +56,74 @@ TEST_F(StreamTest, STREAM_12_after_the_grace_what_runs_is_cancelled_and_what_wai
   EXPECT_EQ(grpc_code(*s.summary().ended_by), 14);
 }
 
+// Clients that never stop sending, work that would take far longer than the grace: the shutdown keeps
+// its time, and every message that was taken is told.
+TEST_F(StreamTest, STREAM_12_draining_under_load_takes_the_grace_and_no_more_and_tells_of_every_message) {
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    sim::SimRandom dice(seed);
+    sim::SimClock own;
+    Lane own_lane(own);
+    Options options = keyed();
+    options.backpressure.capacity = 4;
+    Pipeline pipe(options, own, dice);
+    struct Work {
+      Instant at;
+      Message* message;
+    };
+    std::deque<TestSession> streams;
+    std::vector<std::vector<Work>> works(3);
+    for (std::size_t i = 0; i < works.size(); ++i) {
+      auto& s = streams.emplace_back(pipe, own_lane);
+      ASSERT_TRUE(s.open());
+      s.handler = [&, i](TestSession&, Message& m) {
+        works[i].push_back({own.now() + (dice.one_in(20) ? seconds(60) : milliseconds(dice.below(30))), &m});
+      };
+    }
+    constexpr Duration kGrace = milliseconds(500);
+    Lifecycle lifecycle({.grace = kGrace});
+    lifecycle.add(pipe);
+    ASSERT_TRUE(lifecycle.start());
+    Task<Status> down;
+    TaskContext context{&own_lane, nullptr, kNever};
+    bool over = false;
+    Instant began = kNever, ended = kNever;
+    for (int ms = 0; ms < 2000 && !over; ++ms) {
+      for (std::size_t i = 0; i < streams.size(); ++i) {
+        auto& s = streams[i];
+        if (s.ends == 0) s.send(std::to_string(dice.below(10)));
+        // What is cancelled ends soon; the rest when its time has come.
+        std::vector<Work> due;
+        std::erase_if(works[i], [&](const Work& w) {
+          const bool now = w.at <= own.now() || s.scope().cancelled();
+          if (now) due.push_back(w);
+          return now;
+        });
+        for (const auto& w : due)
+          s.settle(*w.message, s.scope().cancelled() && w.at > own.now() ? Status(fail(FailureKind::shutting_down, "", "stopped")) : Status{});
+      }
+      if (ms == 200) {
+        began = own.now();
+        down = lifecycle.shutdown();
+        over = down.start(context, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &over);
+      }
+      while (own_lane.run_ready() != 0) {
+      }
+      ended = own.now();
+      own.advance(milliseconds(1));
+    }
+    ASSERT_TRUE(over);
+    EXPECT_FALSE(down.take()) << "work was cut short, and that is said";
+    EXPECT_GE(ended - began, kGrace);
+    EXPECT_LE(ended - began, kGrace + milliseconds(100));
+    for (auto& s : streams) {
+      EXPECT_EQ(s.ends, 1);
+      EXPECT_EQ(s.summary().accepted, s.summary().succeeded + s.summary().failures());
+    }
+    EXPECT_TRUE(pipe.drained());
+  }
+}
+
 TEST_F(StreamTest, STREAM_12_a_cancel_meets_streams_that_end_or_are_gone_meanwhile) {
   auto& s = open();
   s.send("");

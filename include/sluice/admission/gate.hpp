@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "sluice/base/cancel.hpp"
 #include "sluice/base/lifecycle.hpp"
@@ -54,20 +55,35 @@ struct KeySlot;
 class Admission {
  public:
   Admission() = default;
-  Admission(Admission&& other) noexcept;
-  Admission& operator=(Admission&& other) noexcept;
+  Admission(Admission&& other) noexcept
+      : gate_(std::exchange(other.gate_, nullptr)),
+        slot_(std::exchange(other.slot_, nullptr)),
+        permit_(std::exchange(other.permit_, false)),
+        pressed_(std::exchange(other.pressed_, false)) {}
+  Admission& operator=(Admission&& other) noexcept {
+    if (this == &other) return *this;
+    release();
+    gate_ = std::exchange(other.gate_, nullptr);
+    slot_ = std::exchange(other.slot_, nullptr);
+    permit_ = std::exchange(other.permit_, false);
+    pressed_ = std::exchange(other.pressed_, false);
+    return *this;
+  }
   ~Admission() { release(); }
   explicit operator bool() const noexcept { return gate_ != nullptr; }
   /// Admitted above capacity by a soft policy: to be told in the reply's metadata.
   bool under_pressure() const noexcept { return pressed_; }
   /// Gives everything back. Idempotent.
-  void release() noexcept;
+  void release() noexcept {
+    if (gate_ != nullptr) give_back();
+  }
   /// Gives the permit back and keeps the turn: for a paused or backing-off head of a key. Ask for
   /// a permit again through PendingAdmission::held.
   void release_permit() noexcept;
 
  private:
   friend class Gate;
+  void give_back() noexcept;
   Gate* gate_ = nullptr;
   KeySlot* slot_ = nullptr;
   bool permit_ = false;

@@ -59,30 +59,42 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
     return this;
   }
 
+  // The next read is on its way while this message is worked on, here if the lane sleeps. OnDone()
+  // waits for this thread: the stream is there until it returns.
   void OnReadDone(bool ok) override {
-    std::unique_lock lock(mutex_);
-    Item* item = std::exchange(reading_, nullptr);
-    if (ok) {
-      item->size = size_of(item->message);
-      item->behind = nullptr;
-      (inbox_tail_ != nullptr ? inbox_tail_->behind : inbox_) = item;
-      inbox_tail_ = item;
-      ++messages_;
-      ++received_;
-      bytes_held_ += item->size;
-    } else {
-      free_.push_back(item);
-      closed_here_ = true;
+    Item* next = nullptr;
+    bool post = false;
+    {
+      const std::lock_guard lock(mutex_);
+      Item* item = std::exchange(reading_, nullptr);
+      if (ok) {
+        item->size = size_of(item->message);
+        item->behind = nullptr;
+        (inbox_tail_ != nullptr ? inbox_tail_->behind : inbox_) = item;
+        inbox_tail_ = item;
+        ++messages_;
+        ++received_;
+        bytes_held_ += item->size;
+      } else {
+        free_.push_back(item);
+        closed_here_ = true;
+      }
+      next = next_to_read();
+      post = !std::exchange(posted_, true);
     }
-    post_look(lock);
+    read(next);
+    if (post) lane().post_or_run(look_);
   }
   void OnCancel() override {
     // Asked here: once OnDone() has returned the context is gone, and the lane may be behind.
     const gpr_timespec at = context_.raw_deadline();
-    std::unique_lock lock(mutex_);
-    late_ = gpr_time_cmp(gpr_now(at.clock_type), at) >= 0;
-    cancelled_ = true;
-    post_look(lock);
+    {
+      const std::lock_guard lock(mutex_);
+      late_ = gpr_time_cmp(gpr_now(at.clock_type), at) >= 0;
+      cancelled_ = true;
+      if (std::exchange(posted_, true)) return;
+    }
+    lane().post_or_run(look_);
   }
   // The last look gives gRPC's hold back, so that no other is queued behind it.
   void OnDone() override {
@@ -116,9 +128,13 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   /// Begins to read, unless the call is answered already.
   void ready() {
     if (finished_) return;
-    const std::lock_guard lock(mutex_);
-    may_read_ = true;
-    read_on();
+    Item* next = nullptr;
+    {
+      const std::lock_guard lock(mutex_);
+      may_read_ = true;
+      next = next_to_read();
+    }
+    read(next);
   }
   void finish(const grpc::Status& status) {
     {
@@ -142,28 +158,23 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   struct Hook : Job {
     GrpcStream* self = nullptr;
   };
-  // Under the mutex.
-  void read_on() {
-    if (!may_read_ || reading_ != nullptr || closed_here_ || cancelled_) return;
-    if (!stream::has_credit(this->pipeline().options(), messages_, bytes_held_, received_ - done_)) return;
+  // Under the mutex. Whoever gets one calls read(), without the mutex: gRPC takes its time there, and
+  // the thread of the next message would wait. Null: a read is on its way already, or none may be.
+  Item* next_to_read() {
+    if (!may_read_ || reading_ != nullptr || closed_here_ || cancelled_) return nullptr;
+    if (!stream::has_credit(this->pipeline().options(), messages_, bytes_held_, received_ - done_)) return nullptr;
     if (free_.empty()) {
       reading_ = &memory_.emplace_back();
     } else {
       reading_ = free_.back();
       free_.pop_back();
     }
-    this->StartRead(&reading_->message);
+    return reading_;
   }
-  // The next read is on its way while this message is worked on. This thread is gRPC's, and OnDone()
-  // waits for it: the stream is there until this returns.
-  void post_look(std::unique_lock<std::mutex>& lock) {
-    read_on();
-    if (!std::exchange(posted_, true)) {
-      lock.unlock();
-      lane().post_or_run(look_);
-    }
+  // May come after Finish(): the call is there until the read has its answer.
+  void read(Item* item) {
+    if (item != nullptr) this->StartRead(&item->message);
   }
-
   // On the lane.
   void look() noexcept {
     Item* first = nullptr;
@@ -192,11 +203,13 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
       if (!over_here_ && closed) this->half_close();
     }
     looking_ = false;
+    Item* next = nullptr;
     {
       const std::lock_guard lock(mutex_);
       while (back_ != nullptr) give_back_locked(*std::exchange(back_, back_->behind));
-      read_on();
+      next = next_to_read();
     }
+    read(next);
     if (left) let_go();
     let_go();
   }
@@ -210,9 +223,13 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
       item.behind = std::exchange(back_, &item);
       return;
     }
-    const std::lock_guard lock(mutex_);
-    give_back_locked(item);
-    read_on();
+    Item* next = nullptr;
+    {
+      const std::lock_guard lock(mutex_);
+      give_back_locked(item);
+      next = next_to_read();
+    }
+    read(next);
   }
   void give_back_locked(Item& item) {
     if (!item.numbered) --received_;
