@@ -38,6 +38,8 @@ class PgRows {
   }
   std::uint64_t number(std::size_t row, int column) const noexcept { return static_cast<std::uint64_t>(integer(row, column)); }
   std::uint32_t xid(std::size_t row, int column) const noexcept { return static_cast<std::uint32_t>(integer(row, column)); }
+  /// Block and row as one number.
+  std::uint64_t tid(std::size_t row, int column) const noexcept { return number(row, column) & 0xffff'ffff'ffff; }
   WallTime time(std::size_t row, int column) const noexcept { return WallTime(milliseconds(integer(row, column))); }
   const char* tag() const noexcept { return PQcmdStatus(raw_.get()); }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "store/postgres/plans.hpp"
 #include "store/postgres/row_codec.hpp"
 
 namespace sluice::store {
@@ -10,21 +11,20 @@ namespace {
 // --- Rows that were only read: as they were, and kept so until the group is durable. ---------
 constexpr PgStatement kHoldKv{
     "hold_kv",
-    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::xid[]) "
-    "AS d(ns, c, k, x) JOIN sluice.kv k ON k.ns = d.ns AND k.collection = d.c AND k.key = d.k AND k.xmin = d.x "
-    "FOR SHARE OF k) s), $5, 'kv rows read')"};
+    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::tid[], $2::xid[]) AS d(at, x) JOIN sluice.kv k "
+    "ON k.ctid = d.at AND k.xmin = d.x FOR SHARE OF k) s), $3, 'kv rows read')"};
 constexpr PgStatement kHoldKeys{
     "hold_keys",
-    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::uuid[], $2::xid[]) AS d(id, x) "
-    "JOIN sluice.keys k ON k.id = d.id AND k.xmin = d.x FOR SHARE OF k) s), $3, 'keys read')"};
+    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::tid[], $2::xid[]) AS d(at, x) JOIN sluice.keys k "
+    "ON k.ctid = d.at AND k.xmin = d.x FOR SHARE OF k) s), $3, 'keys read')"};
 constexpr PgStatement kHoldLeases{
     "hold_leases",
-    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::bytea[], $2::xid[]) AS d(name, x) "
-    "JOIN sluice.leases k ON k.name = d.name AND k.xmin = d.x FOR SHARE OF k) s), $3, 'leases read')"};
+    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::tid[], $2::xid[]) AS d(at, x) JOIN sluice.leases k "
+    "ON k.ctid = d.at AND k.xmin = d.x FOR SHARE OF k) s), $3, 'leases read')"};
 constexpr PgStatement kHoldOpen{
     "hold_open",
-    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::bigint[], $2::xid[]) AS d(id, x) "
-    "JOIN sluice.open_exchanges k ON k.exchange = d.id AND k.xmin = d.x FOR SHARE OF k) s), $3, 'open exchanges read')"};
+    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::tid[], $2::xid[]) AS d(at, x) JOIN sluice.open_exchanges k "
+    "ON k.ctid = d.at AND k.xmin = d.x FOR SHARE OF k) s), $3, 'open exchanges read')"};
 
 // --- Application rows ------------------------------------------------------------------------
 constexpr PgStatement kInsertKv{
@@ -34,14 +34,12 @@ constexpr PgStatement kInsertKv{
 constexpr PgStatement kUpdateKv{
     "update_kv",
     "WITH u AS (UPDATE sluice.kv k SET version = d.v, number = d.n, value = d.b FROM "
-    "unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::xid[], $5::bigint[], $6::bigint[], $7::bytea[]) "
-    "AS d(ns, c, k, x, v, n, b) WHERE k.ns = d.ns AND k.collection = d.c AND k.key = d.k AND k.xmin = d.x "
-    "RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $8, 'kv rows')"};
+    "unnest($1::tid[], $2::xid[], $3::bigint[], $4::bigint[], $5::bytea[]) AS d(at, x, v, n, b) "
+    "WHERE k.ctid = d.at AND k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $6, 'kv rows')"};
 constexpr PgStatement kDeleteKv{
     "delete_kv",
-    "WITH u AS (DELETE FROM sluice.kv k USING unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::xid[]) "
-    "AS d(ns, c, k, x) WHERE k.ns = d.ns AND k.collection = d.c AND k.key = d.k AND k.xmin = d.x "
-    "RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $5, 'kv rows deleted')"};
+    "WITH u AS (DELETE FROM sluice.kv k USING unnest($1::tid[], $2::xid[]) AS d(at, x) WHERE k.ctid = d.at AND "
+    "k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $3, 'kv rows deleted')"};
 
 // --- Keys ------------------------------------------------------------------------------------
 constexpr PgStatement kInsertKeys{
@@ -51,13 +49,12 @@ constexpr PgStatement kInsertKeys{
     "$7::bigint[], $8::bigint[], $9::bytea[])"};
 constexpr PgStatement kUpdateKeys{
     "update_keys",
-    "WITH u AS (UPDATE sluice.keys k SET exchange = d.e, fingerprint = d.f, state = d.s, token = d.t, stored_at = d.a, "
-    "expires_at = d.u, reply = d.r FROM unnest($1::uuid[], $2::xid[], $3::bigint[], $4::bytea[], $5::bigint[], "
-    "$6::bigint[], $7::bigint[], $8::bigint[], $9::bytea[]) AS d(id, x, e, f, s, t, a, u, r) "
-    "WHERE k.id = d.id AND k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $10, 'keys')"};
+    "WITH u AS (UPDATE sluice.keys k SET exchange = d.e, fingerprint = d.f, state = d.s, token = d.t, stored_at = d.a, expires_at = d.u, reply = d.r FROM "
+    "unnest($1::tid[], $2::xid[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bytea[]) AS d(at, x, e, f, s, t, a, u, r) "
+    "WHERE k.ctid = d.at AND k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $10, 'keys')"};
 constexpr PgStatement kDeleteKeys{
     "delete_keys",
-    "WITH u AS (DELETE FROM sluice.keys k USING unnest($1::uuid[], $2::xid[]) AS d(id, x) WHERE k.id = d.id AND "
+    "WITH u AS (DELETE FROM sluice.keys k USING unnest($1::tid[], $2::xid[]) AS d(at, x) WHERE k.ctid = d.at AND "
     "k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $3, 'keys deleted')"};
 
 // --- Leases, open exchanges --------------------------------------------------------------------
@@ -68,8 +65,8 @@ constexpr PgStatement kInsertLeases{
 constexpr PgStatement kUpdateLeases{
     "update_leases",
     "WITH u AS (UPDATE sluice.leases k SET owner = d.o, token = d.t, incarnation = d.i, expires_at = d.e FROM "
-    "unnest($1::bytea[], $2::xid[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[]) AS d(n, x, o, t, i, e) "
-    "WHERE k.name = d.n AND k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $7, 'leases')"};
+    "unnest($1::tid[], $2::xid[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[]) AS d(at, x, o, t, i, e) "
+    "WHERE k.ctid = d.at AND k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $7, 'leases')"};
 constexpr PgStatement kInsertOpen{
     "insert_open",
     "INSERT INTO sluice.open_exchanges (exchange, ns, flow, state, since) SELECT * FROM "
@@ -77,14 +74,12 @@ constexpr PgStatement kInsertOpen{
 constexpr PgStatement kUpdateOpen{
     "update_open",
     "WITH u AS (UPDATE sluice.open_exchanges k SET ns = d.n, flow = d.f, state = d.s, since = d.i FROM "
-    "unnest($1::bigint[], $2::xid[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[]) AS d(e, x, n, f, s, i) "
-    "WHERE k.exchange = d.e AND k.xmin = d.x RETURNING 1) "
-    "SELECT sluice.expect((SELECT count(*) FROM u), $7, 'open exchanges')"};
+    "unnest($1::tid[], $2::xid[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[]) AS d(at, x, n, f, s, i) "
+    "WHERE k.ctid = d.at AND k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $7, 'open exchanges')"};
 constexpr PgStatement kDeleteOpen{
     "delete_open",
-    "WITH u AS (DELETE FROM sluice.open_exchanges k USING unnest($1::bigint[], $2::xid[]) AS d(e, x) WHERE "
-    "k.exchange = d.e AND k.xmin = d.x RETURNING 1) "
-    "SELECT sluice.expect((SELECT count(*) FROM u), $3, 'open exchanges deleted')"};
+    "WITH u AS (DELETE FROM sluice.open_exchanges k USING unnest($1::tid[], $2::xid[]) AS d(at, x) WHERE k.ctid = d.at AND "
+    "k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $3, 'open exchanges deleted')"};
 
 // --- What only grows ---------------------------------------------------------------------------
 constexpr PgStatement kAppendJournal{
@@ -116,69 +111,52 @@ class Sender {
     for (auto& e : read_.kv().entries())
       if (only_read(e.slot)) kv.push_back(&e.slot);
     std::ranges::sort(kv, {}, [](const auto* s) -> const KvKey& { return s->key; });
-    if (!kv.empty())
-      ask(kHoldKv, PgParams()
-                       .byte_arrays(kv, [](auto* s) { return ByteView(s->key.ns); })
-                       .byte_arrays(kv, [](auto* s) { return ByteView(s->key.collection); })
-                       .byte_arrays(kv, [](auto* s) { return ByteView(s->key.key); })
-                       .xids(kv, xmin)
-                       .integer(std::ssize(kv)));
+    if (!kv.empty()) ask(kHoldKv, seen(kv, version).integer(std::ssize(kv)));
     std::vector<PgLoader::LoadedKey*> keys;
     for (auto& e : read_.keys().entries())
       if (only_read(e.slot)) keys.push_back(&e.slot);
     std::ranges::sort(keys, {}, [](const auto* s) { return s->id.view(); });
-    if (!keys.empty())
-      ask(kHoldKeys, PgParams().uuids(keys, [](auto* s) { return s->id.view(); }).xids(keys, xmin).integer(std::ssize(keys)));
+    if (!keys.empty()) ask(kHoldKeys, seen(keys, version).integer(std::ssize(keys)));
     std::vector<Overlay<PgLoader::Loaded<LeaseRow>>::Entry*> leases;
     for (auto& e : read_.leases().entries())
       if (only_read(e.slot)) leases.push_back(&e);
     std::ranges::sort(leases, {}, [](const auto* e) -> const Bytes& { return e->name; });
     if (!leases.empty())
-      ask(kHoldLeases, PgParams()
-                           .byte_arrays(leases, [](auto* e) { return ByteView(e->name); })
-                           .xids(leases, [](auto* e) { return e->slot.xmin; })
-                           .integer(std::ssize(leases)));
-    std::vector<std::pair<std::uint64_t, std::uint32_t>> open;
+      ask(kHoldLeases, seen(leases, [](auto* e) { return e->slot.version; }).integer(std::ssize(leases)));
+    std::vector<PgVersion> open;
     for (auto& [exchange, slot] : read_.open())
-      if (only_read(slot)) open.emplace_back(exchange, slot.xmin);
-    if (!open.empty())
-      ask(kHoldOpen, PgParams()
-                         .integers(open, [](auto& o) { return stored(o.first); })
-                         .xids(open, [](auto& o) { return o.second; })
-                         .integer(std::ssize(open)));
+      if (only_read(slot)) open.push_back(slot.version);
+    if (!open.empty()) ask(kHoldOpen, seen(open, [](auto& o) { return o; }).integer(std::ssize(open)));
   }
 
   void kv(const std::vector<GroupWrites::Kv>& all) {
     struct Write {
       const GroupWrites::Kv* w;
-      std::uint32_t xmin;
+      PgVersion version;
     };
     std::vector<Write> inserts, updates, deletes;
     Bytes name;
     for (const auto& w : all) {
       PgLoader::name_of(name, *w.key);
       const auto& slot = read_.kv().find(name)->slot;
-      (w.row == nullptr ? deletes : slot.row ? updates : inserts).push_back({&w, slot.xmin});
+      (w.row == nullptr ? deletes : slot.row ? updates : inserts).push_back({&w, slot.version});
     }
     const auto ns = [](auto& w) { return ByteView(w.w->key->ns); };
     const auto collection = [](auto& w) { return ByteView(w.w->key->collection); };
     const auto key = [](auto& w) { return ByteView(w.w->key->key); };
-    const auto x = [](auto& w) { return w.xmin; };
-    const auto version = [](auto& w) { return stored(w.w->row->version); };
+    const auto was = [](auto& w) { return w.version; };
+    const auto version_of = [](auto& w) { return stored(w.w->row->version); };
     const auto number = [](auto& w) { return w.w->row->number; };
     const auto value = [](auto& w) { return ByteView(w.w->row->value); };
     for (auto* some : {&updates, &deletes, &inserts})
       std::ranges::sort(*some, {}, [](const Write& w) -> const KvKey& { return *w.w->key; });
     if (!updates.empty())
-      ask(kUpdateKv, PgParams().byte_arrays(updates, ns).byte_arrays(updates, collection).byte_arrays(updates, key)
-                         .xids(updates, x).integers(updates, version).integers(updates, number)
-                         .byte_arrays(updates, value).integer(std::ssize(updates)));
-    if (!deletes.empty())
-      ask(kDeleteKv, PgParams().byte_arrays(deletes, ns).byte_arrays(deletes, collection).byte_arrays(deletes, key)
-                         .xids(deletes, x).integer(std::ssize(deletes)));
+      ask(kUpdateKv, seen(updates, was).integers(updates, version_of).integers(updates, number).byte_arrays(updates, value)
+                         .integer(std::ssize(updates)));
+    if (!deletes.empty()) ask(kDeleteKv, seen(deletes, was).integer(std::ssize(deletes)));
     if (!inserts.empty())
       ask(kInsertKv, PgParams().byte_arrays(inserts, ns).byte_arrays(inserts, collection).byte_arrays(inserts, key)
-                         .integers(inserts, version).integers(inserts, number).byte_arrays(inserts, value));
+                         .integers(inserts, version_of).integers(inserts, number).byte_arrays(inserts, value));
   }
 
   void keys(const std::vector<GroupWrites::Key>& all) {
@@ -194,7 +172,7 @@ class Sender {
     for (auto* some : {&updates, &deletes, &inserts})
       std::ranges::sort(*some, {}, [](const Write& w) { return w.was->id.view(); });
     const auto id = [](auto& w) { return w.was->id.view(); };
-    const auto x = [](auto& w) { return w.was->xmin; };
+    const auto was = [](auto& w) { return w.was->version; };
     const auto rest = [&](PgParams& params, const std::vector<Write>& some) -> PgParams& {
       return params.integers(some, [](auto& w) { return stored(w.w->row->exchange.value); })
           .byte_arrays(some, [](auto& w) { return w.w->row->fingerprint.view(); })
@@ -205,12 +183,11 @@ class Sender {
           .byte_arrays(some, [](auto& w) { return ByteView(w.w->row->reply); });
     };
     if (!updates.empty()) {
-      PgParams params;
-      params.uuids(updates, id).xids(updates, x);
+      PgParams params = seen(updates, was);
       ask(kUpdateKeys, rest(params, updates).integer(std::ssize(updates)));
     }
     if (!deletes.empty())
-      ask(kDeleteKeys, PgParams().uuids(deletes, id).xids(deletes, x).integer(std::ssize(deletes)));
+      ask(kDeleteKeys, seen(deletes, was).integer(std::ssize(deletes)));
     if (!inserts.empty()) {
       PgParams params;
       params.uuids(inserts, id).byte_arrays(inserts, [](auto& w) { return ByteView(*w.w->scope); });
@@ -221,12 +198,12 @@ class Sender {
   void leases(const std::vector<GroupWrites::Lease>& all) {
     struct Write {
       const LeaseRow* row;
-      std::uint32_t xmin;
+      PgVersion version;
     };
     std::vector<Write> inserts, updates;
     for (const auto& w : all) {
       const auto& slot = read_.leases().find(*w.name)->slot;
-      (slot.row ? updates : inserts).push_back({w.row, slot.xmin});
+      (slot.row ? updates : inserts).push_back({w.row, slot.version});
     }
     for (auto* some : {&updates, &inserts})
       std::ranges::sort(*some, {}, [](const Write& w) -> const std::string& { return w.row->name; });
@@ -238,8 +215,7 @@ class Sender {
           .integers(some, [](auto& w) { return stored(w.row->expires_at); });
     };
     if (!updates.empty()) {
-      PgParams params;
-      params.byte_arrays(updates, name).xids(updates, [](auto& w) { return w.xmin; });
+      PgParams params = seen(updates, [](auto& w) { return w.version; });
       ask(kUpdateLeases, rest(params, updates).integer(std::ssize(updates)));
     }
     if (!inserts.empty()) {
@@ -252,15 +228,15 @@ class Sender {
   void open(const std::vector<GroupWrites::Open>& all) {  // sorted by the evaluator
     struct Write {
       const GroupWrites::Open* w;
-      std::uint32_t xmin;
+      PgVersion version;
     };
     std::vector<Write> inserts, updates, deletes;
     for (const auto& w : all) {
       const auto& slot = read_.open().at(w.exchange.value);
-      (w.row == nullptr ? deletes : slot.row ? updates : inserts).push_back({&w, slot.xmin});
+      (w.row == nullptr ? deletes : slot.row ? updates : inserts).push_back({&w, slot.version});
     }
     const auto id = [](auto& w) { return stored(w.w->exchange.value); };
-    const auto x = [](auto& w) { return w.xmin; };
+    const auto was = [](auto& w) { return w.version; };
     const auto rest = [&](PgParams& params, const std::vector<Write>& some) -> PgParams& {
       return params.byte_arrays(some, [](auto& w) { return ByteView(w.w->row->ns); })
           .byte_arrays(some, [](auto& w) { return ByteView(w.w->row->flow); })
@@ -268,12 +244,11 @@ class Sender {
           .integers(some, [](auto& w) { return stored(w.w->row->since); });
     };
     if (!updates.empty()) {
-      PgParams params;
-      params.integers(updates, id).xids(updates, x);
+      PgParams params = seen(updates, was);
       ask(kUpdateOpen, rest(params, updates).integer(std::ssize(updates)));
     }
     if (!deletes.empty())
-      ask(kDeleteOpen, PgParams().integers(deletes, id).xids(deletes, x).integer(std::ssize(deletes)));
+      ask(kDeleteOpen, seen(deletes, was).integer(std::ssize(deletes)));
     if (!inserts.empty()) {
       PgParams params;
       params.integers(inserts, id);
@@ -325,7 +300,15 @@ class Sender {
   static bool only_read(const Slot& slot) {
     return slot.used && slot.row && !slot.written;
   }
-  static constexpr auto xmin = [](const auto* slot) { return slot->xmin; };
+  static constexpr auto version = [](const auto* slot) { return slot->version; };
+  /// The first two parameters of what finds rows again.
+  template <class Range, class Get>
+  PgParams seen(const Range& range, Get get) {
+    if (!std::exchange(planned_, true)) connection_.send(kByPlace), ++sent_;
+    PgParams params;
+    params.tids(range, [&](auto& one) { return get(one).at; }).xids(range, [&](auto& one) { return get(one).xmin; });
+    return params;
+  }
   void ask(const PgStatement& statement, PgParams& params) {
     connection_.send(statement, std::move(params));
     ++sent_;
@@ -335,6 +318,7 @@ class Sender {
   PgConnection& connection_;
   PgLoader& read_;
   std::size_t sent_ = 0;
+  bool planned_ = false;
 };
 
 }  // namespace

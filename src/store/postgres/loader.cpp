@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "store/postgres/plans.hpp"
 #include "store/postgres/row_codec.hpp"
 
 namespace sluice::store {
@@ -12,26 +13,26 @@ struct Overloaded : F... {
   using F::operator()...;
 };
 
-// A planner that knows nothing of a young table, or of how few rows are asked for, would read all of it.
-constexpr PgStatement kByIndex{"by_index",
-                               "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_hashjoin', 'off', "
-                               "true), set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true)"};
 constexpr PgStatement kLoadKv{
     "load_kv",
-    "SELECT d.o, k.xmin, k.version, k.number, k.value FROM unnest($1::bytea[], $2::bytea[], $3::bytea[]) "
-    "WITH ORDINALITY AS d(ns, c, k, o) JOIN sluice.kv k ON k.ns = d.ns AND k.collection = d.c AND k.key = d.k"};
+    "SELECT d.o, k.* FROM unnest($1::bytea[], $2::bytea[], $3::bytea[]) WITH ORDINALITY AS d(ns, c, k, o) CROSS JOIN LATERAL "
+    "(SELECT t.ctid, t.xmin, t.version, t.number, t.value FROM sluice.kv t WHERE t.ns = d.ns AND t.collection = d.c AND "
+    "t.key = d.k OFFSET 0) k"};
 constexpr PgStatement kLoadKeys{
     "load_keys",
-    "SELECT d.o, k.xmin, k.exchange, k.scope, k.fingerprint, k.state, k.token, k.stored_at, k.expires_at, k.reply "
-    "FROM unnest($1::uuid[]) WITH ORDINALITY AS d(id, o) JOIN sluice.keys k ON k.id = d.id"};
+    "SELECT d.o, k.* FROM unnest($1::uuid[]) WITH ORDINALITY AS d(id, o) CROSS JOIN LATERAL "
+    "(SELECT t.ctid, t.xmin, t.exchange, t.scope, t.fingerprint, t.state, t.token, t.stored_at, t.expires_at, t.reply "
+    "FROM sluice.keys t WHERE t.id = d.id OFFSET 0) k"};
 constexpr PgStatement kLoadLeases{
     "load_leases",
-    "SELECT d.o, k.xmin, k.name, k.owner, k.token, k.incarnation, k.expires_at FROM unnest($1::bytea[]) "
-    "WITH ORDINALITY AS d(name, o) JOIN sluice.leases k ON k.name = d.name"};
+    "SELECT d.o, k.* FROM unnest($1::bytea[]) WITH ORDINALITY AS d(name, o) CROSS JOIN LATERAL "
+    "(SELECT t.ctid, t.xmin, t.name, t.owner, t.token, t.incarnation, t.expires_at FROM sluice.leases t "
+    "WHERE t.name = d.name OFFSET 0) k"};
 constexpr PgStatement kLoadOpen{
     "load_open",
-    "SELECT d.o, k.xmin, k.exchange, k.ns, k.flow, k.state, k.since FROM unnest($1::bigint[]) "
-    "WITH ORDINALITY AS d(exchange, o) JOIN sluice.open_exchanges k ON k.exchange = d.exchange"};
+    "SELECT d.o, k.* FROM unnest($1::bigint[]) WITH ORDINALITY AS d(exchange, o) CROSS JOIN LATERAL "
+    "(SELECT t.ctid, t.xmin, t.exchange, t.ns, t.flow, t.state, t.since FROM sluice.open_exchanges t "
+    "WHERE t.exchange = d.exchange OFFSET 0) k"};
 constexpr PgStatement kLoadJournal{
     "load_journal",
     "SELECT d.o, (SELECT max(n) + 1 FROM sluice.journal j WHERE j.exchange = d.exchange) "
@@ -170,8 +171,8 @@ Status PgLoader::receive(const std::vector<PgRows>& rows, std::size_t at) {
     const PgRows& found = rows.at(at++);
     for (std::size_t i = 0; i < found.size(); ++i) {
       LoadedKv& slot = *sent_kv_.at(found.number(i, 0) - 1);
-      slot.xmin = found.xid(i, 1);
-      slot.row = read_kv(found, i, 2);
+      slot.version = {found.tid(i, 1), found.xid(i, 2)};
+      slot.row = read_kv(found, i, 3);
     }
   }
   if (!sent_keys_.empty()) {
@@ -179,8 +180,8 @@ Status PgLoader::receive(const std::vector<PgRows>& rows, std::size_t at) {
     const PgRows& found = rows.at(at++);
     for (std::size_t i = 0; i < found.size(); ++i) {
       auto& entry = *sent_keys_.at(found.number(i, 0) - 1);
-      entry.slot.xmin = found.xid(i, 1);
-      entry.slot.row = read_key(found, i, 2);
+      entry.slot.version = {found.tid(i, 1), found.xid(i, 2)};
+      entry.slot.row = read_key(found, i, 3);
       if (entry.slot.row->scope != entry.name)
         return fail(FailureKind::corrupt, "key_collision",
                     "two idempotency keys have the same 128-bit digest; expected the scope " + to_hex(entry.name) +
@@ -192,8 +193,8 @@ Status PgLoader::receive(const std::vector<PgRows>& rows, std::size_t at) {
     const PgRows& found = rows.at(at++);
     for (std::size_t i = 0; i < found.size(); ++i) {
       auto& slot = sent_leases_.at(found.number(i, 0) - 1)->slot;
-      slot.xmin = found.xid(i, 1);
-      slot.row = read_lease(found, i, 2);
+      slot.version = {found.tid(i, 1), found.xid(i, 2)};
+      slot.row = read_lease(found, i, 3);
     }
   }
   if (!sent_open_.empty()) {
@@ -201,8 +202,8 @@ Status PgLoader::receive(const std::vector<PgRows>& rows, std::size_t at) {
     const PgRows& found = rows.at(at++);
     for (std::size_t i = 0; i < found.size(); ++i) {
       auto& slot = open_[sent_open_.at(found.number(i, 0) - 1)];
-      slot.xmin = found.xid(i, 1);
-      slot.row = read_open(found, i, 2);
+      slot.version = {found.tid(i, 1), found.xid(i, 2)};
+      slot.row = read_open(found, i, 3);
     }
   }
   if (!sent_journal_.empty()) {

@@ -1,5 +1,6 @@
-// The rows a group may touch, fetched together before it is evaluated, with the version PostgreSQL
-// gives each (xmin): what was read must still stand when the group is written. Writer's thread only.
+// The rows a group may touch, fetched together before it is evaluated, with where PostgreSQL keeps each
+// (ctid) and the version it gives it (xmin): what was read must still stand, and stand there, when the
+// group is written. Writer's thread only.
 #pragma once
 #include <map>
 
@@ -16,15 +17,21 @@ struct KeyId {
   static KeyId of(ByteView scope) noexcept;
 };
 
+/// Which version of a row was read: another one stands elsewhere, or has another xmin.
+struct PgVersion {
+  std::uint64_t at = 0;  ///< ctid
+  std::uint32_t xmin = 0;
+};
+
 class PgLoader final : public RowSource {
  public:
   template <class Row>
   struct Loaded {
     std::optional<Row> row;
-    std::uint32_t xmin = 0;
+    PgVersion version;
     bool known = false;    ///< asked for and answered
     bool used = false;     ///< the group's outcome depends on it
-    bool written = false;  ///< the group writes it, which checks xmin by itself
+    bool written = false;  ///< the group writes it, which checks the version by itself
   };
   struct LoadedKv : Loaded<KvRow> {
     KvKey key;

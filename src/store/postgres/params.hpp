@@ -12,8 +12,8 @@ namespace sluice::store {
 class PgParams {
  public:
   // Type numbers of PostgreSQL's catalogue (pg_type.dat), stable since its first versions.
-  static constexpr unsigned kBool = 16, kBytea = 17, kInt8 = 20, kInt4 = 23, kText = 25, kXid = 28, kUuid = 2950;
-  static constexpr unsigned kByteaArray = 1001, kInt8Array = 1016, kXidArray = 1011, kUuidArray = 2951;
+  static constexpr unsigned kBool = 16, kBytea = 17, kInt8 = 20, kInt4 = 23, kText = 25, kTid = 27, kXid = 28, kUuid = 2950;
+  static constexpr unsigned kByteaArray = 1001, kInt8Array = 1016, kTidArray = 1010, kXidArray = 1011, kUuidArray = 2951;
 
   PgParams& integer(std::int64_t value) {
     begin(kInt8);
@@ -48,6 +48,17 @@ class PgParams {
     return array(kXidArray, kXid, range, [&](const auto& item) {
       big(std::uint32_t{4});
       big(static_cast<std::uint32_t>(get(item)));
+    });
+  }
+  /// A tid in binary form is a number of the block and one of the row in it.
+  template <class Range, class Get>
+  PgParams& tids(const Range& range, Get get) {
+    return array(kTidArray, kTid, range, [&](const auto& item) {
+      const std::uint64_t at = get(item);
+      big(std::uint32_t{6});
+      big(static_cast<std::uint32_t>(at >> 16));
+      arena_.push_back(static_cast<char>(at >> 8));
+      arena_.push_back(static_cast<char>(at));
     });
   }
   template <class Range, class Get>

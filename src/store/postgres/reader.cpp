@@ -1,5 +1,6 @@
 #include "store/postgres/reader.hpp"
 
+#include "store/postgres/plans.hpp"
 #include "store/postgres/row_codec.hpp"
 
 namespace sluice::store {
@@ -12,8 +13,8 @@ struct Overloaded : F... {
 
 constexpr PgStatement kGetRows{
     "get_rows",
-    "SELECT d.o, k.version, k.number, k.value FROM unnest($1::bytea[], $2::bytea[], $3::bytea[]) "
-    "WITH ORDINALITY AS d(ns, c, k, o) JOIN sluice.kv k ON k.ns = d.ns AND k.collection = d.c AND k.key = d.k"};
+    "SELECT d.o, k.* FROM unnest($1::bytea[], $2::bytea[], $3::bytea[]) WITH ORDINALITY AS d(ns, c, k, o) CROSS JOIN LATERAL "
+    "(SELECT t.version, t.number, t.value FROM sluice.kv t WHERE t.ns = d.ns AND t.collection = d.c AND t.key = d.k OFFSET 0) k"};
 constexpr PgStatement kListRows{
     "list_rows",
     "SELECT key, version, number, value FROM sluice.kv WHERE ns = $1::bytea AND collection = $2::bytea AND key >= $3::bytea "
@@ -182,9 +183,10 @@ Status PgReader::connect() {
 
 Status PgReader::answer(std::vector<PendingQuery*>& batch) {
   SLUICE_TRY(connect());
+  connection_->send(kByIndex);
   for (const auto* pending : batch) ask(pending->query);
   SLUICE_ASSIGN(const auto rows, connection_->finish());
-  for (std::size_t i = 0; i < batch.size(); ++i) batch[i]->answer = read(batch[i]->query, rows.at(i));
+  for (std::size_t i = 0; i < batch.size(); ++i) batch[i]->answer = read(batch[i]->query, rows.at(i + 1));
   return {};
 }
 
