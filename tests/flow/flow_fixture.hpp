@@ -6,7 +6,7 @@
 #include "sim/random.hpp"
 #include "sluice/flow.hpp"
 #include "sluice/flow/recovery.hpp"
-#include "flow/any_store.hpp"
+#include "support/any_store.hpp"
 
 namespace sluice::flow {
 

@@ -10,7 +10,7 @@ using std::chrono::duration_cast;
 
 class Bounds : public FlowTest {
  protected:
-  std::unique_ptr<store::Store> store = make_any_store(clock, random);
+  std::unique_ptr<store::Store> store = testing_support::make_any_store(clock, random);
   const Instant began = clock.now();
   std::int64_t passed_ms() { return duration_cast<milliseconds>(clock.now() - began).count(); }
   static Task<Result<Vote>> hang(Exchange&) {

@@ -38,7 +38,7 @@ class DyingStore final : public store::Store {
 
 class DurableFlow : public FlowTest {
  protected:
-  std::unique_ptr<store::Store> store = make_any_store(clock, random);
+  std::unique_ptr<store::Store> store = testing_support::make_any_store(clock, random);
   std::int64_t balance(const std::string& key) {
     auto rows = store::ask_now(*store, store::GetRows{{at(key)}});
     return rows->at(0) ? rows->at(0)->number : 0;
@@ -215,7 +215,7 @@ TEST_F(DurableFlow, FLOW_24_killed_at_each_commit_recovery_finishes_what_was_beg
   };
   for (const auto& kill : table) {
     SCOPED_TRACE("commit " + std::to_string(kill.at) + (kill.applied ? " applied" : " lost"));
-    store = make_any_store(clock, random);
+    store = testing_support::make_any_store(clock, random);
     deposit("ann", 50);
     DyingStore dying(*store);
     dying.dies_at = kill.at;

@@ -38,7 +38,7 @@ class KeyedFlow : public FlowTest {
       return Vote();
     });
   }
-  std::unique_ptr<store::Store> store = make_any_store(clock, random);
+  std::unique_ptr<store::Store> store = testing_support::make_any_store(clock, random);
   std::unique_ptr<idempotency::Keys> keys =
       std::make_unique<idempotency::Keys>(clock, store.get());
   std::shared_ptr<MemoryObserver> seen = std::make_shared<MemoryObserver>();

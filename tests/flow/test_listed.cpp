@@ -31,7 +31,7 @@ class Meddling final : public store::Store {
 
 class Listed : public FlowTest {
  protected:
-  std::unique_ptr<store::Store> store = make_any_store(clock, random);
+  std::unique_ptr<store::Store> store = testing_support::make_any_store(clock, random);
   Meddling meddling{*store};
   std::size_t records(ExchangeId id) { return store::ask_now(*store, store::ReadJournal{id})->size(); }
   std::size_t audits() { return store::ask_now(*store, store::ListAudit{})->size(); }

@@ -17,7 +17,7 @@ std::string name_of(const Record& record) {
 
 class Owners : public FlowTest {
  protected:
-  std::unique_ptr<store::Store> store = make_any_store(clock, random);
+  std::unique_ptr<store::Store> store = testing_support::make_any_store(clock, random);
   SpyStore spy{*store};
   std::vector<std::string> appended;  // "decided" with its position required, "decided!" without
 

@@ -10,7 +10,7 @@ store::KvKey row(std::string key) { return {"app", "accounts", std::move(key)}; 
 
 class Pause : public FlowTest {
  protected:
-  std::unique_ptr<store::Store> store = make_any_store(clock, random);
+  std::unique_ptr<store::Store> store = testing_support::make_any_store(clock, random);
   std::vector<std::string> asked;  // wake tokens, as the outside party got them
 
   /// before → asks and sleeps → after; takes 10 from ann before the pause.

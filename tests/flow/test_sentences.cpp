@@ -50,7 +50,7 @@ class Sentences : public FlowTest {
     store->close();
     settle_lane();
   }
-  std::unique_ptr<store::Store> store = make_any_store(clock, random);
+  std::unique_ptr<store::Store> store = testing_support::make_any_store(clock, random);
   std::unique_ptr<idempotency::Keys> keys = std::make_unique<idempotency::Keys>(clock, store.get());
   std::int64_t balance(const std::string& key) {
     auto rows = store::ask_now(*store, store::GetRows{{at(key)}});
@@ -577,7 +577,7 @@ TEST_F(Sentences, PROTOCOL_3_a_precondition_named_journal_is_refused_by_name) {
 TEST_F(Sentences, IDEM_7_an_external_stage_without_abort_whose_outcome_is_unknown_is_not_run_again) {
   for (const FailureKind kind : {FailureKind::unknown_outcome, FailureKind::timeout}) {
     SCOPED_TRACE(traits(kind).name);
-    store = make_any_store(clock, random);
+    store = testing_support::make_any_store(clock, random);
     keys = std::make_unique<idempotency::Keys>(clock, store.get());
     int paid = 0;
     Flow flow("f", keyed(*store, *keys));

@@ -8,7 +8,7 @@ namespace {
 
 class Stranded : public FlowTest {
  protected:
-  std::shared_ptr<store::Store> store = make_any_store(clock, random);
+  std::shared_ptr<store::Store> store = testing_support::make_any_store(clock, random);
   FlowOptions options() {
     FlowOptions made;
     made.store = store.get();

@@ -40,7 +40,7 @@ class DoubtfulStore final : public store::Store {
 
 class Unknown : public FlowTest {
  protected:
-  std::unique_ptr<store::Store> store = make_any_store(clock, random);
+  std::unique_ptr<store::Store> store = testing_support::make_any_store(clock, random);
   std::int64_t number(const std::string& key) {
     auto rows = store::ask_now(*store, store::GetRows{{at(key)}});
     return rows->at(0) ? rows->at(0)->number : 0;

@@ -25,7 +25,7 @@ TEST_F(FlowTest, FLOW_1_entry_may_be_named) {
 }
 
 TEST_F(FlowTest, FLOW_1_no_group_and_unknown_entry_are_failures_and_journal_nothing) {
-  auto store = make_any_store(clock, random);
+  auto store = testing_support::make_any_store(clock, random);
   Flow none("none", {.store = store.get()});
   EXPECT_EQ(run(none).cause->code(), "no_entry");
   Flow unknown("unknown", {.entry = "x", .store = store.get()});
@@ -75,7 +75,7 @@ TEST(FlowThreads, FLOW_4_one_flow_serves_the_lanes_of_many_threads) {
   constexpr int kThreads = 4, kEach = 500;
   RealClock clock;
   sim::SimRandom random{1};
-  auto store = make_any_store(clock, random);
+  auto store = testing_support::make_any_store(clock, random);
   IdSource ids(clock, 1);
   std::atomic<int> prepared{0}, committed{0}, done{0}, elsewhere{0};
   Flow flow("f", {.store = store.get()});
@@ -141,7 +141,7 @@ TEST_F(FlowTest, FLOW_5_the_bag_carries_typed_values_and_transient_ones_end_with
   static const BagKey<std::string> kHold = durable_text("hold");
   bool transient_seen = true;
   std::string hold;
-  auto store = make_any_store(clock, random);
+  auto store = testing_support::make_any_store(clock, random);
   Flow flow("f", {.store = store.get()});
   Phases last;
   last.prepare = [&](Exchange& x) -> Result<Vote> {

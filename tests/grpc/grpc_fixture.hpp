@@ -12,12 +12,12 @@
 
 #include "sim/random.hpp"
 #include "sluice/base/runtime.hpp"
-#include "sluice/store/memory.hpp"
 #include "sluice/transport/grpc.hpp"
 #include "sluice/transport/http.hpp"
 #include "sluice/v1/commands.pb.h"
 #include "support/http_client.hpp"
 #include "transport/grpc/status.hpp"
+#include "support/any_store.hpp"
 
 namespace sluice::transport {
 
@@ -185,7 +185,7 @@ class GrpcTest : public ::testing::Test {
   RealClock clock;
   sim::SimRandom random{1};
   LaneThread lane{clock, "test"};
-  std::unique_ptr<store::Store> store = store::make_memory_store(clock, random);
+  std::unique_ptr<store::Store> store = testing_support::make_any_store(clock, random);
   idempotency::Keys keys{clock, store.get()};
   IdSource ids{clock, 1};
   rpc::Registry registry;

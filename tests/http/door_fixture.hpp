@@ -7,9 +7,9 @@
 
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
-#include "sluice/store/memory.hpp"
 #include "sluice/transport/http.hpp"
 #include "support/http_client.hpp"
+#include "support/any_store.hpp"
 
 namespace sluice::transport {
 
@@ -117,7 +117,7 @@ class DoorTest : public ::testing::Test {
 
   sim::SimClock clock;
   sim::SimRandom random{1};
-  std::unique_ptr<store::Store> store = store::make_memory_store(clock, random);
+  std::unique_ptr<store::Store> store = testing_support::make_any_store(clock, random);
   idempotency::Keys keys{clock, store.get()};
   IdSource ids{clock, 1};
   rpc::Registry registry;

@@ -6,7 +6,7 @@
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
 #include "sluice/rpc/registry.hpp"
-#include "sluice/store/memory.hpp"
+#include "support/any_store.hpp"
 
 namespace sluice::rpc {
 namespace {
@@ -78,7 +78,7 @@ class RegistryTest : public ::testing::Test {
   sim::SimClock clock;
   sim::SimRandom random{1};
   Lane lane{clock};
-  std::unique_ptr<store::Store> store = store::make_memory_store(clock, random);
+  std::unique_ptr<store::Store> store = testing_support::make_any_store(clock, random);
   idempotency::Keys keys{clock, store.get()};
   IdSource ids{clock, 1};
   Registry registry;

@@ -6,7 +6,7 @@
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
 #include "sluice/rpc/registry.hpp"
-#include "sluice/store/memory.hpp"
+#include "support/any_store.hpp"
 
 namespace sluice::rpc {
 namespace {
@@ -112,7 +112,7 @@ class RegistrySentences : public ::testing::Test {
   sim::SimClock clock;
   sim::SimRandom random{1};
   Lane lane{clock};
-  std::unique_ptr<store::Store> inner = store::make_memory_store(clock, random);
+  std::unique_ptr<store::Store> inner = testing_support::make_any_store(clock, random);
   OddStore store{*inner};
   std::unique_ptr<idempotency::Keys> keys;
   IdSource ids{clock, 1};

@@ -4,8 +4,8 @@
 #include "server/running.hpp"
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
-#include "sluice/store/memory.hpp"
 #include "support/temp_folder.hpp"
+#include "support/any_store.hpp"
 
 namespace sluice::server {
 namespace {
@@ -162,7 +162,7 @@ TEST(Readiness, FLOW_24_what_is_left_to_recover_is_told) {
 TEST(Lookup, FLOW_27_an_audit_row_is_found_among_many) {
   sim::SimClock clock;
   sim::SimRandom random(1);
-  auto store = store::make_memory_store(clock, random);
+  auto store = testing_support::make_any_store(clock, random);
   IdSource ids(clock, 1);
   std::vector<ExchangeId> made;
   for (int i = 0; i < 6000; ++i) {

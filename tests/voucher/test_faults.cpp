@@ -4,7 +4,7 @@
 #include "apps/voucher/faults.hpp"
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
-#include "sluice/store/memory.hpp"
+#include "support/any_store.hpp"
 
 namespace sluice::voucher {
 namespace {
@@ -44,7 +44,7 @@ class FaultyService : public testing::Test {
   sim::SimClock clock;
   sim::SimRandom random{1};
   Lane lane{clock};
-  std::unique_ptr<store::Store> store = store::make_memory_store(clock, random);
+  std::unique_ptr<store::Store> store = testing_support::make_any_store(clock, random);
   idempotency::Keys keys{clock, store.get()};
   IdSource ids{clock, 1};
   rpc::Registry registry{*store, keys, ids};

@@ -10,7 +10,7 @@
 #include "apps/voucher/rows.hpp"
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
-#include "sluice/store/memory.hpp"
+#include "support/any_store.hpp"
 
 namespace sluice::voucher {
 
@@ -28,7 +28,7 @@ inline std::string generated(Status (*what)(const GeneratorOptions&, const TextS
 struct World {
   sim::SimClock clock;
   sim::SimRandom random{1};
-  std::unique_ptr<store::Store> store = store::make_memory_store(clock, random);
+  std::unique_ptr<store::Store> store = testing_support::make_any_store(clock, random);
   ImportOptions options;
 
   Result<ImportProgress> catalogue(std::string text) {

@@ -1,20 +1,22 @@
-// The store under the flow tests: memory, or with SLUICE_FLOW_STORE=sqlite|postgres a database, made
-// to answer like memory, at once, so that the lane and its virtual time stay in the test's hand.
+// The store under a suite: memory, or with SLUICE_TEST_STORE=sqlite|postgres a database, made to answer
+// like memory, at once, so that the lane and its virtual time stay in the test's hand.
 #pragma once
 #include <cstdlib>
 
 #include "sluice/base/runtime.hpp"
 #include "sluice/store/memory.hpp"
+#include "sluice/store/postgres.hpp"
 #include "sluice/store/sqlite.hpp"
-#include "store/store_fixture.hpp"
+#include "support/private_postgres.hpp"
+#include "support/temp_folder.hpp"
 
-namespace sluice::flow {
+namespace sluice::testing_support {
 
 class PromptStore final : public store::Store {
  public:
   PromptStore(bool postgres, Clock& clock, Random& random) {
     if (postgres) {
-      auto& server = testing_support::PrivatePostgres::shared();
+      auto& server = PrivatePostgres::quick();
       store::PostgresOptions options;
       options.url = server.socket_url(server.new_database());
       options.lazy_delay = milliseconds(0);
@@ -64,14 +66,14 @@ class PromptStore final : public store::Store {
  private:
   RealClock real_;
   RealExecutor executor_{real_};
-  testing_support::TempFolder folder_;
+  TempFolder folder_;
   std::unique_ptr<store::Store> inner_;
 };
 
 inline std::unique_ptr<store::Store> make_any_store(Clock& clock, Random& random) {
-  const char* const kind = std::getenv("SLUICE_FLOW_STORE");
+  const char* const kind = std::getenv("SLUICE_TEST_STORE");
   if (kind == nullptr) return store::make_memory_store(clock, random);
   return std::make_unique<PromptStore>(std::string_view(kind) == "postgres", clock, random);
 }
 
-}  // namespace sluice::flow
+}  // namespace sluice::testing_support
