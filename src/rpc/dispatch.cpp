@@ -245,8 +245,8 @@ void Invocation::claimed() {
   if (auto* found = std::get_if<idempotency::Replay>(&*answer))
     return deliver(replay(std::move(found->cached)));
   if (auto* running = std::get_if<idempotency::InProgress>(&*answer)) {
-    const auto told = [](void* owner, bool doubtful) noexcept {
-      auto& self = *static_cast<Invocation*>(owner);
+    const auto told = [](void* invocation, bool doubtful) noexcept {
+      auto& self = *static_cast<Invocation*>(invocation);
       const auto& runs = std::get<idempotency::InProgress>(*self.pending_claim_.answer);
       // In doubt is not "still running": it is told as what it is.
       if (doubtful) return self.deliver(Answer::in_doubt(runs.exchange));

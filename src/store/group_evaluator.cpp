@@ -152,7 +152,7 @@ Result<GroupEvaluator::Check> GroupEvaluator::check(const Precondition& what) {
 // Loads every row the mutations touch, so that applying them cannot fail half way.
 Status GroupEvaluator::touch(const std::vector<Mutation>& mutations) {
   for (const auto& mutation : mutations) {
-    SLUICE_TRY(std::visit(
+    const Status loaded = std::visit(
         Overloaded{
             [&](const KvPut& m) -> Status {
               SLUICE_ASSIGN(KvSlot * slot, kv(m.key));
@@ -178,7 +178,8 @@ Status GroupEvaluator::touch(const std::vector<Mutation>& mutations) {
             [&](const LeaseTake& m) -> Status { SLUICE_TRY(lease(m.lease)); return {}; },
             [&](const LeaseDrop& m) -> Status { SLUICE_TRY(lease(m.lease)); return {}; },
         },
-        mutation));
+        mutation);
+    if (!loaded) return loaded;
   }
   return validate(mutations);
 }
