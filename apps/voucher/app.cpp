@@ -7,6 +7,7 @@
 #include "voucher/v1/distribution.pb.h"
 
 #include "apps/voucher/batch.hpp"
+#include "apps/voucher/model.hpp"
 #include "apps/voucher/rows.hpp"
 #include "sluice/rpc/flow_handler.hpp"
 #include "sluice/rpc/interceptors.hpp"
@@ -116,6 +117,13 @@ class VoucherApp final : public server::App {
                                rpc::guard_calls(context.guards, context.random)});
       return {};
     };
+    for (const auto& [name, channel] : context.channels)
+      if (name != "codes" && name != "users")
+        context.logger.warn("a channel is configured that this application does not use; it uses codes and users",
+                            {{"channel", name}, {"target", channel.options.target}});
+    if (const auto& owner = options_.downstream.owner; !owner.empty() && !valid_id(owner))
+      return fail(FailureKind::invalid_argument, "bad_owner",
+                  "--owner: expected 1 to 64 of A-Z a-z 0-9 - _ ., got '" + owner.substr(0, 64) + "'");
     SLUICE_TRY(client("codes", options_.code_service, options_.code_token, codes_));
     SLUICE_TRY(client("users", options_.user_service, options_.user_token, users_));
     if (codes_ == nullptr && users_ == nullptr) return {};

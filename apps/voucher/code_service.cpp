@@ -23,15 +23,28 @@ std::unexpected<Failure> bad(std::string detail) {
   return fail(FailureKind::invalid_argument, "bad_request", std::move(detail));
 }
 
+// What of a question is not as expected.
+struct Unexpected {
+  std::string what;
+};
+
+const Json& field(const Json& object, const char* name, Json::value_t type, const char* expected, const std::string& where = {}) {
+  const auto found = object.is_object() ? object.find(name) : object.end();
+  if (!object.is_object() || found == object.end() || found->type() != type)
+    throw Unexpected{fmt::format("{}{}: expected {}, got {}", where, name, expected,
+                                 !object.is_object() || found == object.end() ? "nothing" : found->dump().substr(0, 32))};
+  return *found;
+}
+
 // A whole number, or one as text: protobuf's JSON mapping writes 64-bit integers so.
 template <class T>
-T whole(const Json& value) {
+T whole(const Json& value, const char* name) {
   T number = 0;
   if (value.is_number_integer()) return value.get<T>();
-  const auto text = value.get<std::string>();
+  const std::string text = value.is_string() ? value.get<std::string>() : std::string();
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc() || end != text.data() + text.size() || text.empty())
-    throw Json::other_error::create(501, "expected a whole number, got \"" + text.substr(0, 32) + "\"", &value);
+    throw Unexpected{fmt::format("{}: expected a whole number, got {}", name, value.dump().substr(0, 32))};
   return number;
 }
 
@@ -52,15 +65,23 @@ struct Asked {
     if (!json.is_object()) return bad("expected an object with owner and vouchers");
     Asked asked;
     try {
-      asked.owner = json.at("owner").get<std::string>();
-      asked.vouchers = json.value("vouchers", std::vector<std::string>());
-      if (const auto count = json.find("count"); count != json.end()) asked.count = whole<std::int64_t>(*count);
-      asked.resume = json.value("resume", false);
-      for (const auto& one : json.value("finished", Json::array()))
-        asked.finished.push_back({one.at("voucher").get<std::string>(), whole<std::int64_t>(one.value("first", Json(0))),
-                                  whole<std::uint64_t>(one.at("token"))});
-    } catch (const Json::exception& error) {
-      return bad(error.what());
+      using Type = Json::value_t;
+      asked.owner = field(json, "owner", Type::string, "the name of who leases, as text").get<std::string>();
+      if (json.contains("vouchers"))
+        for (const auto& one : field(json, "vouchers", Type::array, "a list of voucher ids")) {
+          if (!one.is_string()) throw Unexpected{"vouchers: expected a list of voucher ids, got " + one.dump().substr(0, 32)};
+          asked.vouchers.push_back(one.get<std::string>());
+        }
+      if (const auto count = json.find("count"); count != json.end()) asked.count = whole<std::int64_t>(*count, "count");
+      if (json.contains("resume")) asked.resume = field(json, "resume", Type::boolean, "true or false").get<bool>();
+      if (json.contains("finished"))
+        for (const auto& one : field(json, "finished", Type::array, "a list of finished segments")) {
+          const auto voucher = field(one, "voucher", Type::string, "a voucher id", "finished: ").get<std::string>();
+          asked.finished.push_back({voucher, whole<std::int64_t>(one.value("first", Json(0)), "finished: first"),
+                                    whole<std::uint64_t>(one.value("token", Json()), "finished: token")});
+        }
+    } catch (const Unexpected& error) {
+      return bad(error.what);
     }
     if (!valid_id(asked.owner)) return bad("owner: expected 1 to 64 of A-Z a-z 0-9 - _ .");
     if (asked.vouchers.size() + asked.finished.size() > kMaxVouchersPerCall)

@@ -41,29 +41,39 @@ constexpr std::size_t kMaxFinishedPerCall = 100;
 constexpr milliseconds kMaxLease = std::chrono::hours(24 * 7);
 constexpr std::int64_t kMaxOrdinal = 1'000'000'000'000;
 
-// What the code service answered, as segments. A malformed answer, or one to another question, adds
-// nothing: codes of a voucher that nobody asked for may be another's.
-Result<std::vector<LeasedSegment>> parse_segments(const Bytes& body, const std::set<std::string>& asked,
-                                                  milliseconds& lease, std::set<std::string>& none,
-                                                  std::map<std::string, std::string>& universal) {
-  const Json json = Json::parse(body, nullptr, false);
-  if (!json.is_object()) return fail(garbage("the code service"));
+/// What the code service answers. decode(): null for what is none, which the guards count against it.
+struct CodesAnswer {
+  milliseconds lease{0};
+  std::set<std::string> named, none;
+  std::map<std::string, std::string> universal;
   std::vector<LeasedSegment> segments;
+
+  static std::shared_ptr<const void> decode(ByteView body);
+  bool read(ByteView body);
+};
+
+std::shared_ptr<const void> CodesAnswer::decode(ByteView body) {
+  auto answer = std::make_shared<CodesAnswer>();
+  return answer->read(body) ? answer : nullptr;
+}
+
+bool CodesAnswer::read(ByteView body) {
+  const Json json = Json::parse(body, nullptr, false);
+  if (!json.is_object()) return false;
   try {
     const auto& length = json.at("lease_ms");
-    if (!length.is_number_integer() || length < 1 || length > kMaxLease.count() || !json.at("segments").is_array())
-      return fail(garbage("the code service"));
+    if (!length.is_number_integer() || length < 1 || length > kMaxLease.count() || !json.at("segments").is_array()) return false;
     lease = milliseconds(length.get<std::int64_t>());
     for (const auto& one : json.at("segments")) {
       const auto voucher = one.at("voucher").get<std::string>();
-      if (!asked.contains(voucher)) return fail(garbage("the code service"));
+      named.insert(voucher);
       if (one.value("none", false)) {
         none.insert(voucher);
         continue;
       }
       if (const auto shared = one.find("universal"); shared != one.end()) {
         const auto text = shared->get<std::string>();
-        if (!valid_code(text)) return fail(garbage("the code service"));
+        if (!valid_code(text)) return false;
         universal[voucher] = text;
         continue;
       }
@@ -72,19 +82,36 @@ Result<std::vector<LeasedSegment>> parse_segments(const Bytes& body, const std::
       const auto& first = one.at("first");
       const auto& token = one.at("token");
       if (!first.is_number_integer() || first < 0 || first > kMaxOrdinal || !token.is_number_unsigned())
-        return fail(garbage("the code service"));
+        return false;
       segment.first = first.get<std::int64_t>();
       segment.token = token.get<std::uint64_t>();
       segment.codes = one.at("codes").get<std::vector<std::string>>();
       if (segment.codes.empty() || std::ranges::any_of(segment.codes, [](const auto& c) { return !valid_code(c); }))
-        return fail(garbage("the code service"));
+        return false;
       segments.push_back(std::move(segment));
     }
   } catch (const Json::exception&) {
-    return fail(garbage("the code service"));
+    return false;
   }
-  return segments;
+  return true;
 }
+
+/// What the user service answers, in the order of the question.
+struct UsersAnswer {
+  std::vector<bool> exists;
+
+  static std::shared_ptr<const void> decode(ByteView body) {
+    const Json json = Json::parse(body, nullptr, false);
+    const auto list = json.is_object() ? json.find("exists") : json.end();
+    if (!json.is_object() || list == json.end() || !list->is_array()) return nullptr;
+    auto answer = std::make_shared<UsersAnswer>();
+    for (const auto& one : *list) {
+      if (!one.is_boolean()) return nullptr;
+      answer->exists.push_back(one.get<bool>());
+    }
+    return answer;
+  }
+};
 
 }  // namespace
 
@@ -136,8 +163,9 @@ Downstream::PerLane& Downstream::here(Lane& lane) {
 }
 
 const rpc::RemoteCommand& Downstream::command(rpc::Client& client, std::string_view name, const std::string& region,
-                                              bool read_only) {
+                                              bool read_only, std::shared_ptr<const void> (*decode)(ByteView)) {
   rpc::RemoteCommand command;
+  command.decode = decode;
   command.name = std::string(name) + "." + region;
   command.callee = name;
   command.read_only = read_only;
@@ -225,25 +253,24 @@ Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Dow
   call.ns = Namespace::parse(common.ns).value_or(Namespace("voucher"));
   call.idempotency_key = fmt::format("{}-{}", run_, asked_.fetch_add(1, std::memory_order_relaxed));
   const Instant asked_at = clock_.now();
-  auto calling = codes_->call(command(*codes_, kGetCodes, common.region, false), std::move(call), body.dump());
+  auto calling = codes_->call(command(*codes_, kGetCodes, common.region, false, &CodesAnswer::decode), std::move(call), body.dump());
   auto response = co_await calling;
   if (!response) {
     supply_.not_told(common.ns, std::move(told));
     co_return fail(response.error());
   }
-  milliseconds lease{0};
-  std::set<std::string> none;
-  std::map<std::string, std::string> universal;
-  auto segments = parse_segments(*response->body, asked, lease, none, universal);
-  if (!segments) co_return fail(segments.error());
+  const auto answer = std::static_pointer_cast<const CodesAnswer>(response->message);
+  // Codes of a voucher that nobody asked for may be another's: nothing of such an answer is taken.
+  Failure wrong = garbage("the code service");
+  if (!std::ranges::includes(asked, answer->named)) co_return fail(std::move(wrong));
   std::set<std::string> came;
   // A tenth of the lease is kept back: the clocks of two machines do not run alike.
-  const Instant until = asked_at + Duration(lease) * 9 / 10;
-  for (auto& [voucher, text] : universal) {
+  const Instant until = asked_at + Duration(answer->lease) * 9 / 10;
+  for (const auto& [voucher, text] : answer->universal) {
     came.insert(voucher);
-    supply_.add_universal(common.ns, voucher, std::move(text), until);
+    supply_.add_universal(common.ns, voucher, text, until);
   }
-  for (auto& segment : *segments) {
+  for (LeasedSegment segment : answer->segments) {
     came.insert(segment.voucher);
     const Status added = supply_.add(common.ns, std::move(segment), until);
     if (!added) co_return fail(added.error());
@@ -253,10 +280,10 @@ Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Dow
     const std::string voucher = parts_of(id).id;
     if (came.contains(voucher))
       answers.emplace_back(std::optional<Marker>(Marker{}));
-    else if (none.contains(voucher))
+    else if (answer->none.contains(voucher))
       answers.emplace_back(std::optional<Marker>());
     else
-      answers.emplace_back(fail(garbage("the code service")));
+      answers.emplace_back(fail(wrong));
   }
   co_return answers;
 }
@@ -270,19 +297,14 @@ Task<Result<std::vector<resilience::CacheAside<bool>::Found>>> Downstream::fetch
   user_calls_.fetch_add(1, std::memory_order_relaxed);
   rpc::CallContext call;
   call.ns = Namespace::parse(common.ns).value_or(Namespace("voucher"));
-  auto calling = users_->call(command(*users_, kUserExists, common.region, true), std::move(call), body.dump());
+  auto calling = users_->call(command(*users_, kUserExists, common.region, true, &UsersAnswer::decode), std::move(call), body.dump());
   auto response = co_await calling;
   if (!response) co_return fail(response.error());
-  const Json json = Json::parse(*response->body, nullptr, false);
-  const auto exists = json.is_object() ? json.find("exists") : json.end();
+  const auto answer = std::static_pointer_cast<const UsersAnswer>(response->message);
   Failure wrong = garbage("the user service");
-  if (!json.is_object() || exists == json.end() || !exists->is_array() || exists->size() != ids.size())
-    co_return fail(std::move(wrong));
+  if (answer->exists.size() != ids.size()) co_return fail(std::move(wrong));
   std::vector<Found> answers;
-  for (const auto& one : *exists) {
-    if (!one.is_boolean()) co_return fail(std::move(wrong));
-    answers.emplace_back(one.get<bool>() ? std::optional<bool>(true) : std::nullopt);
-  }
+  for (const bool exists : answer->exists) answers.emplace_back(exists ? std::optional<bool>(true) : std::nullopt);
   co_return answers;
 }
 

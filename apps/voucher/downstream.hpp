@@ -60,7 +60,7 @@ class Downstream {
   Task<Result<std::vector<resilience::CacheAside<bool>::Found>>> fetch_users(std::vector<std::string> ids);
   /// The command of a region: each region has a protector, so that one that fails opens only its own.
   const rpc::RemoteCommand& command(rpc::Client& client, std::string_view name, const std::string& region,
-                                    bool read_only);
+                                    bool read_only, std::shared_ptr<const void> (*decode)(ByteView));
 
   CodeSupply& supply_;
   rpc::Client* const codes_;

@@ -61,6 +61,8 @@ Result<FaultRule> parse_rule(const Json& json, const std::string& where) {
                              "slow_start_ms, error_rate, hang_rate or wrong_rate, got {}",
                              where, name.substr(0, 64), value.dump().substr(0, 64)));
   }
+  if (rule.slow_start.count() != 0 && rule.latency.count() == 0)
+    return bad(fmt::format("{}.slow_start_ms: expected a latency_ms above 0, which it makes longer at first, got none", where));
   if (rule.latency_p99.count() != 0 && (rule.latency.count() == 0 || rule.latency_p99 < rule.latency))
     return bad(fmt::format("{}.latency_p99_ms: expected a latency_ms above 0 and no less than that, got {} and a latency_ms of {}",
                            where, rule.latency_p99.count(), rule.latency.count()));
@@ -82,7 +84,8 @@ Result<FaultPlan> FaultPlan::parse(std::string_view text) {
         plan.rules.push_back(std::move(rule));
       }
     } else {
-      return bad(name.substr(0, 64) + ": expected rules (a list of at most 100) or kill_after (a count)");
+      return bad(name.substr(0, 64) + ": expected rules (a list of at most 100) or kill_after (after so many questions, from 1; 0: never), got " +
+                 value.dump().substr(0, 64));
     }
   }
   return plan;

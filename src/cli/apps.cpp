@@ -1,6 +1,7 @@
 // The applications that the sluice command can run, and their options.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 
@@ -61,6 +62,19 @@ void add_app_options(CLI::App& command, AppOptions& options) {
 }
 
 std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options) {
+  const auto runs = [&](std::string_view name) { return std::ranges::find(options.apps, name) != options.apps.end(); };
+  const auto refuse = [](const char* option, const char* expected) {
+    die(Failure(FailureKind::invalid_argument, "unused_option", fmt::format("{}: nothing here would use it; expected {}", option, expected)));
+  };
+  if (!options.fault_plan.empty() && !runs("codes") && !runs("users")) refuse("--fault-plan", "--apps codes or users");
+  if (!runs("voucher")) {
+    if (!options.code_service.empty()) refuse("--code-service", "voucher among --apps");
+    if (!options.user_service.empty()) refuse("--user-service", "voucher among --apps");
+  }
+  for (const auto* service : {&options.code_service, &options.user_service})
+    if (!service->empty() && service->find(':') == std::string::npos)
+      die(Failure(FailureKind::invalid_argument, "bad_target",
+                  fmt::format("{}: expected HOST:PORT, got '{}'", service == &options.code_service ? "--code-service" : "--user-service", *service)));
   const voucher::FaultPlan plan = read_plan(options.fault_plan);
   std::vector<std::unique_ptr<server::App>> apps;
   for (const auto& name : options.apps) {

@@ -90,7 +90,7 @@ void force(const GuardOptions& options) {
   if (options.json) return fmt::print("{}\n", answer.body);
   fmt::print("The breaker of {} is {} now; who did it and why is in the audit trail.\n", options.name, options.state);
   if (options.state.starts_with("forced"))
-    fmt::print("It stays so until told otherwise: sluice breakers force {} closed --reason \"...\"\n", options.name);
+    fmt::print("It stays so until told otherwise, or until the server restarts: sluice breakers force {} closed --reason \"...\"\n", options.name);
 }
 
 // A line for each change since the last look; what happened before the first is not told.

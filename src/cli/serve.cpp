@@ -161,12 +161,17 @@ void add_config(CLI::App& app) {
     command->footer(fmt::format("Example: sluice config {} sluice.toml", show ? "show" : "check"));
     command->callback([options, show] {
       const auto loaded = load_config_or_die(options->file.empty() ? options->path : options->file, config_environment());
-      if (!show)
+      if (!show) {
+        if (const auto usable = server::check_files(loaded); !usable) {
+          fmt::print(stderr, "sluice: {}\n", usable.error().to_string());
+          std::exit(2);
+        }
         fmt::print("The configuration is good.\n");
-      else if (options->json)
+      } else if (options->json) {
         show_json(loaded);
-      else
+      } else {
         fmt::print("{}", server::show_config(loaded));
+      }
     });
   }
 }

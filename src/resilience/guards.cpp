@@ -6,6 +6,7 @@ namespace sluice::resilience {
 namespace {
 
 constexpr std::string_view kOverflowName = "(overflow)";
+constexpr std::size_t kMaxForcedName = 256;
 
 }  // namespace
 
@@ -69,12 +70,22 @@ Status Guards::force(std::string_view name, bool shadow, BreakerState state, std
   {
     const std::lock_guard lock(mutex_);
     Protector* protector = known(name, shadow);
+    // Also before its first call, or nobody could keep a service from being called.
+    if (protector == nullptr && name.size() <= kMaxForcedName && protectors_.size() < options_.max_protectors) {
+      protector = &add({std::string(name), shadow});
+      if (protector->breaker() == nullptr) {
+        protectors_.erase(Key(std::string(name), shadow));
+        protector = nullptr;
+      }
+    }
     if (protector != nullptr) breaker = protector->breaker();
   }
   if (breaker == nullptr)
     return fail(
         FailureKind::not_found, "unknown_breaker",
-        fmt::format("{}'{}' has no breaker; rules give it one", shadow ? "shadow " : "", name));
+        fmt::format("{}'{}' has no breaker: no rule that fits the name gives it one; expected the name of a call, as "
+                    "`sluice breakers list` shows it, or a [guard.\"NAME\".breaker] in the rules",
+                    shadow ? "shadow " : "", name.substr(0, kMaxForcedName)));
   const BreakerState before = breaker->state();
   Status status = breaker->force(state, clock_.now());
   audit(by, fmt::format("breaker of {}'{}': {} -> {}{}: {}", shadow ? "shadow " : "", name,

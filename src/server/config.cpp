@@ -8,6 +8,7 @@
 #include <charconv>
 #include <set>
 
+#include "server/guard_rules.hpp"
 #include "sluice/base/files.hpp"
 #include "sluice/base/runtime.hpp"
 
@@ -239,6 +240,17 @@ std::string config_reference() {
   for (const auto& key : config_keys()) row(key);
   for (const auto& key : channel_keys("NAME")) row(key);
   return out;
+}
+
+Status check_files(const Config& config) {
+  RealClock clock;
+  RealRandom random;
+  resilience::Guards guards(clock, random);
+  const GuardRules rules(guards, config.guard_rules, null_logger());
+  if (!config.guard_rules.empty()) SLUICE_TRY(rules.plan(std::nullopt));
+  for (const auto& [name, channel] : config.channels)
+    if (!channel.options.target.empty()) SLUICE_TRY(open_channel(name, channel));
+  return transport::check_certificates(config.grpc);
 }
 
 Result<std::shared_ptr<rpc::Channel>> open_channel(const std::string& name, const ChannelConfig& config) {

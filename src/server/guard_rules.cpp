@@ -67,6 +67,11 @@ void GuardRules::watch(Lane& lane, Duration every) {
 void GuardRules::look() {
   if (const Stamp now = stamp(); now != seen_) {
     seen_ = now;
+    if (now.size == 0) {
+      logger_.warn("the rules file is empty, as one is that is just being written; the old rules stay. For no rules leave a comment in it",
+                   {{"file", path_}});
+      return again();
+    }
     const auto done = reload(std::nullopt, "file change");
     if (!done)
       logger_.error("the rules file has changed and is not good; the old rules stay",
@@ -75,6 +80,10 @@ void GuardRules::look() {
       logger_.info("the rules file has changed",
                    {{"version", done->version}, {"closes", done->closes}, {"resets", done->resets}});
   }
+  again();
+}
+
+void GuardRules::again() {
   timer_.arm(*lane_, lane_->clock().now() + every_, [](void* self) noexcept { static_cast<GuardRules*>(self)->look(); },
              this);
 }

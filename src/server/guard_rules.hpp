@@ -23,7 +23,8 @@ class GuardRules {
   /// Replaces all rules, by those of the text or of the file. A text holds until the file changes or
   /// the server starts again.
   Result<resilience::ReloadPlan> reload(const std::optional<std::string>& text, std::string_view by);
-  /// Looks at the file every so often, on the lane, and reloads it once it has changed.
+  /// Looks at the file every so often, on the lane, and reloads it once it has changed. An empty file is
+  /// one that is being written: the old rules stay, and that is told.
   void watch(Lane& lane, Duration every);
   const std::string& path() const noexcept { return path_; }
 
@@ -36,6 +37,7 @@ class GuardRules {
   Stamp stamp() const noexcept;
   Result<resilience::RuleSet> read(const std::optional<std::string>& text) const;
   void look();
+  void again();
 
   resilience::Guards& guards_;
   const std::string path_;

@@ -104,7 +104,8 @@ struct Server::Impl {
   Gauge* left_gauge = nullptr;
   Gauge* in_doubt_gauge = nullptr;
   Timer progress_timer;
-  Timer tokens_timer;  // on the reader's lane
+  Timer tokens_timer;        // on the reader's lane
+  Timer certificates_timer;  // likewise
   bool started = false;
   bool stopped = false;
 
@@ -153,6 +154,7 @@ struct Server::Impl {
   Status count_open();
   void show_progress();
   void refresh_tokens();
+  void look_at_certificates();
   Result<flow::TransactionView> look_up(ExchangeId exchange);
   void answer_query(const transport::TransactionQuery& query, transport::RespondJson respond);
 };
@@ -372,6 +374,13 @@ void Server::Impl::refresh_tokens() {
                    [](void* self) noexcept { static_cast<Impl*>(self)->refresh_tokens(); }, this);
 }
 
+// A server without new connections would not notice that its certificate was replaced, or has ended.
+void Server::Impl::look_at_certificates() {
+  grpc->look_at_certificates();
+  certificates_timer.arm(reader.lane(), reader.lane().clock().now() + config.grpc.tls_watch,
+                         [](void* self) noexcept { static_cast<Impl*>(self)->look_at_certificates(); }, this);
+}
+
 Status Server::Impl::make_first_token() {
   if (!first_token || !tokens->empty()) return {};
   TokenRequest request;
@@ -402,6 +411,7 @@ Status Server::start() {
   SLUICE_TRY(self.make_first_token());
   self.background.lane().post([&self] { self.guard_rules->watch(self.background.lane(), self.config.guard_watch); });
   if (store::nodes_of(*self.store) != nullptr) self.reader.lane().post([&self] { self.refresh_tokens(); });
+  if (self.grpc && !self.config.grpc.tls_cert.empty()) self.reader.lane().post([&self] { self.look_at_certificates(); });
   self.recovery = std::make_unique<flow::Recovery>(*self.store, self.flows, self.background.lane());
   self.background.lane().post([&self] {
     self.recovery->keep_sweeping(self.config.sweep_every, [&self, first = true](const auto& progress) mutable {

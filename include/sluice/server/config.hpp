@@ -102,4 +102,8 @@ std::string show_config(const Config& config);
 /// The table as Markdown, for docs/reference.md.
 std::string config_reference();
 
+/// Whether the files that `config` names can be used: rules, certificates, tokens of channels. Fails as the
+/// start would, naming key and file. Reads them; connects to nobody.
+Status check_files(const Config& config);
+
 }  // namespace sluice::server

@@ -75,6 +75,9 @@ struct GrpcStats {
 /// A Component: start() listens, drain() tells health and refuses new calls, cancel() cancels what
 /// runs, stop() says goodbye to the connections and closes. The lanes must run from before start()
 /// until after stop(). Close the store after stop() and before destroying it.
+/// Whether the certificate files of a door can be used; fails invalid_argument, as its start() would.
+Status check_certificates(const GrpcOptions& options);
+
 class GrpcDoor final : public Component {
  public:
   /// Calls are spread over `lanes`, of which there must be one.
@@ -89,6 +92,9 @@ class GrpcDoor final : public Component {
   /// Fails invalid_argument for an address, certificate or key that cannot be used, unavailable
   /// when the address cannot be listened on; all say why and what to do.
   Status start() override;
+  /// Looks whether certificate files have changed, if the last look is `tls_watch` ago; new connections do
+  /// too. What is found is told in the log. Thread-safe; reads files.
+  void look_at_certificates() noexcept;
   void drain() noexcept override;
   bool drained() noexcept override;
   void cancel() noexcept override;

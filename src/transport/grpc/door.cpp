@@ -90,12 +90,12 @@ struct GrpcDoor::Impl {
   std::shared_ptr<grpc::ServerCredentials> credentials;  // asked at each handshake: goes after the server
   std::unique_ptr<grpc::Server> server;
   std::uint16_t port = 0;
+  std::shared_ptr<TlsFiles> certificates;  // null without TLS
   std::unique_ptr<Metrics::Hook> certificate;
 };
 
-Status GrpcDoor::Impl::listen() {
-  hush_grpc();
-  const auto& options = shared->options;
+namespace {
+TlsPaths paths_of(const GrpcOptions& options) {
   TlsPaths paths;
   paths.cert = options.tls_cert;
   paths.key = options.tls_key;
@@ -103,6 +103,25 @@ Status GrpcDoor::Impl::listen() {
   paths.prefix = "grpc.";
   paths.ca_key = "tls_client_ca";
   paths.needs_pair = true;
+  return paths;
+}
+}  // namespace
+
+Status check_certificates(const GrpcOptions& options) {
+  const TlsPaths paths = paths_of(options);
+  if (!paths.any()) return {};
+  SLUICE_TRY(read_tls(paths));
+  return {};
+}
+
+void GrpcDoor::look_at_certificates() noexcept {
+  if (impl_->certificates) (void)impl_->certificates->current(impl_->shared->clock.now());
+}
+
+Status GrpcDoor::Impl::listen() {
+  hush_grpc();
+  const auto& options = shared->options;
+  TlsPaths paths = paths_of(options);
   credentials = grpc::InsecureServerCredentials();
   if (paths.any()) {
     SLUICE_ASSIGN(auto files, TlsFiles::open(std::move(paths), options.tls_watch, shared->logger));
@@ -113,6 +132,7 @@ Status GrpcDoor::Impl::listen() {
                        "When the certificate of the gRPC door ends, in seconds since 1970.")
             .set(std::chrono::duration_cast<seconds>(content->expires->time_since_epoch()).count());
       });
+    certificates = files;
     credentials = server_credentials(std::move(files), shared->clock);
   }
   grpc::EnableDefaultHealthCheckService(true);
