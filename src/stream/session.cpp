@@ -167,8 +167,10 @@ void Session::settle(Delivery& d, Status status, bool replayed) {
           auto& one = *static_cast<Delivery*>(delivery);
           one.session_->again(one);
         }, &d);
-      } else {
+      } else if (ran(what)) {
         conclude(d, what, &failure, false);
+      } else {
+        drop(d, failure);  // a gate further in refused it: the same hole as one of ours
       }
     }
   }
