@@ -361,6 +361,24 @@ TEST_F(StreamTest, STREAM_10_what_is_finished_far_ahead_of_a_stuck_message_is_bo
   EXPECT_TRUE(s.has_credit());
 }
 
+TEST_F(StreamTest, STREAM_10_a_stream_whose_credit_ends_behind_a_broken_key_is_ended_and_does_not_hang) {
+  Options options = keyed();
+  options.backpressure.policy = admission::AtCapacity::hard_reject;
+  options.backpressure.capacity = 1;
+  options.ordering.on_drop = OnDrop::break_key;
+  options.credit.messages = 4;
+  options.credit.max_ahead = 10;
+  auto& s = open(options);
+  s.send("a"), s.send("b");  // the second is refused
+  s.finish("a");
+  s.handler = [](TestSession& self, Message& m) { self.settle(m, {}); };
+  for (int i = 0; i < 20 && s.send("c"); ++i) turn();
+  EXPECT_EQ(s.in_flight(), 0u);
+  EXPECT_EQ(s.ends, 1) << "nothing is in flight and nothing more is read";
+  ASSERT_TRUE(s.terminal());
+  EXPECT_EQ(s.summary().ended_by->kind(), FailureKind::ordering);
+}
+
 TEST_F(StreamTest, STREAM_1_the_first_failures_by_sequence_are_told_up_to_a_bound) {
   Options options = keyed();
   options.max_failures_told = 2;
