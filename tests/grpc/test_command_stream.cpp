@@ -235,6 +235,30 @@ TEST_F(CommandStreamTest, CONSOLE_4_bad_tokens_bad_messages_and_bad_stream_ids_a
   EXPECT_EQ(bob.reply.first_failures(0).kind(), "forbidden");
 }
 
+TEST_F(CommandStreamTest, CONSOLE_4_a_token_revoked_in_the_middle_ends_the_stream_and_counts_nothing_as_done) {
+  std::atomic<bool> revoked{false};
+  hooks.authenticate = [&, all = hooks.authenticate](std::string_view token) {
+    return revoked ? fail(FailureKind::unauthenticated, "revoked_token", "this token was revoked") : all(token);
+  };
+  start();
+  Upload up(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}});
+  up.send("note", note("a", 1), "a", 1);
+  EXPECT_TRUE(wait_until([&] { return number("counts", "a") == 1; }));
+  revoked = true;
+  const Instant then = clock.now() + milliseconds(1100);  // it is asked for once a second
+  EXPECT_TRUE(wait_until([&] { return clock.now() >= then; }));
+  for (std::uint64_t n = 2; n < 10; ++n) up.send("note", note("a", static_cast<std::int64_t>(n)), "a", n);
+  EXPECT_EQ(up.end().error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(up.trailing("x-sluice-stream-done"), "1");
+  revoked = false;
+  Upload again(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "2"}});
+  EXPECT_EQ(again.done(), 1u);
+  for (std::uint64_t n = 2; n < 10; ++n) again.send("note", note("a", static_cast<std::int64_t>(n)), "a", n);
+  ASSERT_TRUE(again.finish().ok());
+  EXPECT_EQ(again.reply.succeeded(), 9u);
+  EXPECT_EQ(number("counts", "a"), 9);
+}
+
 TEST_F(CommandStreamTest, STREAM_15_without_a_durable_store_resume_is_refused) {
   hooks.marks = nullptr;
   start();

@@ -205,7 +205,6 @@ Status CommandStream::decode(Item& item) {
   GrpcShared& door = *shared_->door;
   auto& command = item.extra.invocation.command;
   bool repeated = false, ignored = false;
-  if (this->lane().turn_time() - authenticated_at_ >= kAuthenticateEvery) SLUICE_TRY(authenticate());
   command.principal = principal_;
   command.correlation = correlation_;
   command.client = call().peer();
@@ -236,6 +235,13 @@ void CommandStream::handle_message(Item& item) {
   rpc::Invocation& invocation = extra.invocation;
   if (invocation.lane != nullptr) invocation.reset();
   extra.stream = this;
+  if (this->lane().turn_time() - authenticated_at_ >= kAuthenticateEvery)
+    if (const Status known = authenticate(); !known) {
+      // Not its failure: it did not run, and who comes again with a good token sends it again.
+      end_with(known.error(), item.sequence());
+      return settle(item, fail(FailureKind::ordering, "stream_ended",
+                               "message " + std::to_string(item.sequence()) + " was not run: the token is no longer good"));
+    }
   if (const Status decoded = decode(item); !decoded) return settle(item, decoded);
   invocation.lane = &this->lane();
   invocation.owner = &item;
