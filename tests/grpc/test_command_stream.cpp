@@ -259,6 +259,25 @@ TEST_F(CommandStreamTest, CONSOLE_4_a_token_revoked_in_the_middle_ends_the_strea
   EXPECT_EQ(number("counts", "a"), 9);
 }
 
+TEST_F(CommandStreamTest, STREAM_1_long_failures_are_cut_between_characters_in_the_trailing_metadata) {
+  add("mumble", rpc::KeyUse::none, [](rpc::Invocation& invocation) {
+    std::string text = invocation.command.payload == "1" ? "x" : "";
+    for (int i = 0; i < 300; ++i) text += "\xC3\xA9";
+    invocation.finish(rpc::Answer::of(Failure(FailureKind::rejected, "no", text)));
+  });
+  start();
+  Upload up(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}});
+  up.send("mumble", "0", "", 1), up.send("mumble", "1", "", 2);
+  EXPECT_TRUE(wait_until([&] { return door->stats().streams.failed == 2; }));
+  up.send("mumble", "0", "", 5);  // a gap: ended with the counts so far
+  EXPECT_EQ(up.end().error_code(), grpc::StatusCode::ABORTED);
+  v1::ExecuteStreamReply sum;
+  ASSERT_TRUE(sum.ParseFromString(up.trailing("x-sluice-stream-summary-bin")));
+  ASSERT_EQ(sum.first_failures_size(), 2);
+  EXPECT_EQ(sum.first_failures(0).detail().size(), 200u);
+  EXPECT_EQ(sum.first_failures(1).detail().size(), 199u);
+}
+
 TEST_F(CommandStreamTest, STREAM_15_without_a_durable_store_resume_is_refused) {
   hooks.marks = nullptr;
   start();

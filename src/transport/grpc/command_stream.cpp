@@ -23,6 +23,13 @@ std::string_view value_of(grpc::CallbackServerContext& call, const char* key, bo
   return {begin->second.data(), begin->second.size()};
 }
 
+// At most `limit` bytes, ending between two characters: what is no UTF-8 would not be parsed.
+void cut(std::string& text, std::size_t limit) {
+  if (text.size() <= limit) return;
+  while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xC0) == 0x80) --limit;
+  text.resize(limit);
+}
+
 Failure bad(std::string_view code, std::string detail) {
   return Failure(FailureKind::invalid_argument, code, std::move(detail));
 }
@@ -325,7 +332,7 @@ void CommandStream::answer_call() {
   if (reply.first_failures_size() > kFailuresInTrailer)
     reply.mutable_first_failures()->DeleteSubrange(kFailuresInTrailer, reply.first_failures_size() - kFailuresInTrailer);
   for (auto& one : *reply.mutable_first_failures())
-    if (one.detail().size() > kTextInTrailer) one.mutable_detail()->resize(kTextInTrailer);
+    cut(*one.mutable_detail(), kTextInTrailer);
   call().AddTrailingMetadata("x-sluice-stream-summary-bin", reply.SerializeAsString());
   if (const auto after = ended_by->retry_after())
     call().AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(after->count()));
