@@ -100,6 +100,34 @@ TEST_F(StreamClientTest, STREAM_16_it_comes_again_after_every_cut_and_nothing_is
   EXPECT_EQ(counted(), 1960);
 }
 
+TEST_F(StreamClientTest, STREAM_16_a_cut_after_long_work_is_no_standstill) {
+  add("slow", rpc::KeyUse::required, [this](rpc::Invocation& invocation) {
+    const Instant until = clock.now() + milliseconds(5);
+    while (clock.now() < until) {
+    }
+    store::Commit commit;
+    commit.then.push_back(store::KvAdd{{"shop", "counts", "all"}, 1});
+    invocation.finish_with(std::move(commit), Reply::ok("{}"));
+  });
+  struct Slow final : StreamSource {
+    Result<std::optional<StreamMessage>> at(std::uint64_t sequence) override {
+      if (sequence > 600) return std::nullopt;
+      StreamMessage message;
+      message.name = "slow";
+      message.payload = "{}";
+      return message;
+    }
+  } source;
+  start();
+  with.give_up_after = milliseconds(500);
+  with.call_deadline = milliseconds(1'200);  // of work of three seconds: cut twice
+  const auto report = send(source, door->port());
+  ASSERT_TRUE(report) << report.error().to_string();
+  EXPECT_TRUE(report->complete);
+  EXPECT_GT(report->resumed, 0u);
+  EXPECT_EQ(counted(), 600);
+}
+
 TEST_F(StreamClientTest, STREAM_16_a_server_that_is_away_a_wrong_token_or_a_bad_source_are_told) {
   start();
   Numbers source(5);
