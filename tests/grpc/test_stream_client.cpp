@@ -128,6 +128,24 @@ TEST_F(StreamClientTest, STREAM_16_a_cut_after_long_work_is_no_standstill) {
   EXPECT_EQ(counted(), 600);
 }
 
+TEST_F(StreamClientTest, STREAM_16_a_message_that_is_too_long_is_told_and_not_sent_for_ever) {
+  struct Long final : StreamSource {
+    Result<std::optional<StreamMessage>> at(std::uint64_t sequence) override {
+      if (sequence > 3) return std::nullopt;
+      StreamMessage message;
+      message.name = "count";
+      message.payload = sequence == 2 ? '"' + std::string(2 << 20, 'x') + '"' : "{}";
+      return message;
+    }
+  } source;
+  start();
+  const Instant began = clock.now();
+  const auto report = send(source, door->port());
+  ASSERT_FALSE(report);
+  EXPECT_EQ(report.error().kind(), FailureKind::too_large) << report.error().to_string();
+  EXPECT_LT(clock.now() - began, with.give_up_after / 2);
+}
+
 TEST_F(StreamClientTest, STREAM_16_a_server_that_is_away_a_wrong_token_or_a_bad_source_are_told) {
   start();
   Numbers source(5);

@@ -79,6 +79,10 @@ class Sending {
                          why.kind() == FailureKind::cancelled || why.kind() == FailureKind::overloaded ||
                          why.kind() == FailureKind::shutting_down;
       if (!again) return fail(why);
+      if (why.code() == "grpc_8" && why.detail().find("larger than max") != std::string_view::npos)  // gRPC's words
+        return fail(FailureKind::too_large, "message_too_large",
+                    "stream '" + options_.id + "': a message after " + std::to_string(report_.done) +
+                        " is longer than the server takes (its grpc.max_message_bytes): " + std::string(why.detail()));
       if (clock_.now() - std::max(moved_at_, may_have_moved_at_) >= options_.give_up_after) return fail(gave_up(why));
       if (options_.stop && options_.stop()) return report_;
       if (stale) epoch_ += 60'000;  // somebody whose clock is ahead, or ourselves
