@@ -77,7 +77,7 @@ class Sending {
       const bool stale = why.code() == "stale_epoch";
       const bool again = stale || why.kind() == FailureKind::unavailable || why.kind() == FailureKind::timeout ||
                          why.kind() == FailureKind::cancelled || why.kind() == FailureKind::overloaded ||
-                         why.kind() == FailureKind::shutting_down;
+                         why.kind() == FailureKind::shutting_down || why.kind() == FailureKind::unknown_outcome;
       if (!again) return fail(why);
       if (why.code() == "grpc_8" && why.detail().find("larger than max") != std::string_view::npos)  // gRPC's words
         return fail(FailureKind::too_large, "message_too_large",
