@@ -352,6 +352,31 @@ TEST_F(CommandStreamTest, G7_shadow_streams_neither_wait_for_live_ones_nor_hold_
   EXPECT_FALSE(shadow.finish().ok());
 }
 
+TEST_F(CommandStreamTest, G7_shadow_is_shadow_however_it_is_written_and_leaves_the_live_mark_alone) {
+  start();
+  for (const char* written : {"1", "true"}) {
+    Upload shadow(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}, {"x-sluice-shadow", written}});
+    if (shadow.done() == 0u) shadow.send("echo", "{}", "", 1);
+    (void)shadow.finish();
+  }
+  Upload live(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}});
+  EXPECT_EQ(live.done(), 0u);
+  EXPECT_TRUE(live.finish().ok());
+}
+
+TEST_F(CommandStreamTest, STREAM_11_one_key_is_one_turn_whether_the_app_is_named_or_the_commands_own) {
+  start();
+  Upload named(channel, {{"x-sluice-app", "shop"}}), unnamed(channel);
+  named.send("hold", "{}", "a");
+  EXPECT_TRUE(wait_until([&] { return held_count() == 1; }));
+  unnamed.send("hold", "{}", "a");
+  EXPECT_TRUE(wait_until([&] { return door->stats().streams.gate.waiting_for_turn == 1; }));
+  EXPECT_EQ(held_count(), 1u);
+  door->cancel();
+  EXPECT_FALSE(named.finish().ok());
+  EXPECT_FALSE(unnamed.finish().ok());
+}
+
 TEST_F(CommandStreamTest, STREAM_15_the_marks_of_two_principals_are_apart_however_their_names_join) {
   hooks.authenticate = [](std::string_view token) -> Result<std::shared_ptr<const rpc::Principal>> {
     return std::make_shared<rpc::Principal>(rpc::Principal{std::string(token), {"*:*"}, true});

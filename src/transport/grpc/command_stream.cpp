@@ -128,12 +128,10 @@ Status CommandStream::read_metadata() {
   const auto correlation = value_of(call(), "x-correlation-id", ignored);
   correlation_ = usable_correlation(correlation) ? std::string(correlation) : id_to_text(door.registry.ids().next());
   SLUICE_TRY(authenticate());
-  // Length-prefixed, so that no two join to the same text. Live and shadow never wait for each other.
-  // Text, for it is a row's key too.
-  for (const std::string_view part : {principal_ ? std::string_view(principal_->id) : std::string_view(),
-                                      value_of(call(), "x-sluice-app", repeated),
-                                      std::string_view(value_of(call(), "x-sluice-shadow", repeated) == "true" ? "shadow" : "live")})
-    order_space_.append(std::to_string(part.size())).append(":").append(part);
+  app_ = value_of(call(), "x-sluice-app", repeated);
+  const auto shadow = value_of(call(), "x-sluice-shadow", repeated);
+  shadow_ = shadow == "true" || shadow == "1";  // as decode_envelope() reads it
+  order_space_ = space_of(app_);
   own_order_ = order_space_ + '#' + id_to_text(door.registry.ids().next());
   id_ = value_of(call(), "x-sluice-stream", repeated);
   const auto epoch = value_of(call(), "x-sluice-stream-epoch", repeated);
@@ -151,6 +149,16 @@ Status CommandStream::read_metadata() {
     return fail(FailureKind::unauthenticated, "anonymous_stream", "a stream that can be resumed needs a token");
   own_order_ = order_space_ + '@' + id_;
   return {};
+}
+
+// Length-prefixed, so that no two join to the same text. Live and shadow never wait for each other.
+// Text, for it is a row's key too.
+std::string CommandStream::space_of(std::string_view app) const {
+  std::string space;
+  for (const std::string_view part : {principal_ ? std::string_view(principal_->id) : std::string_view(), app,
+                                      std::string_view(shadow_ ? "shadow" : "live")})
+    space.append(std::to_string(part.size())).append(":").append(part);
+  return space;
 }
 
 Status CommandStream::authenticate() {
@@ -202,7 +210,11 @@ void CommandStream::order_by(const Item& item, std::string& out) {
     out += own_order_;
     return;
   }
-  out += order_space_;
+  // A call that names no app runs each command in the command's own, and there the key is one with that
+  // of calls that name it.
+  const auto spec = app_.empty() ? shared_->door->registry.find(request.name(), request.version())
+                                 : Result<std::shared_ptr<const rpc::CommandSpec>>(nullptr);
+  out += app_.empty() && spec ? space_of((*spec)->app) : order_space_;
   out += '=';
   out += request.ordering_key();
 }
