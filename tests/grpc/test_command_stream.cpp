@@ -377,6 +377,26 @@ TEST_F(CommandStreamTest, STREAM_11_one_key_is_one_turn_whether_the_app_is_named
   EXPECT_FALSE(unnamed.finish().ok());
 }
 
+// A command ends at the call's deadline too, mostly a moment before the call is told.
+TEST_F(CommandStreamTest, STREAM_15_what_runs_at_the_calls_deadline_is_not_done) {
+  std::deque<Timer> timers;
+  add("late", rpc::KeyUse::required, [&](rpc::Invocation& invocation) {
+    timers.emplace_back().arm(*invocation.lane, invocation.command.deadline, [](void* one) noexcept {
+      static_cast<rpc::Invocation*>(one)->finish(rpc::Answer::of(Failure(FailureKind::timeout, "deadline", "too slow")));
+    }, &invocation);
+  });
+  start();
+  {
+    Upload up(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}}, milliseconds(400));
+    for (std::uint64_t n = 1; n <= 200; ++n) up.send("late", "{}", "k" + std::to_string(n), n);
+    EXPECT_EQ(up.finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  }
+  EXPECT_TRUE(wait_until([&] { return door->drained(); }));
+  Upload up(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "2"}});
+  EXPECT_EQ(up.done(), 0u);
+  EXPECT_TRUE(up.finish().ok());
+}
+
 TEST_F(CommandStreamTest, STREAM_15_the_marks_of_two_principals_are_apart_however_their_names_join) {
   hooks.authenticate = [](std::string_view token) -> Result<std::shared_ptr<const rpc::Principal>> {
     return std::make_shared<rpc::Principal>(rpc::Principal{std::string(token), {"*:*"}, true});

@@ -284,6 +284,12 @@ void CommandStream::answered(Item& item, const rpc::Answer& answer) {
   const auto named = [&](Failure failure) {
     return answer.exchange ? failure.with("transaction", to_string(answer.exchange)) : failure;
   };
+  // The call's deadline is also each command's, and mostly comes here first. What it cut is not done: who
+  // comes again sends it again, under the same key.
+  const bool late = answer.kind == Kind::pending ||
+                    (answer.kind == Kind::failure && answer.failure->kind() == FailureKind::timeout);
+  if (late && shared_->door->clock.now() >= deadline_)
+    return settle(item, fail(named(Failure(FailureKind::timeout, "cancelled", "the stream's deadline passed"))));
   switch (answer.kind) {
     case Kind::reply: {
       const auto reply = Reply::decode(*answer.reply);
