@@ -10,7 +10,7 @@ namespace sluice::cli {
 namespace {
 
 constexpr std::uint64_t kPlaceEvery = 4096;
-constexpr std::size_t kMaxLine = 4 << 20;  // a message the server would take
+constexpr std::size_t kMaxLine = 4 << 20;  // memory; what a server takes is its grpc.max_message_bytes
 
 // One line. Numbers of the payload keep the text they were written with: an amount is not a double.
 class Line final : public nlohmann::json_sax<nlohmann::json> {

@@ -36,7 +36,8 @@ FailureClass classify_failure(const Failure& failure) noexcept {
       return failure.code() == "gate_timeout" || failure.code() == "cancelled" ? FailureClass::context_cancelled
                                                                                : FailureClass::handler_error;
     case FailureKind::overloaded:
-      return failure.code() == "gate_full" ? FailureClass::backpressure : FailureClass::handler_error;
+      return failure.code() == "gate_full" || failure.code() == "gate_wait" ? FailureClass::backpressure
+                                                                            : FailureClass::handler_error;
     case FailureKind::ordering:
       return FailureClass::ordering;
     case FailureKind::shutting_down:

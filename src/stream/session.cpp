@@ -167,8 +167,10 @@ void Session::settle(Delivery& d, Status status, bool replayed) {
           auto& one = *static_cast<Delivery*>(delivery);
           one.session_->again(one);
         }, &d);
-      } else {
+      } else if (ran(what)) {
         conclude(d, what, &failure, false);
+      } else {
+        drop(d, failure);  // a gate further in refused it: the same hole as one of ours
       }
     }
   }
@@ -230,7 +232,20 @@ void Session::conclude(Delivery& d, FailureClass what, const Failure* failure, b
   bytes_ -= d.size;
   d.held.release();
   d.admission_.release();  // after the marks: who comes next in the key sees them
+  end_behind_a_hole();
   released(d);
+}
+
+// What did not run and did not end the stream (a broken key) stays unfinished for good; once credit.max_ahead
+// are behind it nothing more would be read, and the stream would hang.
+void Session::end_behind_a_hole() {
+  const std::uint64_t hole = summary_.done + 1;
+  if (terminal() || closed_ || next_ - hole < pipeline_.options_.credit.max_ahead) return;
+  if (first_ != nullptr && first_->sequence_ <= hole) return;  // it still runs, or waits
+  end_with(Failure(FailureKind::ordering, "too_far_behind_a_hole",
+                   "message " + std::to_string(hole) + " was not run, and " + std::to_string(next_ - hole - 1) +
+                       " came after it, which is as many as may; come again from it on"),
+           hole);
 }
 
 void Session::note(std::uint64_t sequence, FailureClass what, const Failure* failure) {

@@ -235,6 +235,49 @@ TEST_F(CommandStreamTest, CONSOLE_4_bad_tokens_bad_messages_and_bad_stream_ids_a
   EXPECT_EQ(bob.reply.first_failures(0).kind(), "forbidden");
 }
 
+TEST_F(CommandStreamTest, CONSOLE_4_a_token_revoked_in_the_middle_ends_the_stream_and_counts_nothing_as_done) {
+  std::atomic<bool> revoked{false};
+  hooks.authenticate = [&, all = hooks.authenticate](std::string_view token) {
+    return revoked ? fail(FailureKind::unauthenticated, "revoked_token", "this token was revoked") : all(token);
+  };
+  start();
+  Upload up(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}});
+  up.send("note", note("a", 1), "a", 1);
+  EXPECT_TRUE(wait_until([&] { return number("counts", "a") == 1; }));
+  revoked = true;
+  const Instant then = clock.now() + milliseconds(1100);  // it is asked for once a second
+  EXPECT_TRUE(wait_until([&] { return clock.now() >= then; }));
+  for (std::uint64_t n = 2; n < 10; ++n) up.send("note", note("a", static_cast<std::int64_t>(n)), "a", n);
+  EXPECT_EQ(up.end().error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(up.trailing("x-sluice-stream-done"), "1");
+  revoked = false;
+  Upload again(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "2"}});
+  EXPECT_EQ(again.done(), 1u);
+  for (std::uint64_t n = 2; n < 10; ++n) again.send("note", note("a", static_cast<std::int64_t>(n)), "a", n);
+  ASSERT_TRUE(again.finish().ok());
+  EXPECT_EQ(again.reply.succeeded(), 9u);
+  EXPECT_EQ(number("counts", "a"), 9);
+}
+
+TEST_F(CommandStreamTest, STREAM_1_long_failures_are_cut_between_characters_in_the_trailing_metadata) {
+  add("mumble", rpc::KeyUse::none, [](rpc::Invocation& invocation) {
+    std::string text = invocation.command.payload == "1" ? "x" : "";
+    for (int i = 0; i < 300; ++i) text += "\xC3\xA9";
+    invocation.finish(rpc::Answer::of(Failure(FailureKind::rejected, "no", text)));
+  });
+  start();
+  Upload up(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}});
+  up.send("mumble", "0", "", 1), up.send("mumble", "1", "", 2);
+  EXPECT_TRUE(wait_until([&] { return door->stats().streams.failed == 2; }));
+  up.send("mumble", "0", "", 5);  // a gap: ended with the counts so far
+  EXPECT_EQ(up.end().error_code(), grpc::StatusCode::ABORTED);
+  v1::ExecuteStreamReply sum;
+  ASSERT_TRUE(sum.ParseFromString(up.trailing("x-sluice-stream-summary-bin")));
+  ASSERT_EQ(sum.first_failures_size(), 2);
+  EXPECT_EQ(sum.first_failures(0).detail().size(), 200u);
+  EXPECT_EQ(sum.first_failures(1).detail().size(), 199u);
+}
+
 TEST_F(CommandStreamTest, STREAM_15_without_a_durable_store_resume_is_refused) {
   hooks.marks = nullptr;
   start();
@@ -307,6 +350,51 @@ TEST_F(CommandStreamTest, G7_shadow_streams_neither_wait_for_live_ones_nor_hold_
   door->cancel();
   EXPECT_FALSE(live.finish().ok());
   EXPECT_FALSE(shadow.finish().ok());
+}
+
+TEST_F(CommandStreamTest, G7_shadow_is_shadow_however_it_is_written_and_leaves_the_live_mark_alone) {
+  start();
+  for (const char* written : {"1", "true"}) {
+    Upload shadow(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}, {"x-sluice-shadow", written}});
+    if (shadow.done() == 0u) shadow.send("echo", "{}", "", 1);
+    (void)shadow.finish();
+  }
+  Upload live(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}});
+  EXPECT_EQ(live.done(), 0u);
+  EXPECT_TRUE(live.finish().ok());
+}
+
+TEST_F(CommandStreamTest, STREAM_11_one_key_is_one_turn_whether_the_app_is_named_or_the_commands_own) {
+  start();
+  Upload named(channel, {{"x-sluice-app", "shop"}}), unnamed(channel);
+  named.send("hold", "{}", "a");
+  EXPECT_TRUE(wait_until([&] { return held_count() == 1; }));
+  unnamed.send("hold", "{}", "a");
+  EXPECT_TRUE(wait_until([&] { return door->stats().streams.gate.waiting_for_turn == 1; }));
+  EXPECT_EQ(held_count(), 1u);
+  door->cancel();
+  EXPECT_FALSE(named.finish().ok());
+  EXPECT_FALSE(unnamed.finish().ok());
+}
+
+// A command ends at the call's deadline too, mostly a moment before the call is told.
+TEST_F(CommandStreamTest, STREAM_15_what_runs_at_the_calls_deadline_is_not_done) {
+  std::deque<Timer> timers;
+  add("late", rpc::KeyUse::required, [&](rpc::Invocation& invocation) {
+    timers.emplace_back().arm(*invocation.lane, invocation.command.deadline, [](void* one) noexcept {
+      static_cast<rpc::Invocation*>(one)->finish(rpc::Answer::of(Failure(FailureKind::timeout, "deadline", "too slow")));
+    }, &invocation);
+  });
+  start();
+  {
+    Upload up(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}}, milliseconds(400));
+    for (std::uint64_t n = 1; n <= 200; ++n) up.send("late", "{}", "k" + std::to_string(n), n);
+    EXPECT_EQ(up.finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  }
+  EXPECT_TRUE(wait_until([&] { return door->drained(); }));
+  Upload up(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "2"}});
+  EXPECT_EQ(up.done(), 0u);
+  EXPECT_TRUE(up.finish().ok());
 }
 
 TEST_F(CommandStreamTest, STREAM_15_the_marks_of_two_principals_are_apart_however_their_names_join) {

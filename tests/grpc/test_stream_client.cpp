@@ -6,6 +6,32 @@
 namespace sluice::transport {
 namespace {
 
+/// Says unknown_outcome to one Commit, which it applies.
+class DoubtfulStore final : public store::Store {
+ public:
+  DoubtfulStore(store::Store& inner, int doubtful) : inner_(inner), doubtful_(doubtful) {}
+  void submit(store::PendingCommit& pending) override {
+    if (seen_++ != doubtful_) return inner_.submit(pending);
+    (void)store::commit_and_wait(inner_, pending.commit);
+    pending.outcome = fail(FailureKind::unknown_outcome, "", "the connection was lost during COMMIT");
+    pending.lane->post(pending);
+  }
+  bool ask(store::PendingQuery& pending) override { return inner_.ask(pending); }
+  WallTime now() override { return inner_.now(); }
+  std::uint64_t incarnation() const override { return inner_.incarnation(); }
+  std::uint64_t largest_id() override { return inner_.largest_id(); }
+  void set_expander(store::Expander* e) override { inner_.set_expander(e); }
+  Result<store::PurgeResult> purge(milliseconds keep, std::size_t limit) override { return inner_.purge(keep, limit); }
+  store::StoreStats stats() const override { return inner_.stats(); }
+  Status health() override { return inner_.health(); }
+  void close() override {}
+
+ private:
+  store::Store& inner_;
+  const int doubtful_;
+  int seen_ = 0;
+};
+
 class StreamClientTest : public GrpcTest {
  protected:
   struct Numbers final : StreamSource {
@@ -98,6 +124,70 @@ TEST_F(StreamClientTest, STREAM_16_it_comes_again_after_every_cut_and_nothing_is
   EXPECT_GT(report->resumed, 3u);
   EXPECT_EQ(report->succeeded, 1960u);
   EXPECT_EQ(counted(), 1960);
+}
+
+TEST_F(StreamClientTest, STREAM_16_a_cut_after_long_work_is_no_standstill) {
+  add("slow", rpc::KeyUse::required, [this](rpc::Invocation& invocation) {
+    const Instant until = clock.now() + milliseconds(5);
+    while (clock.now() < until) {
+    }
+    store::Commit commit;
+    commit.then.push_back(store::KvAdd{{"shop", "counts", "all"}, 1});
+    invocation.finish_with(std::move(commit), Reply::ok("{}"));
+  });
+  struct Slow final : StreamSource {
+    Result<std::optional<StreamMessage>> at(std::uint64_t sequence) override {
+      if (sequence > 600) return std::nullopt;
+      StreamMessage message;
+      message.name = "slow";
+      message.payload = "{}";
+      return message;
+    }
+  } source;
+  start();
+  with.give_up_after = milliseconds(500);
+  with.call_deadline = milliseconds(1'200);  // of work of three seconds: cut twice
+  const auto report = send(source, door->port());
+  ASSERT_TRUE(report) << report.error().to_string();
+  EXPECT_TRUE(report->complete);
+  EXPECT_GT(report->resumed, 0u);
+  EXPECT_EQ(counted(), 600);
+}
+
+TEST_F(StreamClientTest, STREAM_16_it_comes_again_when_the_store_does_not_know_what_became_of_a_mark) {
+  for (const int doubtful : {0, 1}) {  // the one that takes the stream over, the last one
+    DoubtfulStore marks(*store, doubtful);
+    hooks.marks = &marks;
+    if (door) door->stop();
+    door = std::make_unique<GrpcDoor>(registry, clock, std::vector<Lane*>{&lane.lane()}, options, hooks);
+    if (doubtful == 0) lane.start();
+    ASSERT_TRUE(door->start());
+    with.id = "numbers" + std::to_string(doubtful);
+    Numbers source(40);
+    const auto report = send(source, door->port());
+    ASSERT_TRUE(report) << report.error().to_string();
+    EXPECT_TRUE(report->complete);
+    EXPECT_EQ(counted(), 40 * (doubtful + 1));
+    door->stop();
+  }
+}
+
+TEST_F(StreamClientTest, STREAM_16_a_message_that_is_too_long_is_told_and_not_sent_for_ever) {
+  struct Long final : StreamSource {
+    Result<std::optional<StreamMessage>> at(std::uint64_t sequence) override {
+      if (sequence > 3) return std::nullopt;
+      StreamMessage message;
+      message.name = "count";
+      message.payload = sequence == 2 ? '"' + std::string(2 << 20, 'x') + '"' : "{}";
+      return message;
+    }
+  } source;
+  start();
+  const Instant began = clock.now();
+  const auto report = send(source, door->port());
+  ASSERT_FALSE(report);
+  EXPECT_EQ(report.error().kind(), FailureKind::too_large) << report.error().to_string();
+  EXPECT_LT(clock.now() - began, with.give_up_after / 2);
 }
 
 TEST_F(StreamClientTest, STREAM_16_a_server_that_is_away_a_wrong_token_or_a_bad_source_are_told) {

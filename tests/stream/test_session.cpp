@@ -272,6 +272,28 @@ TEST_F(StreamTest, STREAM_9_or_the_key_is_broken_and_its_later_messages_are_refu
   EXPECT_EQ(s.summary().done, 1u) << "a hole is never passed over";
 }
 
+// What a command comes to when the server's own gate, behind the stream's, is full.
+TEST_F(StreamTest, STREAM_9_a_message_that_a_gate_further_in_refuses_leaves_no_hole_either) {
+  for (const auto& [kind, code] : std::vector<std::pair<FailureKind, const char*>>{{FailureKind::overloaded, "gate_full"},
+                                                                                  {FailureKind::overloaded, "gate_wait"},
+                                                                                  {FailureKind::ordering, "broken"}}) {
+    pipeline.reset();
+    auto& s = open(keyed());
+    s.send("a", "a1"), s.send("a", "a2"), s.send("b", "b1");
+    s.finish("a", fail(kind, code, "nothing ran"));
+    turn();
+    EXPECT_EQ(s.began, (std::vector<std::string>{"a1", "b1"})) << "what stood behind it in its key";
+    ASSERT_TRUE(s.terminal());
+    EXPECT_EQ(s.summary().ended_at, 1u);
+    s.finish("b");
+    EXPECT_EQ(s.ends, 1);
+    EXPECT_EQ(s.summary().done, 0u);
+    EXPECT_EQ(s.summary().succeeded, 1u);
+    EXPECT_EQ(s.summary().failures(), 2u);
+    sessions.clear();
+  }
+}
+
 TEST_F(StreamTest, STREAM_9_a_handlers_failure_may_break_its_key_or_end_the_stream) {
   for (const OnFailure then : {OnFailure::go_on, OnFailure::break_key, OnFailure::end_stream}) {
     Options options = keyed();
@@ -337,6 +359,24 @@ TEST_F(StreamTest, STREAM_10_what_is_finished_far_ahead_of_a_stuck_message_is_bo
   s.finish("stuck");
   EXPECT_EQ(s.summary().done, 100u);
   EXPECT_TRUE(s.has_credit());
+}
+
+TEST_F(StreamTest, STREAM_10_a_stream_whose_credit_ends_behind_a_broken_key_is_ended_and_does_not_hang) {
+  Options options = keyed();
+  options.backpressure.policy = admission::AtCapacity::hard_reject;
+  options.backpressure.capacity = 1;
+  options.ordering.on_drop = OnDrop::break_key;
+  options.credit.messages = 4;
+  options.credit.max_ahead = 10;
+  auto& s = open(options);
+  s.send("a"), s.send("b");  // the second is refused
+  s.finish("a");
+  s.handler = [](TestSession& self, Message& m) { self.settle(m, {}); };
+  for (int i = 0; i < 20 && s.send("c"); ++i) turn();
+  EXPECT_EQ(s.in_flight(), 0u);
+  EXPECT_EQ(s.ends, 1) << "nothing is in flight and nothing more is read";
+  ASSERT_TRUE(s.terminal());
+  EXPECT_EQ(s.summary().ended_by->kind(), FailureKind::ordering);
 }
 
 TEST_F(StreamTest, STREAM_1_the_first_failures_by_sequence_are_told_up_to_a_bound) {

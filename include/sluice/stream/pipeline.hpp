@@ -191,6 +191,7 @@ class Session {
   void mark_done(std::uint64_t sequence, FailureClass what, bool replayed);
   void drop_waiting(const Failure& why);
   void break_key(Delivery& delivery, const Failure& why);
+  void end_behind_a_hole();
   bool key_is_broken(const Delivery& delivery) const;
   void end_if_over() noexcept;
   void link(Delivery& delivery) noexcept;

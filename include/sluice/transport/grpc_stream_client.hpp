@@ -35,7 +35,9 @@ struct StreamClientOptions {
   /// Messages of one call; then the server is asked for what is done and a new call begins, so that
   /// no more than this is ever sent again. At least 1.
   std::uint64_t window = 10'000;
-  Duration give_up_after = seconds(60);  ///< without any progress, over all attempts
+  /// Without any progress, over all attempts; looked at between calls, so a server that is connected
+  /// and says nothing is waited for up to three call_deadlines.
+  Duration give_up_after = seconds(60);
   Duration call_deadline = seconds(300);  ///< of one window
   /// Called from the sending thread, at most some ten times a second and at each end of a window.
   std::function<void(std::uint64_t sent, std::uint64_t done)> progress;

@@ -23,6 +23,13 @@ std::string_view value_of(grpc::CallbackServerContext& call, const char* key, bo
   return {begin->second.data(), begin->second.size()};
 }
 
+// At most `limit` bytes, ending between two characters: what is no UTF-8 would not be parsed.
+void cut(std::string& text, std::size_t limit) {
+  if (text.size() <= limit) return;
+  while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xC0) == 0x80) --limit;
+  text.resize(limit);
+}
+
 Failure bad(std::string_view code, std::string detail) {
   return Failure(FailureKind::invalid_argument, code, std::move(detail));
 }
@@ -121,12 +128,10 @@ Status CommandStream::read_metadata() {
   const auto correlation = value_of(call(), "x-correlation-id", ignored);
   correlation_ = usable_correlation(correlation) ? std::string(correlation) : id_to_text(door.registry.ids().next());
   SLUICE_TRY(authenticate());
-  // Length-prefixed, so that no two join to the same text. Live and shadow never wait for each other.
-  // Text, for it is a row's key too.
-  for (const std::string_view part : {principal_ ? std::string_view(principal_->id) : std::string_view(),
-                                      value_of(call(), "x-sluice-app", repeated),
-                                      std::string_view(value_of(call(), "x-sluice-shadow", repeated) == "true" ? "shadow" : "live")})
-    order_space_.append(std::to_string(part.size())).append(":").append(part);
+  app_ = value_of(call(), "x-sluice-app", repeated);
+  const auto shadow = value_of(call(), "x-sluice-shadow", repeated);
+  shadow_ = shadow == "true" || shadow == "1";  // as decode_envelope() reads it
+  order_space_ = space_of(app_);
   own_order_ = order_space_ + '#' + id_to_text(door.registry.ids().next());
   id_ = value_of(call(), "x-sluice-stream", repeated);
   const auto epoch = value_of(call(), "x-sluice-stream-epoch", repeated);
@@ -144,6 +149,16 @@ Status CommandStream::read_metadata() {
     return fail(FailureKind::unauthenticated, "anonymous_stream", "a stream that can be resumed needs a token");
   own_order_ = order_space_ + '@' + id_;
   return {};
+}
+
+// Length-prefixed, so that no two join to the same text. Live and shadow never wait for each other.
+// Text, for it is a row's key too.
+std::string CommandStream::space_of(std::string_view app) const {
+  std::string space;
+  for (const std::string_view part : {principal_ ? std::string_view(principal_->id) : std::string_view(), app,
+                                      std::string_view(shadow_ ? "shadow" : "live")})
+    space.append(std::to_string(part.size())).append(":").append(part);
+  return space;
 }
 
 Status CommandStream::authenticate() {
@@ -195,7 +210,11 @@ void CommandStream::order_by(const Item& item, std::string& out) {
     out += own_order_;
     return;
   }
-  out += order_space_;
+  // A call that names no app runs each command in the command's own, and there the key is one with that
+  // of calls that name it.
+  const auto spec = app_.empty() ? shared_->door->registry.find(request.name(), request.version())
+                                 : Result<std::shared_ptr<const rpc::CommandSpec>>(nullptr);
+  out += app_.empty() && spec ? space_of((*spec)->app) : order_space_;
   out += '=';
   out += request.ordering_key();
 }
@@ -205,7 +224,6 @@ Status CommandStream::decode(Item& item) {
   GrpcShared& door = *shared_->door;
   auto& command = item.extra.invocation.command;
   bool repeated = false, ignored = false;
-  if (this->lane().turn_time() - authenticated_at_ >= kAuthenticateEvery) SLUICE_TRY(authenticate());
   command.principal = principal_;
   command.correlation = correlation_;
   command.client = call().peer();
@@ -236,6 +254,13 @@ void CommandStream::handle_message(Item& item) {
   rpc::Invocation& invocation = extra.invocation;
   if (invocation.lane != nullptr) invocation.reset();
   extra.stream = this;
+  if (this->lane().turn_time() - authenticated_at_ >= kAuthenticateEvery)
+    if (const Status known = authenticate(); !known) {
+      // Not its failure: it did not run, and who comes again with a good token sends it again.
+      end_with(known.error(), item.sequence());
+      return settle(item, fail(FailureKind::ordering, "stream_ended",
+                               "message " + std::to_string(item.sequence()) + " was not run: the token is no longer good"));
+    }
   if (const Status decoded = decode(item); !decoded) return settle(item, decoded);
   invocation.lane = &this->lane();
   invocation.owner = &item;
@@ -259,6 +284,12 @@ void CommandStream::answered(Item& item, const rpc::Answer& answer) {
   const auto named = [&](Failure failure) {
     return answer.exchange ? failure.with("transaction", to_string(answer.exchange)) : failure;
   };
+  // The call's deadline is also each command's, and mostly comes here first. What it cut is not done: who
+  // comes again sends it again, under the same key.
+  const bool late = answer.kind == Kind::pending ||
+                    (answer.kind == Kind::failure && answer.failure->kind() == FailureKind::timeout);
+  if (late && shared_->door->clock.now() >= deadline_)
+    return settle(item, fail(named(Failure(FailureKind::timeout, "cancelled", "the stream's deadline passed"))));
   switch (answer.kind) {
     case Kind::reply: {
       const auto reply = Reply::decode(*answer.reply);
@@ -319,7 +350,7 @@ void CommandStream::answer_call() {
   if (reply.first_failures_size() > kFailuresInTrailer)
     reply.mutable_first_failures()->DeleteSubrange(kFailuresInTrailer, reply.first_failures_size() - kFailuresInTrailer);
   for (auto& one : *reply.mutable_first_failures())
-    if (one.detail().size() > kTextInTrailer) one.mutable_detail()->resize(kTextInTrailer);
+    cut(*one.mutable_detail(), kTextInTrailer);
   call().AddTrailingMetadata("x-sluice-stream-summary-bin", reply.SerializeAsString());
   if (const auto after = ended_by->retry_after())
     call().AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(after->count()));

@@ -40,6 +40,7 @@ class CommandStream final : public GrpcStream<grpc::ByteBuffer, StreamedCommand>
  private:
   Status read_metadata();
   Status authenticate();
+  std::string space_of(std::string_view app) const;
   Task<Status> take_over();
   Status decode(Item& item);
   void answered(Item& item, const rpc::Answer& answer);
@@ -54,7 +55,9 @@ class CommandStream final : public GrpcStream<grpc::ByteBuffer, StreamedCommand>
   std::string correlation_;
   std::string id_;  ///< of a stream that can be resumed; else empty
   std::uint64_t epoch_ = 0;
-  std::string order_space_;  ///< leads every ordering key: principal, app and shadow
+  std::string app_;          ///< as the call names it; empty: each command's own
+  bool shadow_ = false;
+  std::string order_space_;  ///< leads the row of the mark and most ordering keys: principal, app and shadow
   std::string own_order_;    ///< the key of messages that name none
   std::shared_ptr<const rpc::Principal> principal_;
   Instant authenticated_at_;

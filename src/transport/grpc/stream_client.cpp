@@ -19,6 +19,8 @@ namespace {
 constexpr Duration kFirstPause = milliseconds(50);
 constexpr Duration kLongestPause = seconds(2);
 constexpr Duration kTellEvery = milliseconds(100);
+// One may begin before the server has marked what the one before came to; the next finds it.
+constexpr int kStandstill = 2;
 
 using Writer = grpc::ClientWriter<v1::ExecuteStreamRequest>;
 
@@ -71,18 +73,17 @@ class Sending {
         pause = kFirstPause;
         continue;
       }
-      const Failure& why = status.error();
+      const Failure& why = why_ = status.error();
       const bool stale = why.code() == "stale_epoch";
       const bool again = stale || why.kind() == FailureKind::unavailable || why.kind() == FailureKind::timeout ||
                          why.kind() == FailureKind::cancelled || why.kind() == FailureKind::overloaded ||
-                         why.kind() == FailureKind::shutting_down;
+                         why.kind() == FailureKind::shutting_down || why.kind() == FailureKind::unknown_outcome;
       if (!again) return fail(why);
-      if (clock_.now() - moved_at_ >= options_.give_up_after)
-        return fail(FailureKind::unavailable, "gave_up",
-                    "stream '" + options_.id + "': nothing moved for " +
-                        std::to_string(std::chrono::duration_cast<seconds>(options_.give_up_after).count()) +
-                        " s (" + why.to_string() + "); " + std::to_string(report_.done) +
-                        " messages are done, come again with the same id");
+      if (why.code() == "grpc_8" && why.detail().find("larger than max") != std::string_view::npos)  // gRPC's words
+        return fail(FailureKind::too_large, "message_too_large",
+                    "stream '" + options_.id + "': a message after " + std::to_string(report_.done) +
+                        " is longer than the server takes (its grpc.max_message_bytes): " + std::string(why.detail()));
+      if (clock_.now() - std::max(moved_at_, may_have_moved_at_) >= options_.give_up_after) return fail(gave_up(why));
       if (options_.stop && options_.stop()) return report_;
       if (stale) epoch_ += 60'000;  // somebody whose clock is ahead, or ourselves
       ++report_.resumed;
@@ -92,6 +93,13 @@ class Sending {
   }
 
  private:
+  Failure gave_up(const Failure& why) const {
+    return Failure(FailureKind::unavailable, "gave_up",
+                   "stream '" + options_.id + "': nothing moved for " +
+                       std::to_string(std::chrono::duration_cast<seconds>(options_.give_up_after).count()) + " s (" +
+                       why.to_string() + "); at least " + std::to_string(report_.done) +
+                       " messages are done, come again with the same id");
+  }
   // One call: what is done, the next messages, the answer.
   Status window(const std::shared_ptr<grpc::Channel>& channel) {
     grpc::ClientContext context;
@@ -118,6 +126,12 @@ class Sending {
                               : from_grpc_status(status));
     }
     moved_to(*done);
+    if (++still_ > kStandstill && clock_.now() - moved_at_ >= options_.give_up_after) {
+      context.TryCancel();
+      (void)writer->Finish();
+      may_have_moved_at_ = Instant();
+      return fail(why_);
+    }
     bool all = false;
     std::optional<Failure> broken;
     std::uint64_t at = *done + 1;
@@ -149,6 +163,7 @@ class Sending {
     writer->WritesDone();
     const grpc::Status status = writer->Finish();
     if (!status.ok()) {
+      if (at > *done + 1) may_have_moved_at_ = clock_.now();
       if (const auto mark = number(context.GetServerTrailingMetadata(), "x-sluice-stream-done")) moved_to(*mark);
       return fail(from_grpc_status(status));
     }
@@ -163,6 +178,7 @@ class Sending {
     if (done <= report_.done) return;
     report_.done = done;
     moved_at_ = clock_.now();
+    still_ = 0;
   }
 
   void take(const v1::ExecuteStreamReply& reply) {
@@ -194,6 +210,9 @@ class Sending {
   StreamReport report_;
   std::uint64_t epoch_ = 0;
   Instant moved_at_;
+  Instant may_have_moved_at_;  // a call with messages was cut: it could not say what is done
+  int still_ = 0;              // calls in a row that began where the one before had begun
+  Failure why_{FailureKind::unavailable};  // the last call's
   Instant told_at_;
   bool stopped_ = false;
 };
