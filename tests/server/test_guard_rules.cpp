@@ -4,7 +4,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "server/guard_rules.hpp"
 #include "server/running.hpp"
+#include "sim/clock.hpp"
+#include "sim/random.hpp"
 #include "support/temp_folder.hpp"
 
 namespace sluice::server {
@@ -113,12 +116,46 @@ TEST_F(GuardRulesOnServer, RES_40_a_changed_file_is_read_again_by_itself) {
   EXPECT_TRUE(wait_until([&] { return protector.mode(resilience::Policy::rate) == resilience::Mode::enforce; }));
 }
 
+TEST_F(GuardRulesOnServer, RES_40_an_empty_file_is_one_that_is_being_written) {
+  write(kGood);
+  sim::SimClock clock;
+  sim::SimRandom random{1};
+  Lane lane(clock);
+  resilience::Guards guards(clock, random);
+  GuardRules rules(guards, path, null_logger());
+  ASSERT_TRUE(rules.load());
+  auto& protector = guards.find("code.get");
+  const auto look = [&] {
+    clock.advance(seconds(1));
+    while (lane.run_ready() != 0) {
+    }
+  };
+  rules.watch(lane, seconds(1));
+  write("");
+  look();
+  EXPECT_NE(protector.breaker(), nullptr) << "the old rules stay";
+  write(std::string(kGood) + "[guard.\"code.*\".rate]\nlimit = 5\n");
+  look();
+  EXPECT_EQ(protector.mode(resilience::Policy::rate), resilience::Mode::enforce);
+  write("# none\n");
+  look();
+  EXPECT_EQ(protector.breaker(), nullptr) << "a file that says so has no rules";
+}
+
+TEST_F(GuardRulesOnServer, RES_41_a_breaker_is_forced_before_its_first_call) {
+  write(kGood);
+  RunningServer running(config());
+  ask(running, "sluice.breakers.force", {{"name", "code.get"}, {"state", "forced_open"}, {"reason", "not today"}});
+  auto& protector = running.server->context().guards.find("code.get");
+  EXPECT_EQ(protector.breaker()->state(), resilience::BreakerState::forced_open);
+}
+
 TEST_F(GuardRulesOnServer, RES_41_an_operator_sees_and_forces_a_breaker_and_it_is_audited) {
   write(kGood);
   RunningServer running(config());
   auto& protector = running.server->context().guards.find("code.get");
   const Json force{{"name", "code.get"}, {"state", "forced_open"}, {"reason", "maintenance"}};
-  ask(running, "sluice.breakers.force", {{"name", "code.other"}, {"state", "closed"}, {"reason", "x"}}, 404);
+  ask(running, "sluice.breakers.force", {{"name", "other.get"}, {"state", "forced_open"}, {"reason", "x"}}, 404);
   ask(running, "sluice.breakers.force", {{"name", "code.get"}, {"state", "ajar"}, {"reason", "x"}}, 400);
   ask(running, "sluice.breakers.force", force);
   EXPECT_EQ(protector.breaker()->state(), resilience::BreakerState::forced_open);

@@ -301,6 +301,16 @@ TEST_F(VoucherServices, VOUCHER_8_wrong_answers_and_a_cut_line_are_failures_and_
   EXPECT_EQ(back["results"][0]["status"], "issued") << back.dump();
 }
 
+TEST_F(VoucherServices, VOUCHER_8_RES_11_wrong_answers_open_the_breaker_of_their_region) {
+  faults({{"rules", {{{"region", "SG"}, {"wrong_rate", 1.0}}}}});
+  bool opened = false;
+  for (int i = 0; i < 30 && !opened; ++i) {
+    (void)batch({{user(i), "v1"}});
+    opened = breaker("SG") == "open";
+  }
+  EXPECT_TRUE(opened) << "a service that answers nonsense is a service that fails";
+}
+
 TEST_F(VoucherServices, VOUCHER_9_shadow_traffic_has_its_own_codes_and_its_own_breaker) {
   const Json shadow = batch({{user(0), "v1"}}, "SG", "X-Sluice-Shadow: true\r\n");
   ASSERT_EQ(shadow["results"][0]["status"], "issued") << shadow.dump();

@@ -38,7 +38,7 @@ struct BreakerOptions {
   Duration slow_after = seconds(1);  ///< a call is slow from this latency on
   std::uint32_t failures = 0;
   std::uint32_t consecutive = 0;
-  Duration isolation = seconds(5);  ///< the first time; doubles with each failed attempt to close
+  Duration isolation = seconds(5);  ///< the first time; doubles each time it opens, until `quiet`
   Duration isolation_max = seconds(60);
   double isolation_jitter = 0.1;  ///< shortens each by up to this part
   Duration quiet = seconds(60);   ///< closed for so long: isolation starts over
