@@ -80,11 +80,10 @@ TEST_F(ReloadTest, RES_40_a_permit_survives_the_removal_of_its_rule) {
 
 TEST_F(ReloadTest, RES_41_forced_by_name_and_audited) {
   load(kBreaker);
-  EXPECT_FALSE(guards.force("a", false, BreakerState::forced_open, "ann", "drill"))
-      << "nobody asked for it yet";
-  Protector& protector = guards.find("a");
-  ASSERT_TRUE(guards.force("a", false, BreakerState::forced_open, "ann", "drill"));
-  EXPECT_FALSE(run(protector));
+  EXPECT_FALSE(guards.force("b", false, BreakerState::forced_open, "ann", "drill")) << "no rule gives it a breaker";
+  EXPECT_TRUE(guards.list().empty()) << "nor does a name that was mistyped stay";
+  ASSERT_TRUE(guards.force("a", false, BreakerState::forced_open, "ann", "drill")) << "before its first call";
+  EXPECT_FALSE(run(guards.find("a")));
   const auto shown = guards.show("a");
   ASSERT_TRUE(shown);
   EXPECT_EQ(shown->breaker->state, BreakerState::forced_open);

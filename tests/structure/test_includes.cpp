@@ -25,6 +25,7 @@ struct Owned {
 };
 const std::vector<Owned> kOwned{
     {"boost/container/", {"flow"}},
+    {"boost/intrusive/", {"admission"}},
     {"boost/", {"transport", "cli"}},
     {"sqlite3.h", {"store"}},
     {"libpq", {"store"}},
