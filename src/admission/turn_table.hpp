@@ -65,7 +65,7 @@ class TurnTable {
   void end(KeySlot* slot) noexcept {
     set_.erase(set_.iterator_to(*slot));
     std::unique_ptr<KeySlot> ended(slot);
-    if (spare_.size() < kMaxSpare) spare_.push_back(std::move(ended));
+    if (spare_.size() < kMaxSpare && ended->key.capacity() <= kMaxSpareKey) spare_.push_back(std::move(ended));
   }
   std::size_t size() const noexcept { return set_.size(); }
   bool empty() const noexcept { return set_.empty(); }
@@ -74,6 +74,7 @@ class TurnTable {
 
  private:
   static constexpr std::size_t kFewest = 64, kMaxSpare = 256;
+  static constexpr std::size_t kMaxSpareKey = 1024;  // bytes: long keys are not kept in memory for others
   void grow() {
     std::vector<Set::bucket_type> wider(buckets_.size() * 2);
     set_.rehash(Set::bucket_traits(wider.data(), wider.size()));
