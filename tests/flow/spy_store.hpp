@@ -2,13 +2,13 @@
 #pragma once
 #include <functional>
 
-#include "sluice/store/store.hpp"
+#include "support/forwarding_store.hpp"
 
 namespace sluice::flow {
 
-class SpyStore final : public store::Store {
+class SpyStore final : public testing_support::ForwardingStore {
  public:
-  explicit SpyStore(store::Store& inner) : inner_(inner) {}
+  using ForwardingStore::ForwardingStore;
   /// Called with each Commit before it is passed on, counted from zero.
   std::function<void(int n, const store::Commit& commit)> before;
   int submitted = 0;
@@ -31,19 +31,6 @@ class SpyStore final : public store::Store {
     pending.answer = fail(FailureKind::unavailable, "too_many_connections", "");
     return true;
   }
-  WallTime now() override { return inner_.now(); }
-  std::uint64_t incarnation() const override { return inner_.incarnation(); }
-  std::uint64_t largest_id() override { return inner_.largest_id(); }
-  void set_expander(store::Expander* e) override { inner_.set_expander(e); }
-  Result<store::PurgeResult> purge(milliseconds keep, std::size_t limit) override {
-    return inner_.purge(keep, limit);
-  }
-  store::StoreStats stats() const override { return inner_.stats(); }
-  Status health() override { return inner_.health(); }
-  void close() override {}
-
- private:
-  store::Store& inner_;
 };
 
 }  // namespace sluice::flow

@@ -1,6 +1,7 @@
 // What is durable when, and what recovery makes of it: FLOW-22 … FLOW-27, PROTOCOL's kill table.
 #include "flow/flow_fixture.hpp"
 #include "flow/records.hpp"
+#include "support/forwarding_store.hpp"
 
 namespace sluice::flow {
 namespace {
@@ -9,9 +10,9 @@ using Calls = std::vector<std::string>;
 store::KvKey at(std::string key) { return {"app", "accounts", std::move(key)}; }
 
 /// Passes Commits on until the k-th, at which the "machine dies": before or after it is applied.
-class DyingStore final : public store::Store {
+class DyingStore final : public testing_support::ForwardingStore {
  public:
-  explicit DyingStore(store::Store& inner) : inner_(inner) {}
+  using ForwardingStore::ForwardingStore;
   int dies_at = -1;
   bool applied_first = false;
   int seen = 0;
@@ -22,18 +23,6 @@ class DyingStore final : public store::Store {
     dead = true;
     if (applied_first) (void)store::commit_and_wait(inner_, pending.commit);
   }
-  bool ask(store::PendingQuery& pending) override { return inner_.ask(pending); }
-  WallTime now() override { return inner_.now(); }
-  std::uint64_t incarnation() const override { return inner_.incarnation(); }
-  std::uint64_t largest_id() override { return inner_.largest_id(); }
-  void set_expander(store::Expander* e) override { inner_.set_expander(e); }
-  Result<store::PurgeResult> purge(milliseconds keep, std::size_t limit) override { return inner_.purge(keep, limit); }
-  store::StoreStats stats() const override { return inner_.stats(); }
-  Status health() override { return inner_.health(); }
-  void close() override {}
-
- private:
-  store::Store& inner_;
 };
 
 class DurableFlow : public FlowTest {

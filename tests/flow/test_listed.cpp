@@ -1,6 +1,7 @@
 // What recovery leaves behind of an exchange it cannot finish, however often it sweeps; and what every
 // end leaves in the audit.
 #include "flow_fixture.hpp"
+#include "support/forwarding_store.hpp"
 
 namespace sluice::flow {
 namespace {
@@ -8,25 +9,13 @@ namespace {
 store::KvKey at(std::string key) { return {"app", "accounts", std::move(key)}; }
 
 /// A store that does something of its own before, or with, a Commit.
-class Meddling final : public store::Store {
+class Meddling final : public testing_support::ForwardingStore {
  public:
-  explicit Meddling(store::Store& inner) : inner_(inner) {}
+  using ForwardingStore::ForwardingStore;
   std::function<bool(store::PendingCommit&)> first;  ///< true: it was answered, or nobody waits for it
   void submit(store::PendingCommit& pending) override {
     if (!first || !first(pending)) inner_.submit(pending);
   }
-  bool ask(store::PendingQuery& pending) override { return inner_.ask(pending); }
-  WallTime now() override { return inner_.now(); }
-  std::uint64_t incarnation() const override { return inner_.incarnation(); }
-  std::uint64_t largest_id() override { return inner_.largest_id(); }
-  void set_expander(store::Expander* e) override { inner_.set_expander(e); }
-  Result<store::PurgeResult> purge(milliseconds keep, std::size_t limit) override { return inner_.purge(keep, limit); }
-  store::StoreStats stats() const override { return inner_.stats(); }
-  Status health() override { return inner_.health(); }
-  void close() override {}
-
- private:
-  store::Store& inner_;
 };
 
 class Listed : public FlowTest {

@@ -4,6 +4,7 @@
 #include "flow/history.hpp"
 #include "flow_fixture.hpp"
 #include "sluice/flow/combine.hpp"
+#include "support/forwarding_store.hpp"
 
 namespace sluice::flow {
 namespace {
@@ -11,9 +12,9 @@ namespace {
 store::KvKey at(std::string key) { return {"app", "accounts", std::move(key)}; }
 
 /// Hands Commits on; the k-th may be the end (dies: never answered) or be answered unknown_outcome.
-class OddStore final : public store::Store {
+class OddStore final : public testing_support::ForwardingStore {
  public:
-  explicit OddStore(store::Store& inner) : inner_(inner) {}
+  using ForwardingStore::ForwardingStore;
   int at = -1;
   bool applies = false;
   bool dies = false;
@@ -30,18 +31,6 @@ class OddStore final : public store::Store {
     pending.outcome = fail(FailureKind::unknown_outcome, "", "lost");
     pending.lane->post(pending);
   }
-  bool ask(store::PendingQuery& pending) override { return inner_.ask(pending); }
-  WallTime now() override { return inner_.now(); }
-  std::uint64_t incarnation() const override { return inner_.incarnation(); }
-  std::uint64_t largest_id() override { return inner_.largest_id(); }
-  void set_expander(store::Expander* e) override { inner_.set_expander(e); }
-  Result<store::PurgeResult> purge(milliseconds keep, std::size_t limit) override { return inner_.purge(keep, limit); }
-  store::StoreStats stats() const override { return inner_.stats(); }
-  Status health() override { return inner_.health(); }
-  void close() override {}
-
- private:
-  store::Store& inner_;
 };
 
 class Sentences : public FlowTest {
@@ -672,10 +661,9 @@ TEST_F(Sentences, FLOW_33_lint_sees_a_child_of_parallel_that_reserves_without_ab
 
 // A store that cannot be read for a moment does not make a version unknown.
 TEST_F(Sentences, FLOW_24_a_failed_read_of_the_journal_is_not_an_unknown_version) {
-  class Blind final : public store::Store {
+  class Blind final : public testing_support::ForwardingStore {
    public:
-    explicit Blind(store::Store& inner) : inner_(inner) {}
-    void submit(store::PendingCommit& pending) override { inner_.submit(pending); }
+    using ForwardingStore::ForwardingStore;
     bool ask(store::PendingQuery& pending) override {
       if (std::holds_alternative<store::ReadJournal>(pending.query)) {
         pending.answer = fail(FailureKind::overloaded, "queue_full", "");
@@ -683,17 +671,6 @@ TEST_F(Sentences, FLOW_24_a_failed_read_of_the_journal_is_not_an_unknown_version
       }
       return inner_.ask(pending);
     }
-    WallTime now() override { return inner_.now(); }
-    std::uint64_t incarnation() const override { return inner_.incarnation(); }
-    std::uint64_t largest_id() override { return inner_.largest_id(); }
-    void set_expander(store::Expander* e) override { inner_.set_expander(e); }
-    Result<store::PurgeResult> purge(milliseconds keep, std::size_t limit) override { return inner_.purge(keep, limit); }
-    store::StoreStats stats() const override { return inner_.stats(); }
-    Status health() override { return inner_.health(); }
-    void close() override {}
-
-   private:
-    store::Store& inner_;
   };
   OddStore dying(*store);
   dying.at = 0;

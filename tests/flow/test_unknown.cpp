@@ -2,6 +2,7 @@
 #include <stdexcept>
 
 #include "flow_fixture.hpp"
+#include "support/forwarding_store.hpp"
 
 namespace sluice::flow {
 namespace {
@@ -9,9 +10,9 @@ namespace {
 store::KvKey at(std::string key) { return {"app", "accounts", std::move(key)}; }
 
 /// Answers unknown_outcome to the k-th Commit, applied or not; from then on as `then` says.
-class DoubtfulStore final : public store::Store {
+class DoubtfulStore final : public testing_support::ForwardingStore {
  public:
-  explicit DoubtfulStore(store::Store& inner) : inner_(inner) {}
+  using ForwardingStore::ForwardingStore;
   int doubtful = 0;
   bool applies = false;
   bool closed_then = false;
@@ -24,18 +25,6 @@ class DoubtfulStore final : public store::Store {
                                     : Result<store::CommitOutcome>(fail(FailureKind::unavailable, "", "closed"));
     pending.lane->post(pending);
   }
-  bool ask(store::PendingQuery& pending) override { return inner_.ask(pending); }
-  WallTime now() override { return inner_.now(); }
-  std::uint64_t incarnation() const override { return inner_.incarnation(); }
-  std::uint64_t largest_id() override { return inner_.largest_id(); }
-  void set_expander(store::Expander* e) override { inner_.set_expander(e); }
-  Result<store::PurgeResult> purge(milliseconds keep, std::size_t limit) override { return inner_.purge(keep, limit); }
-  store::StoreStats stats() const override { return inner_.stats(); }
-  Status health() override { return inner_.health(); }
-  void close() override {}
-
- private:
-  store::Store& inner_;
 };
 
 class Unknown : public FlowTest {

@@ -2,32 +2,23 @@
 #include "grpc/grpc_fixture.hpp"
 #include "sluice/transport/grpc_stream_client.hpp"
 #include "support/chaos_proxy.hpp"
+#include "support/forwarding_store.hpp"
 
 namespace sluice::transport {
 namespace {
 
 /// Says unknown_outcome to one Commit, which it applies.
-class DoubtfulStore final : public store::Store {
+class DoubtfulStore final : public testing_support::ForwardingStore {
  public:
-  DoubtfulStore(store::Store& inner, int doubtful) : inner_(inner), doubtful_(doubtful) {}
+  DoubtfulStore(store::Store& inner, int doubtful) : ForwardingStore(inner), doubtful_(doubtful) {}
   void submit(store::PendingCommit& pending) override {
     if (seen_++ != doubtful_) return inner_.submit(pending);
     (void)store::commit_and_wait(inner_, pending.commit);
     pending.outcome = fail(FailureKind::unknown_outcome, "", "the connection was lost during COMMIT");
     pending.lane->post(pending);
   }
-  bool ask(store::PendingQuery& pending) override { return inner_.ask(pending); }
-  WallTime now() override { return inner_.now(); }
-  std::uint64_t incarnation() const override { return inner_.incarnation(); }
-  std::uint64_t largest_id() override { return inner_.largest_id(); }
-  void set_expander(store::Expander* e) override { inner_.set_expander(e); }
-  Result<store::PurgeResult> purge(milliseconds keep, std::size_t limit) override { return inner_.purge(keep, limit); }
-  store::StoreStats stats() const override { return inner_.stats(); }
-  Status health() override { return inner_.health(); }
-  void close() override {}
 
  private:
-  store::Store& inner_;
   const int doubtful_;
   int seen_ = 0;
 };

@@ -7,6 +7,7 @@
 #include "sim/random.hpp"
 #include "sluice/rpc/registry.hpp"
 #include "support/any_store.hpp"
+#include "support/forwarding_store.hpp"
 
 namespace sluice::rpc {
 namespace {
@@ -20,9 +21,9 @@ struct Got {
 };
 
 /// Applies the k-th Commit, and answers unknown_outcome when told to.
-class OddStore final : public store::Store {
+class OddStore final : public testing_support::ForwardingStore {
  public:
-  explicit OddStore(store::Store& inner) : inner_(inner) {}
+  using ForwardingStore::ForwardingStore;
   int at = -1;
   int seen = 0;
   store::PendingCommit* held = nullptr;
@@ -50,17 +51,7 @@ class OddStore final : public store::Store {
     (void)inner_.ask(*pending);
     pending->lane->post(*pending);
   }
-  WallTime now() override { return inner_.now(); }
-  std::uint64_t incarnation() const override { return inner_.incarnation(); }
-  std::uint64_t largest_id() override { return inner_.largest_id(); }
-  void set_expander(store::Expander* e) override { inner_.set_expander(e); }
-  Result<store::PurgeResult> purge(milliseconds keep, std::size_t limit) override { return inner_.purge(keep, limit); }
-  store::StoreStats stats() const override { return inner_.stats(); }
-  Status health() override { return inner_.health(); }
   void close() override { inner_.close(); }
-
- private:
-  store::Store& inner_;
 };
 
 class RegistrySentences : public ::testing::Test {

@@ -9,6 +9,7 @@
 #include "sluice/server/config.hpp"
 #include "sluice/server/tokens.hpp"
 #include "sluice/store/memory.hpp"
+#include "support/forwarding_store.hpp"
 
 namespace sluice::server {
 namespace {
@@ -159,28 +160,17 @@ TEST_F(TokensTest, CONSOLE_4_tokens_are_stored_hashed_expire_and_are_revoked) {
 }
 
 // Between reading the rows and making them known something else happens.
-class BetweenStore final : public store::Store {
+class BetweenStore final : public testing_support::ForwardingStore {
  public:
-  explicit BetweenStore(store::Store& inner) : inner_(inner) {}
+  using ForwardingStore::ForwardingStore;
   std::function<void()> after_listing;
-  void submit(store::PendingCommit& pending) override { inner_.submit(pending); }
   bool ask(store::PendingQuery& pending) override {
     const bool listing = std::holds_alternative<store::ListRows>(pending.query);
     const bool answered = inner_.ask(pending);
     if (const auto happens = listing ? std::exchange(after_listing, {}) : nullptr) happens();
     return answered;
   }
-  WallTime now() override { return inner_.now(); }
-  std::uint64_t incarnation() const override { return inner_.incarnation(); }
-  std::uint64_t largest_id() override { return inner_.largest_id(); }
-  void set_expander(store::Expander* e) override { inner_.set_expander(e); }
-  Result<store::PurgeResult> purge(milliseconds keep, std::size_t limit) override { return inner_.purge(keep, limit); }
-  store::StoreStats stats() const override { return inner_.stats(); }
-  Status health() override { return inner_.health(); }
   void close() override { inner_.close(); }
-
- private:
-  store::Store& inner_;
 };
 
 TEST_F(TokensTest, CONSOLE_4_NODE_3_a_revocation_is_not_undone_by_what_was_read_before_it) {
