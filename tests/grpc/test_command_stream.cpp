@@ -190,6 +190,24 @@ TEST_F(CommandStreamTest, STREAM_9_a_message_that_is_refused_ends_the_stream_wit
   EXPECT_EQ(sum.failed().at("backpressure"), 1u);
 }
 
+TEST_F(CommandStreamTest, STREAM_5_above_its_capacity_a_soft_policy_says_so_in_the_answer) {
+  options.stream.backpressure.policy = admission::AtCapacity::soft_allow_with_signal;
+  options.stream.backpressure.capacity = 1;
+  start();
+  Upload calm(channel);
+  calm.send("echo", "{}");
+  ASSERT_TRUE(calm.finish().ok());
+  EXPECT_FALSE(calm.reply.pressure());
+  EXPECT_EQ(calm.trailing("x-sluice-pressure"), "");
+  Upload up(channel);
+  up.send("hold", "{}", "a"), up.send("hold", "{}", "b");
+  ASSERT_TRUE(wait_until([&] { return held_count() == 2; }));
+  for (auto* one : held) lane.lane().post([one] { one->finish(rpc::Answer::of(Reply::ok("{}"))); });
+  ASSERT_TRUE(up.finish().ok());
+  EXPECT_TRUE(up.reply.pressure());
+  EXPECT_EQ(up.trailing("x-sluice-pressure"), "true");
+}
+
 TEST_F(CommandStreamTest, STREAM_6_a_client_that_leaves_or_is_late_cancels_what_runs) {
   start();
   {
