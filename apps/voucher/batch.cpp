@@ -37,8 +37,9 @@ Result<Parsed> parse(const Bytes& payload) {
   SLUICE_ASSIGN(const std::string region, text_field(json, "region", "request"));
   if (!valid_region(region)) return bad("bad_batch", "request.region: expected two capital letters or ALL, got '" + region + "'");
   const auto items = json.find("items");
-  if (items == json.end() || !items->is_array()) return bad("bad_batch", "request.items: expected a list");
-  if (items->empty()) return bad("empty_batch", "request.items: expected 1 to 500 items, got none");
+  if (items != json.end() && !items->is_array()) return bad("bad_batch", "request.items: expected a list");
+  // A protobuf message cannot tell an empty list from none.
+  if (items == json.end() || items->empty()) return bad("empty_batch", "request.items: expected 1 to 500 items, got none");
   if (items->size() > kMaxItems)
     return bad("batch_too_large", fmt::format("request.items: expected at most {} items, got {}", kMaxItems, items->size()));
   for (std::size_t i = 0; i < items->size(); ++i) {

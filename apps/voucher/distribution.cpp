@@ -131,12 +131,14 @@ Result<Vote> Distribution::restock_voucher(Exchange& x) {
 Status Distribution::check_rate_limit_availability(const std::string& ns, const std::string& caller,
                                                    const std::string& region, std::size_t items) {
   if (rate_limit_ == nullptr) return {};
-  const auto answer =
-      rate_limit_->try_take(clock_.now(), ns + "/" + caller + "/" + region, static_cast<std::uint32_t>(items));
+  const Instant now = clock_.now();
+  const std::string key = ns + "/" + caller + "/" + region;
+  const auto answer = rate_limit_->try_take(now, key, static_cast<std::uint32_t>(items));
   if (answer.passed) return {};
   Failure refused(FailureKind::rate_limited, "caller_rate_limit",
-                  fmt::format("{} items are more than caller '{}' may ask for now in region {}; nothing was run", items,
-                              caller, region));
+                  fmt::format("{} items are more than caller '{}' may ask for now in region {}: {} are left "
+                              "(--caller-rate); nothing was run",
+                              items, caller, region, rate_limit_->available(now, key)));
   if (answer.wait == resilience::kNoRetryAfter) return fail(std::move(refused));
   return fail(std::move(refused).with_retry_after(std::chrono::ceil<milliseconds>(answer.wait)));
 }

@@ -48,12 +48,13 @@ Address parse_address(const std::string& server) {
   return address;
 }
 
-[[noreturn]] void unreachable(const std::string& server, const std::string& why) {
-  fmt::print(stderr,
-             "sluice: no answer from {}: {}\n"
-             "  Start a server with `sluice serve`, or say where it is: --server http://host:port "
-             "(or SLUICE_SERVER).\n",
-             server, why);
+[[noreturn]] void unreachable(const ServerOptions& options, const Request& request, const std::string& why) {
+  if (!request.silent)
+    fmt::print(stderr,
+               "sluice: no answer from {}: {}\n"
+               "  Start a server with `sluice serve`, or say where it is: --server http://host:port "
+               "(or SLUICE_SERVER).\n",
+               options.server, why);
   throw CLI::RuntimeError(1);
 }
 
@@ -61,7 +62,7 @@ Address parse_address(const std::string& server) {
 [[noreturn]] void unanswered(const ServerOptions& options, const Request& request, const std::string& why) {
   const std::string what = fmt::format("no answer from {}: {}", options.server, why);
   if (!request.effects) {
-    fmt::print(stderr, "sluice: {}\n  Nothing was asked that changes anything; ask again.\n", what);
+    if (!request.silent) fmt::print(stderr, "sluice: {}\n  Nothing was asked that changes anything; ask again.\n", what);
     throw CLI::RuntimeError(1);
   }
   const std::string todo = request.key.empty()
@@ -92,11 +93,11 @@ HttpAnswer exchange(const ServerOptions& options, const Request& meta, http::req
   asio::io_context io;
   asio::ip::tcp::resolver resolver(io);
   const auto found = resolver.resolve(address.host, address.port, error);
-  if (error) unreachable(options.server, error.message());
+  if (error) unreachable(options, meta, error.message());
   beast::tcp_stream stream(io);
   stream.expires_after(kConnectTimeout);
   error = step(io, [&](auto done) { stream.async_connect(found, done); });
-  if (error) unreachable(options.server, error.message());
+  if (error) unreachable(options, meta, error.message());
   request.set(http::field::host, address.host);
   if (!options.token.empty()) request.set(http::field::authorization, "Bearer " + options.token);
   request.prepare_payload();
@@ -164,7 +165,7 @@ HttpAnswer run_command(const ServerOptions& options, const std::string& name,
 }
 
 void refuse(const ServerOptions& options, const HttpAnswer& answer) {
-  const int status = answer.unsettled() ? 3 : answer.unknown() ? kUnknownOutcomeStatus : 1;
+  const int status = answer.unsettled() ? kUnsettledStatus : answer.unknown() ? kUnknownOutcomeStatus : 1;
   if (options.json) {
     fmt::print("{}\n", answer.body);
     throw CLI::RuntimeError(status);

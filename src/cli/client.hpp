@@ -20,6 +20,8 @@ struct ServerOptions {
 /// --server, --token, --deadline-ms, --json with their environment variables.
 void add_server_options(CLI::App& command, ServerOptions& options);
 
+/// Exit status: begun or decided, not settled yet.
+inline constexpr int kUnsettledStatus = 3;
 /// Exit status: it may have taken effect.
 inline constexpr int kUnknownOutcomeStatus = 4;
 
@@ -41,6 +43,7 @@ struct HttpAnswer {
 struct Request {
   std::string key;      ///< empty: none
   bool effects = true;  ///< whether it may change anything
+  bool silent = false;  ///< without an answer nothing is printed: who asks goes on
   std::vector<std::pair<std::string, std::string>> headers{};
 };
 /// Both end the process (status 1) when the server cannot be reached, saying how to start one, and

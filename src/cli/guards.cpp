@@ -1,7 +1,9 @@
 // sluice breakers and sluice rules: what guards the calls of a running server, and what an operator
 // may do to it.
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -36,9 +38,11 @@ std::string ago(double ms) {
 
 std::string change(const Json& t) {
   std::string line = fmt::format("{} -> {}: {}", t.value("from", ""), t.value("to", ""), t.value("reason", ""));
-  if (t.contains("threshold"))
-    line += fmt::format(" {:.2f} (threshold {:.2f})", t.value("observed", 0.0), t.value("threshold", 0.0));
-  return line;
+  if (!t.contains("threshold")) return line;
+  const double observed = t.value("observed", 0.0), threshold = t.value("threshold", 0.0);
+  if (t.value("reason", "").starts_with("trials"))
+    return line + fmt::format(" ({:.0f} bad, {:.0f} open it again)", observed, threshold);
+  return line + fmt::format(" {:.2f} (threshold {:.2f})", observed, threshold);
 }
 
 HttpAnswer asked(const GuardOptions& options, const char* command, const Json& payload = Json::object()) {
@@ -93,32 +97,73 @@ void force(const GuardOptions& options) {
     fmt::print("It stays so until told otherwise, or until the server restarts: sluice breakers force {} closed --reason \"...\"\n", options.name);
 }
 
-// A line for each change since the last look; what happened before the first is not told.
+// The server's changes from look to look. A server that is away, or was and counts from the start
+// again, is looked at until it is there.
+class Watcher {
+ public:
+  explicit Watcher(const GuardOptions& options) : options_(options) {}
+
+  void look() {
+    const bool first = looked_at_ == Instant{};
+    HttpAnswer answer;
+    try {
+      answer = http_post(options_, "/v1/commands/sluice.breakers.list", "{}", {.effects = false, .silent = !first});
+    } catch (const CLI::RuntimeError&) {
+      if (first) throw;
+      return gone();
+    }
+    if (!answer.ok() && (first || answer.status < 500)) refuse(options_, answer);
+    if (!answer.ok()) return gone();
+    if (std::exchange(gone_, false)) {
+      fmt::print(stderr, "{} answers again\n", options_.server);
+      seen_.clear();
+    }
+    // What is older than the last look is known, or happened before the first.
+    const double since = first ? -1 : std::chrono::duration<double, std::milli>(clock_.now() - looked_at_).count();
+    looked_at_ = clock_.now();
+    for (const auto& row : answer.json.value("protectors", Json::array()))
+      if (options_.name.empty() || row.value("name", "") == options_.name) look_at(row, since);
+    std::fflush(stdout);
+  }
+
+ private:
+  void gone() {
+    if (!std::exchange(gone_, true)) fmt::print(stderr, "no answer from {}; still watching\n", options_.server);
+  }
+  void look_at(const Json& row, double since) {
+    const bool known = seen_.contains(shown(row));
+    auto& generation = seen_[shown(row)];
+    for (const auto& t : row.value("transitions", Json::array())) {
+      if (t.value("generation", std::uint64_t{0}) <= generation) continue;
+      generation = t.value("generation", std::uint64_t{0});
+      const double before = t.value("ago_ms", 0.0);
+      if (known || before <= since) tell(row, t, clock_.wall() - milliseconds(std::llround(before)));
+    }
+  }
+  void tell(const Json& row, const Json& t, WallTime at) const {
+    if (options_.json) {
+      Json line = t;
+      line["at"] = fmt::format("{:%FT%TZ}", at);
+      line["name"] = row.value("name", "");
+      line["shadow"] = row.value("shadow", false);
+      return fmt::print("{}\n", line.dump());
+    }
+    fmt::print("{:%F %T}Z  {:<44} {}\n", at, shown(row), change(t));
+  }
+
+  const GuardOptions& options_;
+  RealClock clock_;
+  std::map<std::string, std::uint64_t> seen_;  // the last change told, by protector
+  Instant looked_at_{};
+  bool gone_ = false;
+};
+
 void watch(const GuardOptions& options) {
-  std::map<std::string, std::uint64_t> seen;
-  RealClock clock;
+  Watcher watcher(options);
   Parker pause;
   for (int look = 0; options.count == 0 || look < options.count; ++look) {
     if (look != 0) pause.park(milliseconds(options.interval_ms));
-    const HttpAnswer answer = asked(options, "sluice.breakers.list");
-    for (const auto& row : answer.json.value("protectors", Json::array())) {
-      if (!options.name.empty() && row.value("name", "") != options.name) continue;
-      auto& generation = seen[shown(row)];
-      for (const auto& t : row.value("transitions", Json::array())) {
-        if (t.value("generation", std::uint64_t{0}) <= generation) continue;
-        generation = t.value("generation", std::uint64_t{0});
-        if (look == 0) continue;
-        if (options.json) {
-          Json line = t;
-          line["name"] = row.value("name", "");
-          line["shadow"] = row.value("shadow", false);
-          fmt::print("{}\n", line.dump());
-        } else {
-          fmt::print("{:<44} {}\n", shown(row), change(t));
-        }
-      }
-    }
-    std::fflush(stdout);
+    watcher.look();
   }
 }
 
@@ -185,7 +230,7 @@ void add_guards(CLI::App& app) {
   forcing->add_flag("--shadow", options->shadow, "Of shadow traffic");
   forcing->footer("Names are those of `sluice breakers list`: a breaker is there once its rule is and a call was made.\n"
                   "Example: sluice breakers force voucher.user.exists.SG forced_open --reason \"maintenance until 14:00\"");
-  auto* watching = add(*breakers, options, "watch", "A line for each change, until Ctrl-C", watch);
+  auto* watching = add(*breakers, options, "watch", "A line for each change, also over a restart of the server, until Ctrl-C", watch);
   watching->add_option("name", options->name, "One outbound command; default: all");
   watching->add_option("--interval-ms", options->interval_ms, "Between two looks")->check(CLI::Range(10, 600'000))->capture_default_str();
   watching->add_option("--count", options->count, "Looks; 0: until Ctrl-C")->capture_default_str();

@@ -137,7 +137,7 @@ Status JsonLines::read_all() {
     return fail(FailureKind::invalid_argument, "no_file",
                 path_ + (file_.is_open() ? " is empty, or no file" : ": cannot be read") +
                     "; expected a file with one JSON object a line (a pipe cannot be read again after a cut)");
-  hash_ = hash64(options_.command + '\n' + options_.order_by);
+  hash_ = hash64(options_.command);
   while (true) {
     if (sequence_ % kPlaceEvery == 0) places_.push_back({file_.tellg(), line_});
     SLUICE_ASSIGN(const bool there, next());

@@ -23,7 +23,8 @@ class JsonLines final : public transport::StreamSource {
 
   Result<std::optional<transport::StreamMessage>> at(std::uint64_t sequence) override;
   std::uint64_t count() const noexcept { return count_; }
-  /// Of the content and the options: the same for the same work. 16 hexadecimal digits.
+  /// Of the content and the command, whatever the order is: the same file is never two streams. 16
+  /// hexadecimal digits.
   std::string identity() const;
   /// In the file, from 1: empty lines are no messages.
   std::uint64_t line_of(std::uint64_t sequence);

@@ -73,13 +73,15 @@ Json as_json(const transport::StreamReport& report, const std::string& id, JsonL
                         {"kind", one.failure.traits().name},
                         {"code", one.failure.code()},
                         {"detail", one.failure.detail()},
-                        {"retryable", one.retryable}});
+                        {"retryable", one.retryable},
+                        {"transaction", one.transaction}});
   return {{"id", id},
           {"messages", lines.count()},
           {"done", report.done},
           {"succeeded", report.succeeded},
           {"replayed", report.replayed},
           {"failed", Json(report.failed)},
+          {"unsettled", report.unsettled},
           {"connections", report.resumed + 1},
           {"complete", report.complete},
           {"first_failures", std::move(failures)}};
@@ -88,13 +90,17 @@ Json as_json(const transport::StreamReport& report, const std::string& id, JsonL
 void print(const transport::StreamReport& report, const std::string& id, JsonLines& lines) {
   std::uint64_t failed = 0;
   for (const auto& [what, count] : report.failed) failed += count;
-  fmt::print("{} of {} messages are done: {} succeeded ({} of them were answered before), {} failed.\n", report.done,
-             lines.count(), report.succeeded, report.replayed, failed);
-  for (const auto& one : report.first_failures)
-    fmt::print("  line {}: {} ({}): {}\n", lines.line_of(one.sequence), one.failure.traits().name, one.failure.code(),
-               one.failure.detail());
-  if (failed > report.first_failures.size())
-    fmt::print("  … and {} more\n", failed - report.first_failures.size());
+  fmt::print("{} of {} messages are done: {} succeeded ({} of them were answered before), {} failed{}.\n", report.done,
+             lines.count(), report.succeeded, report.replayed, failed,
+             report.unsettled == 0 ? std::string() : fmt::format(", {} not settled yet", report.unsettled));
+  for (const auto& one : report.first_failures) {
+    const auto code = one.failure.code();
+    fmt::print("  line {}: {}{}: {}\n", lines.line_of(one.sequence), one.failure.traits().name,
+               code.empty() ? std::string() : fmt::format(" ({})", code), one.failure.detail());
+    if (!one.transaction.empty()) fmt::print("    sluice tx show {}\n", one.transaction);
+  }
+  if (failed + report.unsettled > report.first_failures.size())
+    fmt::print("  … and {} more\n", failed + report.unsettled - report.first_failures.size());
   if (report.resumed != 0) fmt::print("The connection was made {} times.\n", report.resumed + 1);
   if (!report.complete)
     fmt::print("Stopped. The same command goes on from message {}; stream {}.\n", report.done + 1, id);
@@ -170,6 +176,7 @@ void send_stream_file(const StreamSendOptions& options, const StreamSender& who)
   else
     print(*sent, how.id, lines);
   if (!sent->complete) throw CLI::RuntimeError(kUnknownOutcomeStatus);
+  if (sent->unsettled != 0) throw CLI::RuntimeError(kUnsettledStatus);
   if (!sent->failed.empty()) throw CLI::RuntimeError(1);
 }
 

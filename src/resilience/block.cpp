@@ -68,12 +68,29 @@ Outcome outcome_of(const Failure& failure) noexcept {
   }
 }
 
+namespace {
+// What `observed` and `threshold` count, in words.
+std::string measured(const Block& block) {
+  const double observed = block.observed, threshold = block.threshold;
+  switch (block.policy) {
+    case Policy::rate:
+    case Policy::hot_keys:
+      return fmt::format("{:.6g} asked for, {:.6g} to be had now", observed, threshold);
+    case Policy::pacing:
+    case Policy::warm_up:
+      if (block.retry_after == kNoRetryAfter)
+        return fmt::format("{:.6g} asked for, at most {:.6g} pass at once", observed, threshold);
+      return fmt::format("its turn comes after {:.3g} s, and at most {:.3g} s may be waited", observed, threshold);
+    default:
+      return fmt::format("observed {:.6g}, limit {:.6g}", observed, threshold);
+  }
+}
+}  // namespace
+
 Failure to_failure(const Block& block) {
   const std::string_view policy = to_string(block.policy);
-  Failure failure(
-      failure_kind(block.policy), fmt::format("blocked_by_{}", policy),
-      fmt::format("refused by {} of rule '{}' (version {}): observed {:.6g}, limit {:.6g}", policy,
-                  block.rule, block.version, block.observed, block.threshold));
+  Failure failure(failure_kind(block.policy), fmt::format("blocked_by_{}", policy),
+                  fmt::format("refused by {} of rule '{}' (version {}): {}", policy, block.rule, block.version, measured(block)));
   failure = failure.with("policy", std::string(policy))
                 .with("rule", std::string(block.rule))
                 .with("rule_version", std::to_string(block.version))

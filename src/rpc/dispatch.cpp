@@ -1,5 +1,6 @@
 // The checks in their order: authorise → claim the key → gate → handle. docs/adr says why the claim
 // comes before the gate.
+#include <algorithm>
 #include <exception>
 
 #include "sluice/flow/recovery.hpp"
@@ -228,6 +229,7 @@ void Registry::claim(Invocation& invocation) {
   pending.fingerprint = invocation.fingerprint_;
   pending.exchange = invocation.exchange_;
   pending.policy = invocation.spec_->keys;
+  pending.policy.ttl = std::max(pending.policy.ttl, invocation.keep_key_for);
   pending.deadline = invocation.command.deadline;
   pending.lane = invocation.lane;
   pending.run = [](Job* job) noexcept { static_cast<Invocation::ClaimJob*>(job)->self->claimed(); };

@@ -13,6 +13,7 @@ void Invocation::reset() {
   SLUICE_ASSERT(stage_ == Stage::idle, "an invocation is reset before it is done");
   command.idempotency_key.reset();
   command.principal.reset();
+  keep_key_for = milliseconds(0);
   command.deadline = kNever;
   command.version = 0;
   command.trace.clear();

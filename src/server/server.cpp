@@ -327,6 +327,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
     hooks.authenticate = [&self](std::string_view token) { return self.tokens->authenticate(token); };
     if (self.config.store_kind != "memory") hooks.marks = self.store.get();
     hooks.random = &self.random;
+    self.config.grpc.stream.shutdown.grace = self.config.grace;  // one for all doors
     self.grpc = std::make_unique<transport::GrpcDoor>(*self.registry, self.clock,
                                                       self.context->lanes, self.config.grpc,
                                                       std::move(hooks), self.logger, &self.metrics);

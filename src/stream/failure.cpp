@@ -14,13 +14,14 @@ constexpr std::array<FailureClassTraits, kFailureClasses> kTable{{
     {FailureClass::ordering, "ordering", kAborted, false, false, true},
     {FailureClass::shutdown, "shutdown", kUnavailable, true, true, true},
     {FailureClass::internal, "internal", kInternal, false, false, false},
+    {FailureClass::unsettled, "unsettled", kUnknown, false, false, false},
 }};
 
 }  // namespace
 
 const FailureClassTraits& traits(FailureClass what) noexcept {
   const auto at = static_cast<std::size_t>(what);
-  return kTable[at < kTable.size() ? at : kTable.size() - 1];
+  return kTable[at < kTable.size() ? at : static_cast<std::size_t>(FailureClass::internal)];
 }
 
 std::span<const FailureClassTraits> failure_classes() noexcept { return kTable; }
@@ -44,6 +45,9 @@ FailureClass classify_failure(const Failure& failure) noexcept {
       return FailureClass::shutdown;
     case FailureKind::internal:
       return FailureClass::internal;
+    case FailureKind::pending:
+    case FailureKind::in_doubt:
+      return FailureClass::unsettled;
     default:
       return FailureClass::handler_error;
   }
@@ -54,6 +58,12 @@ int grpc_code(const Failure& failure) noexcept {
   if (what == FailureClass::handler_error || what == FailureClass::context_cancelled)
     return failure.traits().grpc_code != kOk ? failure.traits().grpc_code : traits(what).grpc_code;
   return traits(what).grpc_code;
+}
+
+std::string_view transaction_of(const Failure& failure) noexcept {
+  for (const auto& [key, value] : failure.details())
+    if (key == "transaction") return value;
+  return {};
 }
 
 bool is_retryable(const Failure& failure) noexcept {

@@ -1,15 +1,50 @@
 #include "sluice/stream/ledger.hpp"
 
+#include <algorithm>
+
 namespace sluice::stream {
 namespace {
 
-constexpr std::uint8_t kFormat = 1;
+constexpr std::uint8_t kFormat = 2;
+constexpr std::uint8_t kFirstFormat = 1;  // seven classes, no transactions, and nothing after the failures
+constexpr std::size_t kFirstClasses = 7;
 constexpr std::uint64_t kMaxStored = 100'000;
 
 Failure stale(std::uint64_t epoch) {
   return Failure(FailureKind::ordering, "stale_epoch",
                  "epoch " + std::to_string(epoch) +
                      " of this stream is over: another connection has taken it over; come again with a higher one");
+}
+
+Failure too_old(std::uint64_t done, milliseconds age) {
+  const auto days = [](milliseconds time) { return std::to_string(time / std::chrono::hours(24)); };
+  return Failure(FailureKind::precondition_failed, "stream_too_old",
+                 "this stream last moved " + days(age) + " days ago, when its connection was cut; expected at most " +
+                     days(kResumableFor) + ". Up to message " + std::to_string(done) +
+                     " all is done; of later ones it is no longer known. Look what took effect, and send the rest "
+                     "as a stream with another id");
+}
+
+void write(ByteWriter& writer, const Fallen& one) {
+  writer.varint(one.sequence);
+  writer.u8(static_cast<std::uint8_t>(one.what));
+  writer.u8(static_cast<std::uint8_t>(one.failure.kind()));
+  writer.bytes(one.failure.code());
+  writer.bytes(one.failure.detail());
+  writer.bytes(transaction_of(one.failure));
+}
+
+Fallen read_fallen(ByteReader& reader, std::uint8_t format) {
+  Fallen one;
+  one.sequence = reader.varint();
+  one.what = static_cast<FailureClass>(reader.u8());
+  const auto kind = static_cast<FailureKind>(reader.u8());
+  const std::string code(reader.bytes());
+  one.failure = Failure(kind, code, std::string(reader.bytes()));
+  if (format == kFirstFormat) return one;
+  if (const std::string transaction(reader.bytes()); !transaction.empty())
+    one.failure = one.failure.with("transaction", transaction);
+  return one;
 }
 
 }  // namespace
@@ -21,13 +56,11 @@ Bytes Progress::encode() const {
   for (const std::uint64_t n : {epoch, done, succeeded, replayed}) writer.varint(n);
   for (const auto n : failed) writer.varint(n);
   writer.varint(first_failures.size());
-  for (const auto& one : first_failures) {
-    writer.varint(one.sequence);
-    writer.u8(static_cast<std::uint8_t>(one.what));
-    writer.u8(static_cast<std::uint8_t>(one.failure.kind()));
-    writer.bytes(one.failure.code());
-    writer.bytes(one.failure.detail());
-  }
+  for (const auto& one : first_failures) write(writer, one);
+  writer.varint(reach);
+  writer.varint(static_cast<std::uint64_t>(moved_at.time_since_epoch().count()));
+  writer.varint(failed_ahead.size());
+  for (const auto& [sequence, one] : failed_ahead) write(writer, one);
   return out;
 }
 
@@ -36,18 +69,21 @@ Result<Progress> Progress::decode(ByteView bytes) {
   Progress progress;
   const auto format = reader.u8();
   for (std::uint64_t* n : {&progress.epoch, &progress.done, &progress.succeeded, &progress.replayed}) *n = reader.varint();
-  for (auto& n : progress.failed) n = reader.varint();
-  const std::uint64_t count = reader.varint();
-  for (std::uint64_t i = 0; i < count && count <= kMaxStored && reader.ok(); ++i) {
-    Fallen one;
-    one.sequence = reader.varint();
-    one.what = static_cast<FailureClass>(reader.u8());
-    const auto kind = static_cast<FailureKind>(reader.u8());
-    const std::string code(reader.bytes());
-    one.failure = Failure(kind, code, std::string(reader.bytes()));
-    progress.first_failures.push_back(std::move(one));
+  const std::size_t classes = format == kFirstFormat ? kFirstClasses : kFailureClasses;
+  for (std::size_t i = 0; i < classes; ++i) progress.failed[i] = reader.varint();
+  const std::uint64_t told = reader.varint();
+  for (std::uint64_t i = 0; i < told && told <= kMaxStored && reader.ok(); ++i)
+    progress.first_failures.push_back(read_fallen(reader, format));
+  if (format == kFormat) {
+    progress.reach = reader.varint();
+    progress.moved_at = WallTime(milliseconds(static_cast<std::int64_t>(reader.varint())));
+    const std::uint64_t ahead = reader.varint();
+    for (std::uint64_t i = 0; i < ahead && ahead <= kMaxStored && reader.ok(); ++i) {
+      Fallen one = read_fallen(reader, format);
+      progress.failed_ahead.insert_or_assign(progress.failed_ahead.end(), one.sequence, std::move(one));
+    }
   }
-  if (format != kFormat || !reader.ok() || !reader.at_end())
+  if ((format != kFormat && format != kFirstFormat) || !reader.ok() || !reader.at_end())
     return fail(FailureKind::corrupt, "stream_mark", "the mark of this stream does not read back as it was written");
   return progress;
 }
@@ -58,14 +94,23 @@ Task<Status> Ledger::open(std::uint64_t epoch) {
   store::QueryAwaiter<store::GetRows> asking(store_, std::move(get));
   Result<store::GetRows::Answer> rows = co_await asking;
   if (!rows) co_return fail(rows.error());
+  const WallTime now = store_.now();
   if (const auto& row = rows->at(0)) {
     Result<Progress> known = Progress::decode(row->value);
     if (!known) co_return fail(known.error());
     if (epoch <= known->epoch) co_return fail(stale(epoch));
+    if (known->moved_at == WallTime{}) known->moved_at = now;  // of the first format: nobody wrote it down
+    const auto age = std::chrono::duration_cast<milliseconds>(now - known->moved_at);
+    if (known->done < known->reach && age > kResumableFor) co_return fail(too_old(known->done, age));
     progress_ = std::move(*known);
     version_ = row->version;
+    reach_before_ = progress_.reach;
+    saved_ = progress_.done;
+  } else {
+    progress_.moved_at = now;
   }
   progress_.epoch = epoch;
+  progress_.reach = Progress::kUnknown;
   auto putting = put();
   Status taken = co_await putting;
   co_return taken;
@@ -73,7 +118,9 @@ Task<Status> Ledger::open(std::uint64_t epoch) {
 
 void Ledger::advance(std::uint64_t sequence, FailureClass what, bool replayed, const Failure* failure,
                      std::size_t max_failures) {
+  changed_ = true;
   progress_.done = sequence;
+  if (!progress_.failed_ahead.empty()) progress_.failed_ahead.erase(sequence);
   if (what == FailureClass::none) {
     ++progress_.succeeded;
     if (replayed) ++progress_.replayed;
@@ -84,6 +131,26 @@ void Ledger::advance(std::uint64_t sequence, FailureClass what, bool replayed, c
     progress_.first_failures.push_back({sequence, what, *failure});
 }
 
+void Ledger::fail_ahead(Fallen fallen, std::size_t max_failures) {
+  changed_ = true;
+  if (progress_.failed_ahead.size() >= max_failures)
+    fallen.failure = Failure(fallen.failure.kind(), fallen.failure.code(), "failed before; its text was not kept");
+  const std::uint64_t sequence = fallen.sequence;
+  progress_.failed_ahead.insert_or_assign(sequence, std::move(fallen));
+}
+
+const Fallen* Ledger::failed_ahead(std::uint64_t sequence) const {
+  const auto at = progress_.failed_ahead.find(sequence);
+  return at == progress_.failed_ahead.end() ? nullptr : &at->second;
+}
+
+void Ledger::close(std::uint64_t reach) noexcept {
+  const std::uint64_t all = std::max(reach, reach_before_);
+  if (all == progress_.reach) return;
+  progress_.reach = all;
+  changed_ = true;
+}
+
 Task<Status> Ledger::save() {
   auto putting = put();
   Status saved = co_await putting;
@@ -92,6 +159,8 @@ Task<Status> Ledger::save() {
 
 Task<Status> Ledger::put() {
   const std::uint64_t done = progress_.done;
+  if (done != saved_) progress_.moved_at = store_.now();
+  changed_ = false;
   store::Commit commit;
   commit.requires_.push_back({store::KvVersionIs{row_, version_}, "epoch"});
   commit.then.push_back(store::KvPut{row_, progress_.encode(), static_cast<std::int64_t>(done)});

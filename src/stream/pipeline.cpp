@@ -91,18 +91,29 @@ std::optional<Duration> Pipeline::retry_delay(std::uint32_t attempt, const Failu
 void Pipeline::drain() noexcept {
   {
     const std::lock_guard lock(mutex_);
+    if (!draining_.load()) {
+      const Duration grace = options_.shutdown.grace;
+      const Instant now = clock_.now();
+      graceful_until_ = grace < kNever - now ? now + grace : kNever;
+    }
     draining_.store(true);
   }
   if (!options_.shutdown.drain_on_close) gate_.drain();
 }
 
 bool Pipeline::drained() noexcept {
-  const std::lock_guard lock(mutex_);
-  return sessions_.empty();
+  {
+    const std::lock_guard lock(mutex_);
+    if (sessions_.empty()) return true;
+    if (cancelled_.load() || clock_.now() < graceful_until_) return false;
+  }
+  cancel();
+  return false;
 }
 
 void Pipeline::cancel() noexcept {
   drain();
+  cancelled_.store(true);
   tell_all([](Session& session) {
     session.cancel(
         Failure(FailureKind::shutting_down, "stream_closed", "the server is stopping: the stream was ended"));
@@ -125,7 +136,9 @@ void Pipeline::tell_all(void (*what)(Session&)) noexcept {
 std::uint64_t Summary::failures() const noexcept {
   std::uint64_t all = 0;
   for (const auto count : failed) all += count;
-  return all;
+  return all - unsettled();
 }
+
+std::uint64_t Summary::unsettled() const noexcept { return failed[static_cast<std::size_t>(FailureClass::unsettled)]; }
 
 }  // namespace sluice::stream

@@ -24,7 +24,8 @@ Failure not_run(std::uint64_t sequence, std::uint64_t ended_at) {
 }
 
 bool ran(FailureClass what) noexcept {
-  return what == FailureClass::none || what == FailureClass::handler_error || what == FailureClass::internal;
+  return what == FailureClass::none || what == FailureClass::handler_error || what == FailureClass::internal ||
+         what == FailureClass::unsettled;
 }
 
 constexpr std::uint8_t kReplayed = 0x80;
@@ -37,12 +38,12 @@ Session::Session(Pipeline& pipeline, Lane& lane)
 Session::~Session() {
   *self_ = nullptr;
   SLUICE_ASSERT(in_flight_ == 0, "a stream was destroyed with messages in flight");
-  if (open_ && !over_) pipeline_.leave(*this);
+  leave();
 }
 
 Status Session::open() {
   SLUICE_TRY(pipeline_.enter(*this));
-  open_ = true;
+  open_ = entered_ = true;
   return {};
 }
 
@@ -155,7 +156,7 @@ void Session::settle(Delivery& d, Status status, bool replayed) {
       const Failure& failure = status.error();
       const FailureClass what = classify_failure(failure);
       std::optional<Duration> delay;
-      if (is_retryable(failure) && !terminal() && !scope_.cancelled())
+      if (!replayed && is_retryable(failure) && !terminal() && !scope_.cancelled())
         delay = pipeline_.retry_delay(d.attempt_, failure, lane_.turn_time() - d.began_);
       const Instant at = delay ? lane_.clock().now() + *delay : kNever;
       if (delay && at < d.context_.deadline) {
@@ -168,10 +169,34 @@ void Session::settle(Delivery& d, Status status, bool replayed) {
           one.session_->again(one);
         }, &d);
       } else if (ran(what)) {
-        conclude(d, what, &failure, false);
+        if (terminal() || keep_failure(d, failure)) {
+          conclude(d, what, &failure, false);
+        } else {
+          d.place_ = Place::keeping;
+          d.kept_ = failure;
+        }
       } else {
         drop(d, failure);  // a gate further in refused it: the same hole as one of ours
       }
+    }
+  }
+  end_if_over();
+}
+
+void Session::kept(Delivery& d, Status status) {
+  SLUICE_ASSERT(d.place_ == Place::keeping, "a failure was kept that nobody waits for");
+  {
+    const Busy busy(busy_);
+    d.place_ = Place::idle;
+    const Failure failure = *std::exchange(d.kept_, std::nullopt);
+    if (status) {
+      conclude(d, classify_failure(failure), &failure, false);
+    } else {
+      end_with(std::move(status).error());
+      const Failure lost(FailureKind::ordering, "stream_ended",
+                         "message " + std::to_string(d.sequence_) + " failed (" + failure.to_string() +
+                             "), and that could not be made durable: it is not done");
+      conclude(d, FailureClass::ordering, &lost, false);
     }
   }
   end_if_over();
@@ -218,7 +243,7 @@ void Session::conclude(Delivery& d, FailureClass what, const Failure* failure, b
     pipeline_.succeeded_.fetch_add(1, std::memory_order_relaxed);
   } else {
     ++summary_.failed[static_cast<std::size_t>(what)];
-    pipeline_.failed_.fetch_add(1, std::memory_order_relaxed);
+    if (what != FailureClass::unsettled) pipeline_.failed_.fetch_add(1, std::memory_order_relaxed);
     note(d.sequence_, what, failure);
     if (ended_here && !terminal()) {
       const OnFailure then = pipeline_.options_.ordering.on_failure;
@@ -319,8 +344,12 @@ void Session::drop_waiting(const Failure& why) {
 void Session::end_if_over() noexcept {
   if (busy_ != 0 || over_ || !open_ || in_flight_ != 0 || (!closed_ && !terminal())) return;
   over_ = true;
-  pipeline_.leave(*this);
+  if (answered_when_over()) leave();
   ended();
+}
+
+void Session::leave() noexcept {
+  if (std::exchange(entered_, false)) pipeline_.leave(*this);
 }
 
 void Session::link(Delivery& d) noexcept {

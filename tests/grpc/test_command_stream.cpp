@@ -1,8 +1,11 @@
 // Commands/ExecuteStream over real connections: counts, order, flow control, cuts, drain.
+#include <gmock/gmock.h>
 #include <grpcpp/support/sync_stream.h>
 
 #include "grpc/grpc_fixture.hpp"
+#include "sluice/stream/ledger.hpp"
 #include "support/chaos_proxy.hpp"
+#include "support/forwarding_store.hpp"
 
 namespace sluice::transport {
 namespace {
@@ -413,6 +416,176 @@ TEST_F(CommandStreamTest, STREAM_15_what_runs_at_the_calls_deadline_is_not_done)
   Upload up(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "2"}});
   EXPECT_EQ(up.done(), 0u);
   EXPECT_TRUE(up.finish().ok());
+}
+
+// A balance by key, set in the order sent; 1 fails the first time for a passing reason.
+class ResumedOrderTest : public CommandStreamTest {
+ protected:
+  ResumedOrderTest() {
+    options.stream.retry.attempts = 1;
+    add("set", rpc::KeyUse::required, [this](rpc::Invocation& invocation) {
+      const std::int64_t n = std::stoll(invocation.command.payload);
+      if (n == 1 && ones++ == 0)
+        return invocation.finish(rpc::Answer::of(Failure(FailureKind::unavailable, "down", "try again")));
+      store::Commit commit;
+      commit.then.push_back(store::KvPut{{"shop", "balance", "b"}, "", n});
+      invocation.finish_with(std::move(commit), Reply::ok("{}"));
+    });
+    add("first_held", rpc::KeyUse::none, [this](rpc::Invocation& invocation) {
+      if (waits++ != 0) return invocation.finish(rpc::Answer::of(Reply::ok("{}")));
+      given_up.link(
+          invocation.scope,
+          [](void* owner) noexcept {
+            auto& one = *static_cast<rpc::Invocation*>(owner);
+            one.finish(rpc::Answer::of(Failure(one.scope.reason(), "given_up", "held")));
+          },
+          &invocation);
+    });
+  }
+  void reopen() {
+    door->stop();
+    door = std::make_unique<GrpcDoor>(registry, clock, std::vector<Lane*>{&lane.lane()}, options, hooks);
+    ASSERT_TRUE(door->start());
+    channel = connect(grpc::InsecureChannelCredentials());
+  }
+  void send_all(Upload& up) {
+    up.send("first_held", "{}", "a", 1), up.send("set", "1", "b", 2), up.send("set", "2", "b", 3);
+  }
+  static std::map<std::string, std::string> epoch(int n) {
+    return {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", std::to_string(n)}};
+  }
+  std::atomic<int> ones{0}, waits{0};
+  CancelListener given_up;
+};
+
+TEST_F(ResumedOrderTest, STREAM_15_what_failed_before_a_cut_does_not_run_after_later_messages_of_its_key) {
+  start();
+  {
+    Upload up(channel, epoch(1));
+    send_all(up);
+    EXPECT_TRUE(wait_until([&] { return number("balance", "b") == 2; }));
+    up.context.TryCancel();
+    EXPECT_FALSE(up.finish().ok());
+  }
+  Upload up(channel, epoch(2));
+  EXPECT_EQ(up.done(), 0u) << "the first held on, so nothing of it is marked";
+  send_all(up);
+  ASSERT_TRUE(up.finish().ok());
+  EXPECT_EQ(number("balance", "b"), 2) << "1 is not set after 2";
+  EXPECT_EQ(ones, 1) << "it was told, not run";
+  EXPECT_EQ(up.reply.failed().at("handler_error"), 1u);
+  ASSERT_EQ(up.reply.first_failures_size(), 1);
+  EXPECT_EQ(up.reply.first_failures(0).sequence(), 2u);
+  EXPECT_EQ(up.reply.first_failures(0).code(), "down");
+  EXPECT_EQ(up.reply.first_failures(0).detail(), "try again");
+  EXPECT_EQ(up.reply.done(), 3u);
+}
+
+// As above, but the store refuses to say that it failed: then 2 must not run either.
+TEST_F(ResumedOrderTest, STREAM_15_a_failure_that_cannot_be_made_durable_stops_its_key) {
+  class NoMarks final : public testing_support::ForwardingStore {
+   public:
+    using ForwardingStore::ForwardingStore;
+    void submit(store::PendingCommit& pending) override {
+      if (seen_++ == 0) return inner_.submit(pending);  // the stream is taken over
+      pending.outcome = fail(FailureKind::unavailable, "disk", "the disk is full");
+      pending.lane->post(pending);
+    }
+    std::atomic<int> seen_{0};
+  } full(*store);
+  hooks.marks = &full;
+  start();
+  {
+    Upload up(channel, epoch(1));
+    up.send("set", "1", "b", 1), up.send("set", "2", "b", 2);
+    const auto status = up.finish();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << status.error_message();
+  }
+  EXPECT_EQ(number("balance", "b"), 0);
+  hooks.marks = store.get();
+  reopen();
+  Upload up(channel, epoch(2));
+  EXPECT_EQ(up.done(), 0u);
+  up.send("set", "1", "b", 1), up.send("set", "2", "b", 2);
+  ASSERT_TRUE(up.finish().ok());
+  EXPECT_EQ(up.reply.succeeded(), 2u);
+  EXPECT_EQ(number("balance", "b"), 2);
+}
+
+/// Time that passes for the store.
+class LaterStore final : public testing_support::ForwardingStore {
+ public:
+  using ForwardingStore::ForwardingStore;
+  WallTime now() override { return inner_.now() + later; }
+  milliseconds later{0};
+};
+
+TEST_F(CommandStreamTest, STREAM_15_a_stream_that_was_cut_may_come_again_for_as_long_as_its_keys_are_kept) {
+  LaterStore later(*store);
+  hooks.marks = &later;
+  start();
+  const auto epoch = [](int n) {
+    return std::map<std::string, std::string>{{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", std::to_string(n)}};
+  };
+  {
+    Upload up(channel, epoch(1));
+    up.send("hold", "{}", "a", 1), up.send("note", note("b", 1), "b", 2);
+    EXPECT_TRUE(wait_until([&] { return number("counts", "b") == 1; }));
+    up.context.TryCancel();
+    EXPECT_FALSE(up.finish().ok());
+  }
+  EXPECT_TRUE(wait_until([&] { return door->drained(); }));
+  later.later = std::chrono::hours(24 * 7);
+  {
+    Upload up(channel, epoch(2));
+    const auto status = up.finish();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+    EXPECT_THAT(status.error_message(), testing::HasSubstr("7 days ago"));
+    EXPECT_EQ(from_grpc_status(status).code(), "stream_too_old");
+  }
+  later.later = std::chrono::hours(24 * 5);
+  Upload up(channel, epoch(3));
+  EXPECT_EQ(up.done(), 0u) << "a week had not passed";
+  EXPECT_TRUE(up.finish().ok());
+}
+
+TEST_F(CommandStreamTest, STREAM_15_a_stream_that_ended_in_good_order_may_come_again_at_any_time) {
+  LaterStore later(*store);
+  hooks.marks = &later;
+  start();
+  for (std::uint64_t n = 1; n <= 3; ++n) {
+    Upload up(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", std::to_string(n)}});
+    EXPECT_EQ(up.done(), n - 1);
+    up.send("note", note("b", static_cast<std::int64_t>(n)), "b", n);
+    ASSERT_TRUE(up.finish().ok());
+    later.later += std::chrono::hours(24 * 100);
+  }
+  EXPECT_EQ(number("counts", "b"), 3);
+}
+
+TEST_F(CommandStreamTest, STREAM_15_the_keys_of_a_stream_are_kept_for_a_week) {
+  start();
+  Upload up(channel, {{"x-sluice-stream", "s"}, {"x-sluice-stream-epoch", "1"}});
+  up.send("note", note("b", 1), "b", 1);
+  ASSERT_TRUE(up.finish().ok());
+  const auto scope = idempotency::make_scope(Namespace("shop"), "ann", "note", 1, "stream:s:1");
+  const auto row = std::get<store::FindKey::Answer>(*store::ask_and_wait(*store, store::FindKey{scope}));
+  ASSERT_TRUE(row);
+  EXPECT_GE(row->expires_at - store->now(), stream::kKeysKept - seconds(60));
+}
+
+TEST_F(CommandStreamTest, STREAM_1_what_is_not_settled_is_told_apart_with_its_transaction) {
+  start();
+  Upload up(channel);
+  up.send("unsettled", "true"), up.send("unsettled", "{}"), up.send("echo", "{}");
+  ASSERT_TRUE(up.finish().ok());
+  EXPECT_EQ(up.reply.succeeded(), 1u);
+  EXPECT_EQ(up.reply.unsettled(), 2u);
+  EXPECT_TRUE(up.reply.failed().empty()) << up.reply.ShortDebugString();
+  ASSERT_EQ(up.reply.first_failures_size(), 2);
+  EXPECT_EQ(up.reply.first_failures(0).kind(), "in_doubt");
+  EXPECT_EQ(up.reply.first_failures(0).transaction(), to_string(ExchangeId{7}));
+  EXPECT_EQ(up.reply.first_failures(1).kind(), "pending");
 }
 
 TEST_F(CommandStreamTest, STREAM_15_the_marks_of_two_principals_are_apart_however_their_names_join) {

@@ -1,4 +1,6 @@
 // The client of command streams against a real door, whole and cut.
+#include <thread>
+
 #include "grpc/grpc_fixture.hpp"
 #include "sluice/transport/grpc_stream_client.hpp"
 #include "support/chaos_proxy.hpp"
@@ -161,6 +163,42 @@ TEST_F(StreamClientTest, STREAM_16_it_comes_again_when_the_store_does_not_know_w
     EXPECT_EQ(counted(), 40 * (doubtful + 1));
     door->stop();
   }
+}
+
+/// Takes Commits and does not answer, until it is told to.
+class HangingStore final : public testing_support::ForwardingStore {
+ public:
+  using ForwardingStore::ForwardingStore;
+  void submit(store::PendingCommit& pending) override {
+    if (hangs) waiting = &pending;
+    else inner_.submit(pending);
+  }
+  std::atomic<bool> hangs{false};
+  std::atomic<store::PendingCommit*> waiting{nullptr};
+};
+
+// Taken over, sent and half-closed: all that is missing is the mark.
+TEST_F(StreamClientTest, STREAM_12_a_stream_that_waits_for_its_mark_is_not_drained_and_does_not_hold_up_the_stop) {
+  HangingStore marks(*store);
+  hooks.marks = &marks;
+  start();
+  with.call_deadline = seconds(20);
+  with.give_up_after = milliseconds(1);
+  Numbers source(40);
+  with.progress = [&](std::uint64_t sent, std::uint64_t) { marks.hangs = marks.hangs || sent >= 1; };
+  Result<StreamReport> report = fail(FailureKind::internal, "", "not sent");
+  std::thread client([&] { report = send(source, door->port()); });
+  EXPECT_TRUE(wait_until([&] { return counted() == 40 && marks.waiting.load() != nullptr; }));
+  door->drain();
+  EXPECT_FALSE(door->drained());
+  EXPECT_EQ(door->stats().streams.streams, 1u);
+  door->stop();  // came back only when the store did
+  client.join();
+  EXPECT_FALSE(report);
+  auto* pending = marks.waiting.load();
+  ASSERT_NE(pending, nullptr);
+  pending->outcome = fail(FailureKind::unavailable, "", "closed");
+  pending->lane->post(*pending);
 }
 
 TEST_F(StreamClientTest, STREAM_16_a_message_that_is_too_long_is_told_and_not_sent_for_ever) {

@@ -57,8 +57,19 @@ class TestSession final : public Session {
   std::function<void(TestSession&, Message&)> handler;
   std::vector<std::uint64_t> marks;
   int ends = 0;
+  bool keeps = false;            ///< failures are made durable: the test says when, by kept()
+  std::vector<Message*> keeping;
+  using Session::kept;
+  using Session::leave;
+  bool answers_later = false;
 
  protected:
+  bool keep_failure(Delivery& d, const Failure&) override {
+    if (!keeps) return true;
+    keeping.push_back(&static_cast<Message&>(d));
+    return false;
+  }
+  bool answered_when_over() const noexcept override { return !answers_later; }
   void key_of(const Delivery& d, std::string& out) override { out += static_cast<const Message&>(d).key; }
   void handle(Delivery& d) override {
     auto& message = static_cast<Message&>(d);

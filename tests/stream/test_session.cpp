@@ -464,5 +464,74 @@ TEST_F(StreamTest, STREAM_6_one_table_says_what_follows_from_each_class) {
   for (const auto& row : failure_classes()) EXPECT_EQ(&traits(row.what), &row);
 }
 
+// What is told of a message that failed must be durable before later ones of its key run.
+TEST_F(StreamTest, STREAM_15_the_key_of_a_failed_message_waits_until_its_failure_is_kept) {
+  auto& s = open(keyed());
+  s.keeps = true;
+  s.send("a", "1"), s.send("a", "2"), s.send("b", "3");
+  s.finish("a", fail(declined()));
+  turn();
+  ASSERT_EQ(s.keeping.size(), 1u);
+  EXPECT_EQ(s.runs("a"), 0u) << "2 waits";
+  EXPECT_EQ(s.summary().done, 0u);
+  s.finish("b");
+  s.half_close();
+  s.kept(*s.keeping[0], {});
+  turn();
+  EXPECT_EQ(s.runs("a"), 1u);
+  EXPECT_EQ(s.summary().done, 1u);
+  EXPECT_EQ(s.ends, 0);
+  s.finish("a");
+  EXPECT_EQ(s.summary().done, 3u);
+  EXPECT_EQ(s.summary().failures(), 1u);
+  EXPECT_EQ(s.ends, 1);
+}
+
+TEST_F(StreamTest, STREAM_15_a_failure_that_cannot_be_kept_is_not_done_and_ends_the_stream) {
+  auto& s = open(keyed());
+  s.keeps = true;
+  s.send("a", "1"), s.send("a", "2"), s.send("b", "3");
+  s.finish("a", fail(declined()));
+  s.kept(*s.keeping[0], fail(FailureKind::unavailable, "disk", "full"));
+  turn();
+  ASSERT_TRUE(s.terminal());
+  EXPECT_EQ(s.summary().ended_by->code(), "disk");
+  EXPECT_EQ(s.began, (std::vector<std::string>{"1", "3"})) << "2 never ran";
+  EXPECT_EQ(s.ends, 0) << "3 runs still";
+  s.finish("b");
+  EXPECT_EQ(s.ends, 1);
+  EXPECT_EQ(s.summary().done, 0u);
+  EXPECT_TRUE(s.marks.empty());
+  EXPECT_EQ(s.summary().failed[static_cast<std::size_t>(FailureClass::ordering)], 2u);
+}
+
+TEST_F(StreamTest, STREAM_15_the_last_one_that_is_kept_ends_the_stream_once) {
+  for (const bool ok : {true, false}) {
+    auto& s = open(keyed());
+    s.keeps = true;
+    s.send("a", "1"), s.send("b", "2");
+    s.finish("a", fail(declined())), s.finish("b", fail(declined()));
+    s.half_close();
+    for (Message* one : s.keeping) s.kept(*one, ok ? Status{} : fail(FailureKind::unavailable, "disk", "full"));
+    turn();
+    EXPECT_EQ(s.ends, 1);
+    EXPECT_EQ(s.summary().done, ok ? 2u : 0u);
+  }
+}
+
+TEST_F(StreamTest, STREAM_1_what_is_not_settled_is_neither_a_success_nor_a_failure) {
+  auto& s = open(keyed());
+  s.send("a", "1"), s.send("b", "2"), s.send("c", "3");
+  s.finish("a", fail(FailureKind::in_doubt, "", "decided"));
+  s.finish("b", fail(FailureKind::pending, "", "begun"));
+  s.finish("c");
+  EXPECT_EQ(s.summary().succeeded, 1u);
+  EXPECT_EQ(s.summary().failures(), 0u);
+  EXPECT_EQ(s.summary().unsettled(), 2u);
+  EXPECT_EQ(s.summary().done, 3u);
+  EXPECT_EQ(s.summary().first_failures.at(0).failure.kind(), FailureKind::in_doubt);
+  EXPECT_EQ(pipeline->stats().failed, 0u);
+}
+
 }  // namespace
 }  // namespace sluice::stream

@@ -56,6 +56,37 @@ TEST_F(StreamTest, STREAM_12_after_the_grace_what_runs_is_cancelled_and_what_wai
   EXPECT_EQ(grpc_code(*s.summary().ended_by), 14);
 }
 
+TEST_F(StreamTest, STREAM_12_past_the_options_own_grace_what_is_left_is_cancelled) {
+  Options options;
+  options.shutdown.grace = seconds(3);
+  auto& s = open(options);
+  s.send("", "1"), s.send("", "2");
+  pipeline->drain();
+  turn(seconds(2));
+  EXPECT_FALSE(pipeline->drained());
+  turn();
+  EXPECT_FALSE(s.scope().cancelled());
+  turn(seconds(1));
+  EXPECT_FALSE(pipeline->drained()) << "asking finds that the time is over";
+  turn();
+  EXPECT_TRUE(s.scope().cancelled());
+  s.finish("", fail(FailureKind::shutting_down, "", "stopped"));
+  EXPECT_TRUE(pipeline->drained());
+  EXPECT_EQ(s.summary().failed[static_cast<std::size_t>(FailureClass::shutdown)], 2u);
+}
+
+TEST_F(StreamTest, STREAM_12_a_stream_that_answers_later_holds_the_drain_until_it_has) {
+  auto& s = open();
+  s.answers_later = true;
+  s.half_close();
+  EXPECT_EQ(s.ends, 1);
+  pipeline->drain();
+  EXPECT_FALSE(pipeline->drained());
+  s.leave();
+  s.leave();
+  EXPECT_TRUE(pipeline->drained());
+}
+
 // Clients that never stop sending, work that would take far longer than the grace: the shutdown keeps
 // its time, and every message that was taken is told.
 TEST_F(StreamTest, STREAM_12_draining_under_load_takes_the_grace_and_no_more_and_tells_of_every_message) {

@@ -99,6 +99,8 @@ class Invocation {
   Lane* lane = nullptr;
   Done done = nullptr;
   void* owner = nullptr;
+  /// The reply is kept at least this long under the command's key, for callers that come again later.
+  milliseconds keep_key_for{0};
 
   // For handlers.
   CancelScope scope;  ///< cancelled by the door when the caller is gone or the server stops

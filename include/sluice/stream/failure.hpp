@@ -19,8 +19,9 @@ enum class FailureClass : std::uint8_t {
   ordering,           ///< a gap, a broken key, an old epoch; nothing ran
   shutdown,           ///< the server is stopping
   internal,           ///< the handler threw, or a bug
+  unsettled,          ///< no failure: begun or decided, and not over yet; its transaction tells the rest
 };
-inline constexpr std::size_t kFailureClasses = 7;
+inline constexpr std::size_t kFailureClasses = 8;
 
 /// One row of the table.
 struct FailureClassTraits {
@@ -45,6 +46,8 @@ inline FailureClass classify_failure(const Status& status) noexcept {
 }
 /// The google.rpc.Code a stream ends with for this failure. In [0, 16].
 int grpc_code(const Failure& failure) noexcept;
+/// The transaction it tells of; empty: none was begun. Lives as long as the failure.
+std::string_view transaction_of(const Failure& failure) noexcept;
 /// Whether the same message may be tried again.
 bool is_retryable(const Failure& failure) noexcept;
 

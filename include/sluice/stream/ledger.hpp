@@ -1,7 +1,10 @@
 // The durable mark of a stream that can be resumed: how far it is done, and what it came to so far.
 // Which messages past the mark had their effect, their idempotency keys say: each completes in the
-// same Commit as the effect. So the mark may lag behind, and never runs ahead.
+// same Commit as the effect. Which of them failed and left nothing under their key, the mark says. So it
+// may lag behind, and never runs ahead.
 #pragma once
+#include <limits>
+#include <map>
 #include <string>
 
 #include "sluice/base/task.hpp"
@@ -10,13 +13,25 @@
 
 namespace sluice::stream {
 
+/// The keys of messages past the mark must be kept this long; a day less is how long after it last moved
+/// a stream may come again.
+inline constexpr milliseconds kKeysKept = std::chrono::hours(24 * 7);
+inline constexpr milliseconds kResumableFor = std::chrono::hours(24 * 6);
+
 /// What a stream came to up to `done`, in order of sequence.
 struct Progress {
+  static constexpr std::uint64_t kUnknown = std::numeric_limits<std::uint64_t>::max();
+
   std::uint64_t epoch = 0;
   std::uint64_t done = 0;
   std::uint64_t succeeded = 0, replayed = 0;
   std::array<std::uint64_t, kFailureClasses> failed{};
   std::vector<Fallen> first_failures;
+  /// Nothing past it has ever run. kUnknown while a connection is open, and after a crash.
+  std::uint64_t reach = kUnknown;
+  WallTime moved_at{};  ///< when `done` last changed, or the stream began; the store's clock
+  /// Past `done`, failed for good, by sequence; with their text as far as first_failures may be long.
+  std::map<std::uint64_t, Fallen> failed_ahead;
 
   Bytes encode() const;
   /// Fails corrupt.
@@ -29,16 +44,25 @@ class Ledger {
   Ledger(store::Store& store, store::KvKey row) : store_(store), row_(std::move(row)) {}
 
   /// Takes the stream over for this epoch, which must be higher than any before it: a connection that
-  /// still works under an older one cannot move the mark any more. Fails ordering (`stale_epoch`).
+  /// still works under an older one cannot move the mark any more. Fails ordering (`stale_epoch`), or
+  /// precondition_failed (`stream_too_old`): messages past the mark may have had their effect, and the
+  /// keys that would say so are gone.
   Task<Status> open(std::uint64_t epoch);
   /// The next message ran to its end. `failure`: null for a success.
   void advance(std::uint64_t sequence, FailureClass what, bool replayed, const Failure* failure,
                std::size_t max_failures);
-  /// Makes the mark durable. One at a time. Fails ordering (`stale_epoch`) when another connection
-  /// took the stream over.
+  /// This message past the mark failed, and nothing else says so: durable with the next save().
+  void fail_ahead(Fallen fallen, std::size_t max_failures);
+  /// Null: nothing is known of this message; it may run.
+  const Fallen* failed_ahead(std::uint64_t sequence) const;
+  /// The connection is over: nothing past `reach` ever ran under it.
+  void close(std::uint64_t reach) noexcept;
+  /// Makes the mark durable, as it is at this call. One at a time. Fails ordering (`stale_epoch`) when
+  /// another connection took the stream over.
   Task<Status> save();
   const Progress& progress() const noexcept { return progress_; }
   std::uint64_t unsaved() const noexcept { return progress_.done - saved_; }
+  bool changed() const noexcept { return changed_; }
 
  private:
   Task<Status> put();
@@ -47,6 +71,8 @@ class Ledger {
   Progress progress_;
   std::uint64_t version_ = 0;
   std::uint64_t saved_ = 0;
+  std::uint64_t reach_before_ = 0;  // of the connections before
+  bool changed_ = false;            // since the last save began
 };
 
 }  // namespace sluice::stream

@@ -64,7 +64,9 @@ struct Options {
   } retry;
 
   struct Shutdown {
-    Duration grace = seconds(10);  ///< told to whoever drives the shutdown; see Lifecycle
+    /// From drain() on; then what is left is cancelled, at the next drained() that is asked. Whoever drives
+    /// the shutdown may cancel sooner: a Lifecycle does after its own.
+    Duration grace = seconds(10);
     /// Draining takes the messages of open streams and refuses new streams only. False: new
     /// messages are refused too.
     bool drain_on_close = true;

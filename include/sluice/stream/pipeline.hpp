@@ -42,6 +42,7 @@ class Pipeline final : public Component {
   std::string_view name() const noexcept override { return options_.name; }
   /// New streams are refused; without drain_on_close new messages of open ones as well.
   void drain() noexcept override;
+  /// Past the shutdown's grace it cancels first.
   bool drained() noexcept override;
   /// What runs is cancelled (shutting_down), what waits fails with it; each stream ends so.
   void cancel() noexcept override;
@@ -62,6 +63,8 @@ class Pipeline final : public Component {
   resilience::RetryBudget budget_;
   resilience::RetryPolicy retry_;
   std::atomic<bool> draining_{false};
+  Instant graceful_until_ = kNever;  // set before draining_
+  std::atomic<bool> cancelled_{false};
   std::atomic<std::uint64_t> accepted_{0}, succeeded_{0}, failed_{0}, retries_{0};
   mutable std::mutex mutex_;  // sessions_, random_
   std::set<Session*> sessions_;
@@ -83,7 +86,7 @@ class Delivery : admission::PendingAdmission {
 
  private:
   friend class Session;
-  enum class Place : std::uint8_t { idle, waiting, running, backing_off };
+  enum class Place : std::uint8_t { idle, waiting, running, backing_off, keeping };
   Session* session_ = nullptr;
   std::uint64_t sequence_ = 0;
   std::uint32_t attempt_ = 0;
@@ -93,6 +96,7 @@ class Delivery : admission::PendingAdmission {
   TaskContext context_;
   admission::Admission admission_;
   Timer backoff_;
+  std::optional<Failure> kept_;  // its last failure, while that is made durable
   Delivery* next_ = nullptr;
   Delivery* previous_ = nullptr;
 };
@@ -109,7 +113,7 @@ struct Summary {
   std::uint64_t accepted = 0;   ///< messages that were numbered
   std::uint64_t succeeded = 0;  ///< of those, replayed ones included
   std::uint64_t replayed = 0;   ///< answered from an earlier run under their idempotency key
-  std::array<std::uint64_t, kFailureClasses> failed{};
+  std::array<std::uint64_t, kFailureClasses> failed{};  ///< by class; unsettled is one, and no failure
   std::uint64_t retries = 0;
   std::uint64_t done = 0;  ///< every message up to this sequence has its end
   std::vector<Fallen> first_failures;  ///< by sequence, at most max_failures_told
@@ -118,7 +122,8 @@ struct Summary {
   std::optional<Failure> ended_by;
   std::uint64_t ended_at = 0;
 
-  std::uint64_t failures() const noexcept;
+  std::uint64_t failures() const noexcept;   ///< without the unsettled
+  std::uint64_t unsettled() const noexcept;  ///< accepted = succeeded + failures + unsettled + in flight
 };
 
 /// One stream. Lane-only, except where said. Open it, call received() for each message, half_close()
@@ -143,7 +148,8 @@ class Session {
   /// Ends the stream with this failure: what waits falls, what runs finishes. `sequence` 0: of no
   /// message.
   void end_with(Failure why, std::uint64_t sequence = 0);
-  /// By the handler, once per handle(), from the lane. `replayed`: it had run before.
+  /// By the handler, once per handle(), from the lane. `replayed`: it had run before, so a failure is
+  /// its last.
   void settle(Delivery& delivery, Status status, bool replayed = false);
 
   bool terminal() const noexcept { return summary_.ended_by.has_value(); }
@@ -168,6 +174,15 @@ class Session {
   virtual void handle(Delivery& delivery) = 0;
   /// The message has its end and its memory is free; credit may be there again.
   virtual void released(Delivery& delivery) noexcept = 0;
+  /// The message ran and this is its last failure. False: that is made durable first, and kept() ends
+  /// it then; its key waits, so that nothing later of it has its effect before.
+  virtual bool keep_failure(Delivery& delivery, const Failure& failure) {
+    (void)delivery, (void)failure;
+    return true;
+  }
+  /// After a keep_failure() that was false, once, on the lane. Not ok: nobody knows at a resume that it
+  /// failed, so it does not count as done, and the stream ends with the status.
+  void kept(Delivery& delivery, Status status);
   /// This message ran to its end, and so did every one before it: called in order of sequence,
   /// before released(). For a durable mark.
   virtual void advanced(std::uint64_t sequence, FailureClass what, bool replayed) noexcept {
@@ -175,7 +190,13 @@ class Session {
   }
   /// The stream is over: nothing is in flight. Once; it may destroy the session.
   virtual void ended() noexcept = 0;
-  /// The server goes now: answer the caller, whatever still runs; ended() follows when it has ended.
+  /// False: the caller is answered some time after ended(), and the pipeline is not drained until
+  /// leave(), or the session's end.
+  virtual bool answered_when_over() const noexcept { return true; }
+  /// The caller has its answer. Idempotent.
+  void leave() noexcept;
+  /// The server goes now: answer the caller, whatever still runs; ended() follows when it has ended, or
+  /// was before, where answered_when_over() is false.
   virtual void abandoned() noexcept {}
 
  private:
@@ -212,6 +233,7 @@ class Session {
   std::string fifo_key_;
   int busy_ = 0;  // frames of ours on the stack: the end waits for the outermost
   bool open_ = false;
+  bool entered_ = false;  // the pipeline knows it
   bool closed_ = false;
   bool over_ = false;
   std::shared_ptr<Session*> self_;  // null in it: destroyed; for those who post to the lane

@@ -142,6 +142,7 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
       may_read_ = false;
     }
     finished_ = true;
+    this->leave();
     this->Finish(status);
     let_go();
   }
@@ -243,13 +244,17 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   }
   void handle(stream::Delivery& delivery) final { handle_message(static_cast<Item&>(delivery)); }
   void released(stream::Delivery& delivery) noexcept final { give_back(static_cast<Item&>(delivery), true); }
+  bool answered_when_over() const noexcept final { return false; }
   void ended() noexcept final {
     over_here_ = true;
-    if (finished_) return let_go();
-    conclude();
+    if (!finished_) return conclude();
+    this->leave();
+    let_go();
   }
+  // Also while it waits for what conclude() began.
   void abandoned() noexcept final {
-    if (over_here_ || std::exchange(finished_, true)) return;
+    if (std::exchange(finished_, true)) return;
+    if (over_here_) this->leave();
     {
       const std::lock_guard lock(mutex_);
       may_read_ = false;

@@ -50,10 +50,13 @@ struct StreamReport {
     std::string what;  ///< class: handler_error, ordering …
     Failure failure{FailureKind::none};
     bool retryable = false;
+    std::string transaction;  ///< empty: none was begun
   };
   std::uint64_t done = 0;       ///< every message up to this one ran to its end
   std::uint64_t succeeded = 0, replayed = 0, duplicates = 0;
   std::map<std::string, std::uint64_t> failed;  ///< by class
+  /// Begun or decided, and not settled yet: told in first_failures, with the transaction that tells the rest.
+  std::uint64_t unsettled = 0;
   std::vector<Failed> first_failures;           ///< by sequence; the server bounds them
   std::uint64_t resumed = 0;  ///< connections after the first
   bool complete = false;      ///< false: stopped; come again with the same id

@@ -53,9 +53,13 @@ v1::ExecuteStreamReply reply_of(const stream::Summary& now, const stream::Progre
     failed = before_and_now->failed;
     told = &before_and_now->first_failures;
   }
-  for (const auto& row : stream::failure_classes())
-    if (const auto count = failed[static_cast<std::size_t>(row.what)]; count != 0)
+  for (const auto& row : stream::failure_classes()) {
+    const auto count = failed[static_cast<std::size_t>(row.what)];
+    if (row.what == stream::FailureClass::unsettled)
+      out.set_unsettled(count);
+    else if (count != 0)
       (*out.mutable_failed())[std::string(row.name)] = count;
+  }
   for (const auto& one : *told) {
     auto& f = *out.add_first_failures();
     f.set_sequence(one.sequence);
@@ -64,6 +68,7 @@ v1::ExecuteStreamReply reply_of(const stream::Summary& now, const stream::Progre
     f.set_code(std::string(one.failure.code()));
     f.set_detail(std::string(one.failure.detail()));
     f.set_retryable(stream::is_retryable(one.failure));
+    f.set_transaction(std::string(stream::transaction_of(one.failure)));
   }
   return out;
 }
@@ -254,6 +259,11 @@ void CommandStream::handle_message(Item& item) {
   rpc::Invocation& invocation = extra.invocation;
   if (invocation.lane != nullptr) invocation.reset();
   extra.stream = this;
+  extra.stored = true;
+  // It failed under a connection before; later ones of its key may have had their effect since.
+  if (ledger_ != nullptr)
+    if (const stream::Fallen* before = ledger_->failed_ahead(item.sequence()))
+      return settle(item, fail(before->failure), true);
   if (this->lane().turn_time() - authenticated_at_ >= kAuthenticateEvery)
     if (const Status known = authenticate(); !known) {
       // Not its failure: it did not run, and who comes again with a good token sends it again.
@@ -264,6 +274,7 @@ void CommandStream::handle_message(Item& item) {
   if (const Status decoded = decode(item); !decoded) return settle(item, decoded);
   invocation.lane = &this->lane();
   invocation.owner = &item;
+  if (ledger_ != nullptr) invocation.keep_key_for = stream::kKeysKept;
   invocation.done = [](rpc::Invocation& one, rpc::Answer answer) noexcept {
     auto& of = *static_cast<Item*>(one.owner);
     of.extra.gone.unlink();
@@ -281,6 +292,10 @@ void CommandStream::handle_message(Item& item) {
 
 void CommandStream::answered(Item& item, const rpc::Answer& answer) {
   using Kind = rpc::Answer::Kind;
+  if (answer.kind == Kind::failure) {
+    const Failure& failure = *answer.failure;
+    item.extra.stored = failure.traits().remember == Remember::store || failure.kind() == FailureKind::unknown_outcome;
+  }
   const auto named = [&](Failure failure) {
     return answer.exchange ? failure.with("transaction", to_string(answer.exchange)) : failure;
   };
@@ -295,7 +310,7 @@ void CommandStream::answered(Item& item, const rpc::Answer& answer) {
       const auto reply = Reply::decode(*answer.reply);
       if (!reply) return settle(item, fail(reply.error()));
       if (reply->kind == FailureKind::none) return settle(item, {}, answer.replayed);
-      return settle(item, fail(named(reply->to_failure())));
+      return settle(item, fail(named(reply->to_failure())), answer.replayed);
     }
     case Kind::failure:
       return settle(item, fail(named(*answer.failure)));
@@ -316,21 +331,40 @@ void CommandStream::advanced(std::uint64_t sequence, stream::FailureClass what, 
   if (!marking_now_ && !not_marked_ && ledger_->unsaved() >= kMarkEvery) save_mark();
 }
 
+// What released its key would run again at a resume, then after later messages of its ordering key.
+bool CommandStream::keep_failure(stream::Delivery& delivery, const Failure& failure) {
+  auto& item = static_cast<Item&>(delivery);
+  if (ledger_ == nullptr || item.extra.stored || not_marked_) return true;
+  ledger_->fail_ahead({item.sequence(), stream::classify_failure(failure), failure},
+                      this->pipeline().options().max_failures_told);
+  keeping_.push_back(&item);
+  if (!marking_now_) save_mark();
+  return false;
+}
+
 void CommandStream::save_mark() {
+  saving_ = std::exchange(keeping_, {});
   mark(ledger_->save(), &CommandStream::saved);
 }
 
 void CommandStream::saved(Status status) {
   if (!status) not_marked_ = status.error();
-  if (concluding_) return conclude();
-  if (!status) end_with(status.error());  // concludes, at once or when what runs has ended
+  if (concluding_) return conclude();  // nothing is in flight: nobody waits
+  std::vector<Item*> told = std::exchange(saving_, {});
+  if (!status) told.insert(told.end(), keeping_.begin(), keeping_.end()), keeping_.clear();
+  for (Item* item : told) kept(*item, status);  // the last one may conclude
+  if (!status) end_with(status.error());        // concludes, at once or when what runs has ended
+  if (!concluding_ && !marking_now_ && !keeping_.empty()) save_mark();
 }
 
 void CommandStream::conclude() {
   concluding_ = true;
   if (marking_now_) return;  // its end concludes
   // The last mark is written before the answer, so that a resume finds all of it.
-  if (ledger_ != nullptr && ledger_->unsaved() != 0 && !not_marked_) return save_mark();
+  if (ledger_ != nullptr && !not_marked_) {
+    ledger_->close(expected_ - 1);
+    if (ledger_->changed()) return save_mark();
+  }
   answer_call();
 }
 

@@ -22,6 +22,7 @@ struct StreamedCommand {
   rpc::Invocation invocation;
   CancelListener gone;
   CommandStream* stream = nullptr;
+  bool stored = false;  ///< its failure is its key's answer, or can be no other: a resume is told the same
 };
 
 class CommandStream final : public GrpcStream<grpc::ByteBuffer, StreamedCommand> {
@@ -34,6 +35,7 @@ class CommandStream final : public GrpcStream<grpc::ByteBuffer, StreamedCommand>
   bool accept(Item& item) override;
   void order_by(const Item& item, std::string& out) override;
   void handle_message(Item& item) override;
+  bool keep_failure(stream::Delivery& delivery, const Failure& failure) override;
   void advanced(std::uint64_t sequence, stream::FailureClass what, bool replayed) noexcept override;
   void conclude() override;
 
@@ -73,6 +75,7 @@ class CommandStream final : public GrpcStream<grpc::ByteBuffer, StreamedCommand>
   } turn_;
   bool marking_now_ = false;
   bool concluding_ = false;
+  std::vector<Item*> keeping_, saving_;  ///< failed; wait for the next mark, for the one on its way
   std::optional<Failure> not_marked_;  ///< why the last mark could not be written
 };
 

@@ -187,12 +187,13 @@ class Sending {
     report_.replayed = reply.replayed();
     report_.duplicates += reply.duplicates();
     report_.failed = {reply.failed().begin(), reply.failed().end()};
+    report_.unsettled = reply.unsettled();
     report_.first_failures.clear();
     for (const auto& one : reply.first_failures())
       report_.first_failures.push_back(
           {one.sequence(), one.class_(),
            Failure(failure_kind_from_name(one.kind()).value_or(FailureKind::internal), one.code(), one.detail()),
-           one.retryable()});
+           one.retryable(), one.transaction()});
   }
 
   void tell(std::uint64_t sent, bool now) {
@@ -223,7 +224,7 @@ std::optional<bool> StreamReport::succeeded_at(std::uint64_t sequence) const {
   if (sequence > done) return std::nullopt;
   for (const auto& one : first_failures)
     if (one.sequence == sequence) return false;
-  std::uint64_t all = 0;
+  std::uint64_t all = unsettled;
   for (const auto& [what, count] : failed) all += count;
   if (all > first_failures.size() && (first_failures.empty() || sequence > first_failures.back().sequence))
     return std::nullopt;
