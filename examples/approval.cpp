@@ -73,18 +73,18 @@ int main() {
     flows.add(*expense);
     flow::Recovery recovery(**store, flows,
                             lane.lane());  // finds what sleeps; a server does this at its start
-    auto recover = [](flow::Recovery& recovery) -> Task<int> {
-      recovery.start([](const Result<flow::RecoveryProgress>&) {});
-      while (recovery.progress().paused == 0) co_await sleep_for(milliseconds(1));
+    auto recover = [](flow::Recovery& sweep) -> Task<int> {
+      sweep.start([](const Result<flow::RecoveryProgress>&) {});
+      while (sweep.progress().paused == 0) co_await sleep_for(milliseconds(1));
       co_return 0;
     };
     block_on(lane, recover(recovery));
     // In a service: the command sluice.tx.wake, given the token the mail holds.
     const Status woken = block_on(lane, expense->wake(Namespace("office"), mailbox, answer));
     if (!woken) return std::fprintf(stderr, "%s\n", woken.error().to_string().c_str()), 1;
-    auto over = [](store::Store& store, ExchangeId id) -> Task<std::string> {
+    auto over = [](store::Store& of, ExchangeId one) -> Task<std::string> {
       for (;;) {
-        if (auto view = flow::describe(store, id);
+        if (auto view = flow::describe(of, one);
             view && view->outcome != "running" && view->outcome != "pending")
           co_return view->outcome;
         co_await sleep_for(milliseconds(1));

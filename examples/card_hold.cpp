@@ -86,8 +86,8 @@ int main() {
   buy("the bank is down");  // decided and shipped, but not paid: in doubt, never guessed
   bank.down = false;
   // Who looks at the list (here, `sluice tx list --state in_doubt`) finds it within a second.
-  auto listed = [](store::Store& store) -> Task<int> {
-    while (flow::list_in_doubt(store, 1).value().empty()) co_await sleep_for(milliseconds(5));
+  auto listed = [](store::Store& of) -> Task<int> {
+    while (flow::list_in_doubt(of, 1).value().empty()) co_await sleep_for(milliseconds(5));
     co_return 0;
   };
   block_on(lane, listed(**store));

@@ -21,7 +21,8 @@ Purger::Purger(store::Store& store, Backroom& backroom, Lane& lane, PurgeOptions
       keys_(rows(metrics, "keys")),
       journal_(rows(metrics, "journal")),
       audit_(rows(metrics, "audit")),
-      events_(rows(metrics, "events")) {}
+      events_(rows(metrics, "events")),
+      marks_(rows(metrics, "streams")) {}
 
 Status Purger::start() {
   lane_.post([this] { arm(options_.interval); });
@@ -39,22 +40,32 @@ void Purger::fire() noexcept {
   if (stopping()) return;
   running_.store(true, std::memory_order_release);
   const auto taken = backroom_.submit([this] {
-    auto result = store_.purge(options_.retention, options_.batch);
+    auto result = purge();
     lane_.post([this, result = std::move(result)] { done(result); });
   });
   // A full backroom is busy with people's questions: what is old can wait for the next turn.
   if (!taken) done(fail(taken.error()));
 }
 
-void Purger::done(const Result<store::PurgeResult>& result) {
+// In the backroom.
+Result<Purger::Purged> Purger::purge() {
+  Purged out;
+  SLUICE_ASSIGN(out.rows, store_.purge(options_.retention, options_.batch));
+  SLUICE_ASSIGN(out.marks, stream::purge_marks(store_, marks_after_, options_.batch));
+  return out;
+}
+
+void Purger::done(const Result<Purged>& result) {
   batches_.add();
   bool more = false;
   if (result) {
-    keys_.add(result->keys);
-    journal_.add(result->journal);
-    audit_.add(result->audit);
-    events_.add(result->events);
-    more = result->more;
+    keys_.add(result->rows.keys);
+    journal_.add(result->rows.journal);
+    audit_.add(result->rows.audit);
+    events_.add(result->rows.events);
+    marks_.add(result->marks.deleted);
+    marks_after_ = result->marks.next;
+    more = result->rows.more || !marks_after_.empty();
   } else {
     failures_.add();
     logger_.warn("purging the store failed; it is tried again after store.purge_interval_ms",

@@ -9,6 +9,7 @@
 #include "sluice/base/metrics.hpp"
 #include "sluice/server/config.hpp"
 #include "sluice/store/store.hpp"
+#include "sluice/stream/ledger.hpp"
 
 namespace sluice::server {
 
@@ -34,7 +35,12 @@ class Purger final : public Component {
  private:
   void arm(milliseconds after);
   void fire() noexcept;
-  void done(const Result<store::PurgeResult>& result);
+  struct Purged {
+    store::PurgeResult rows;
+    stream::PurgedMarks marks;
+  };
+  Result<Purged> purge();
+  void done(const Result<Purged>& result);
   bool stopping() const noexcept { return stopping_.load(std::memory_order_acquire); }
 
   store::Store& store_;
@@ -48,6 +54,8 @@ class Purger final : public Component {
   Counter& journal_;
   Counter& audit_;
   Counter& events_;
+  Counter& marks_;
+  std::string marks_after_;  // of the batch that runs or comes next
   std::atomic<bool> stopping_{false};
   std::atomic<bool> running_{false};
   Timer timer_;  // lane-only

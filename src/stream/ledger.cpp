@@ -88,6 +88,28 @@ Result<Progress> Progress::decode(ByteView bytes) {
   return progress;
 }
 
+Result<PurgedMarks> purge_marks(store::Store& store, const std::string& after, std::size_t limit) {
+  store::ListRows list;
+  list.ns = kMarksApp;
+  list.collection = kMarks;
+  list.after = after;
+  list.limit = limit;
+  SLUICE_ASSIGN(const auto rows, store::ask_now(store, std::move(list)));
+  const WallTime now = store.now();
+  PurgedMarks out;
+  for (const auto& [key, row] : rows) {
+    const auto mark = Progress::decode(row.value);
+    if (!mark || mark->moved_at == WallTime{} || now - mark->moved_at < kMarksKept) continue;
+    store::Commit commit;  // each its own: one that somebody takes over now stays, and keeps no other
+    commit.requires_.push_back({store::KvVersionIs{key, row.version}, "mark"});
+    commit.then.push_back(store::KvDelete{key});
+    SLUICE_ASSIGN(const auto outcome, store::commit_and_wait(store, std::move(commit)));
+    if (outcome.applied) ++out.deleted;
+  }
+  if (rows.size() == limit) out.next = rows.back().key.key;
+  return out;
+}
+
 Task<Status> Ledger::open(std::uint64_t epoch) {
   store::GetRows get;
   get.keys.push_back(row_);

@@ -57,8 +57,8 @@ TEST_F(PostgresServer, NODE_3_CONSOLE_4_tokens_made_and_revoked_on_one_node_are_
   };
   const auto made = one.ask(test::post("sluice.token.create", R"({"name":"till","permissions":["*:*"]})", "Authorization: Bearer " + one.admin + "\r\n"));
   ASSERT_EQ(made.status, 200) << made.body;
-  const auto text = [&](const std::string& name) {
-    const auto at = made.body.find("\"" + name + "\":\"") + name.size() + 4;
+  const auto text = [&](const std::string& field) {
+    const auto at = made.body.find("\"" + field + "\":\"") + field.size() + 4;
     return made.body.substr(at, made.body.find('"', at) - at);
   };
   EXPECT_EQ(one.ask(run("t", text("token"))).status, 200) << "at once where it was made";

@@ -56,6 +56,33 @@ TEST_F(PurgerTest, CORE_11_old_rows_go_in_batches_and_young_ones_stay) {
   EXPECT_LE(left(), 1u);
 }
 
+TEST_F(PurgerTest, CORE_11_marks_of_streams_that_have_not_moved_for_long_go) {
+  Backroom backroom(scheduler);
+  Purger purger(*store, backroom, lane, options, metrics, null_logger());
+  const auto mark = [&](int n, WallTime moved_at) {
+    stream::Progress progress;
+    progress.moved_at = moved_at;
+    store::Commit commit;
+    commit.then.push_back(store::KvPut{{std::string(stream::kMarksApp), std::string(stream::kMarks), std::to_string(n)},
+                                       progress.encode(), 0});
+    ASSERT_TRUE(store::commit_and_wait(*store, std::move(commit)));
+  };
+  const auto marks = [&] {
+    store::ListRows list;
+    list.ns = stream::kMarksApp, list.collection = stream::kMarks;
+    return store::ask_now(*store, list)->size();
+  };
+  for (int n = 100; n < 125; ++n) mark(n, store->now());  // more than a batch
+  clock.advance(stream::kMarksKept - std::chrono::hours(1));
+  mark(200, store->now());
+  ASSERT_TRUE(purger.start());
+  pass(seconds(60) + milliseconds(10));
+  EXPECT_EQ(marks(), 26u) << "none is old enough";
+  pass(std::chrono::hours(1));
+  EXPECT_EQ(marks(), 1u);
+  EXPECT_NE(metrics.prometheus_text().find("sluice_purge_rows_total{table=\"streams\"} 25"), std::string::npos);
+}
+
 TEST_F(PurgerTest, CORE_11_after_the_drain_nothing_is_deleted) {
   Backroom backroom(scheduler);
   Purger purger(*store, backroom, lane, options, metrics, null_logger());

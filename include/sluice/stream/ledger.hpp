@@ -17,6 +17,12 @@ namespace sluice::stream {
 /// a stream may come again.
 inline constexpr milliseconds kKeysKept = std::chrono::hours(24 * 7);
 inline constexpr milliseconds kResumableFor = std::chrono::hours(24 * 6);
+/// Then the mark itself may go: the same messages under the same id would run again.
+inline constexpr milliseconds kMarksKept = std::chrono::hours(24 * 90);
+
+/// Namespace and collection of the marks' rows.
+inline constexpr std::string_view kMarksApp = "sluice";
+inline constexpr std::string_view kMarks = "streams";
 
 /// What a stream came to up to `done`, in order of sequence.
 struct Progress {
@@ -37,6 +43,14 @@ struct Progress {
   /// Fails corrupt.
   static Result<Progress> decode(ByteView bytes);
 };
+
+struct PurgedMarks {
+  std::size_t deleted = 0;
+  std::string next;  ///< where the next call goes on; empty: all were looked at
+};
+/// Looks at `limit` marks behind `after` and deletes those that have not moved for kMarksKept. Blocks on
+/// the store: never on a lane. Fails as the store does; a mark that does not read back stays.
+Result<PurgedMarks> purge_marks(store::Store& store, const std::string& after, std::size_t limit);
 
 /// Lane-only; `store` must be durable and outlive it.
 class Ledger {

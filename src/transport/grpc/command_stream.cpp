@@ -176,7 +176,7 @@ Status CommandStream::authenticate() {
 }
 
 Task<Status> CommandStream::take_over() {
-  ledger_ = std::make_unique<stream::Ledger>(*shared_->marks, store::KvKey{"sluice", "streams", order_space_ + id_});
+  ledger_ = std::make_unique<stream::Ledger>(*shared_->marks, store::KvKey{std::string(stream::kMarksApp), std::string(stream::kMarks), order_space_ + id_});
   auto opening = ledger_->open(epoch_);
   Status opened = co_await opening;
   co_return opened;
