@@ -65,9 +65,9 @@ TEST_F(Words, RES_40_rules_check_names_every_mistake_with_its_line) {
 TEST_F(Words, RES_40_rules_that_are_no_text_are_a_mistake_of_the_file_not_a_defect) {
   write("binary.toml", "\xff\xfe[guard");
   write("empty.toml", "");
-  const Ran folder = sluice({"rules", "check", "."});
-  EXPECT_EQ(folder.status, 2) << folder.err;
-  EXPECT_THAT(folder.err, HasSubstr("expected a TOML file"));
+  const Ran where = sluice({"rules", "check", "."});
+  EXPECT_EQ(where.status, 2) << where.err;
+  EXPECT_THAT(where.err, HasSubstr("expected a TOML file"));
   const Ran sent = sluice({"rules", "reload", "binary.toml", "--token", "t"});
   EXPECT_EQ(sent.status, 2) << sent.err;
   EXPECT_THAT(sent.err, HasSubstr("binary.toml:1:1:"));

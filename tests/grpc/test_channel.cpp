@@ -387,13 +387,13 @@ TEST_F(ChannelTest, RES_13_a_storm_of_calls_cut_at_every_moment_leaves_nothing_b
     std::atomic<int>* left = nullptr;
   };
   constexpr int kWorkers = 32;
-  std::atomic<int> left = kWorkers;
+  std::atomic<int> working = kWorkers;
   std::vector<std::unique_ptr<Worker>> workers;
   callers.start();
   for (int i = 0; i < kWorkers; ++i) {
     auto worker = std::make_unique<Worker>();
     worker->context.lane = &callers.lane();
-    worker->left = &left;
+    worker->left = &working;
     worker->task = Worker::run(*client, commands, random);
     workers.push_back(std::move(worker));
   }
@@ -402,9 +402,9 @@ TEST_F(ChannelTest, RES_13_a_storm_of_calls_cut_at_every_moment_leaves_nothing_b
       if (worker->task.start(worker->context,
                              [](void* one) noexcept { --*static_cast<Worker*>(one)->left; },
                              worker.get()))
-        --left;
+        --working;
   });
-  ASSERT_TRUE(wait_until([&] { return left == 0; }));
+  ASSERT_TRUE(wait_until([&] { return working == 0; }));
   EXPECT_TRUE(wait_until([&] { return door->drained(); })) << "every cut call was told";
   std::atomic<bool> gone = false;
   callers.lane().post([&] {
