@@ -12,7 +12,7 @@
 #include "bench/benches.hpp"
 #include "sluice/base/runtime.hpp"
 #include "sluice/transport/grpc_stream.hpp"
-#include "transport/grpc/own_log.hpp"
+#include "transport/grpc/whole_process.hpp"
 #include "transport/grpc/service.hpp"
 
 namespace sluice::bench {
@@ -174,7 +174,7 @@ struct StreamRig {
     return out;
   }
   StreamRig() {
-    transport::hush_grpc();
+    transport::prepare_grpc();
     lane.start();
     service.add_client_stream("/bench.Streams/Bare", [this](auto*, Buffer* response) {
       *response = nothing();

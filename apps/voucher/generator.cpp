@@ -72,8 +72,8 @@ std::string voucher_line(const GeneratorOptions& options, std::int64_t n) {
   std::int64_t from = options.today - r.within(1, 60), to = options.today + r.within(30, 700);
   if (age == 18) to = options.today - 1, from -= 90;
   if (age == 19) from = options.today + 400, to = from + 30;
-  const std::string name =
-      fmt::format("\"{} {} {}\"", r.pick(kOccasions), r.pick(kGoods), r.within(5, 75));
+  const auto occasion = r.pick(kOccasions), goods = r.pick(kGoods);  // one after the other, everywhere
+  const std::string name = fmt::format("\"{} {} {}\"", occasion, goods, r.within(5, 75));
   return fmt::format("{},{},{},{},{},{},{},{},{},{},{}\n", generated_voucher_id(n), name,
                      hot ? "ALL" : region.code, date(from), date(to), value, region.currency,
                      stock, user_quota, day_quota, budget);

@@ -98,9 +98,10 @@ void KeyedRun::answered(std::unique_ptr<KeyedRun> self) {
   } else if (auto* running = std::get_if<idempotency::InProgress>(&*self->answer)) {
     auto* store = self->flow_.options().store;
     if (store == nullptr || !running->exchange) return still_runs(std::move(self), false);
-    return ask_in_doubt(*store, running->exchange, self->lane, kDoubtAskedFor,
+    auto* const held = self.release();
+    return ask_in_doubt(*store, running->exchange, held->lane, kDoubtAskedFor,
                         [](void* owner, bool doubtful) noexcept { still_runs(std::unique_ptr<KeyedRun>(static_cast<KeyedRun*>(owner)), doubtful); },
-                        self.release());
+                        held);
   } else if (std::holds_alternative<idempotency::ExpiredKey>(*self->answer)) {
     outcome.cause = Failure(FailureKind::invalid_argument, "expired_key",
                             "this idempotency key has expired and is not run again");

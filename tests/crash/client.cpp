@@ -165,7 +165,7 @@ void Client::check_partner() {
   std::map<std::string, Seen> seen;
   std::ifstream log(partner_log_);
   for (std::string line; std::getline(log, line);) {
-    Seen& one = seen[line.substr(2)];
+    Seen& one = seen[line.substr(2, line.find_last_not_of(' ') - 1)];
     (line[0] == 'R' ? one.reserved : line[0] == 'C' ? one.committed : one.cancelled) = true;
   }
   std::uint64_t commits = 0;

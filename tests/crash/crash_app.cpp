@@ -88,6 +88,10 @@ class CrashApp final : public server::App {
 
 }  // namespace
 
+namespace {
+constexpr std::size_t kLine = 64;  // divides a page
+}
+
 FilePartner::FilePartner(const std::string& path)
     : file_(open(path.c_str(), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0600)) {
   SLUICE_ASSERT(file_ >= 0, "the partner's log cannot be opened");
@@ -95,7 +99,11 @@ FilePartner::FilePartner(const std::string& path)
 FilePartner::~FilePartner() { close(file_); }
 
 Status FilePartner::note(char what, const std::string& token) {
-  const std::string line = std::string(1, what) + ' ' + token + '\n';
+  // A kill can end a write between two pages: of lines of this length none lies on both.
+  std::string line = std::string(1, what) + ' ' + token;
+  SLUICE_ASSERT(line.size() < kLine, "the partner's log has no line so long");
+  line.resize(kLine - 1, ' ');
+  line += '\n';
   if (write(file_, line.data(), line.size()) != static_cast<ssize_t>(line.size()))
     return fail(FailureKind::unavailable, "partner", "the partner's log takes no line");
   return {};

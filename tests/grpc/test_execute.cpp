@@ -50,7 +50,8 @@ TEST_F(GrpcTest, IDEM_4_a_stored_refusal_is_told_again_with_its_data) {
   EXPECT_EQ(second.status.error_message(), first.status.error_message());
   EXPECT_EQ(second.trailing.at("idempotency-replayed"), "true");
   std::string data;
-  for (const auto& [key, value] : second.failure().details())
+  const Failure told = second.failure();
+  for (const auto& [key, value] : told.details())
     if (key == "data") data = value;
   EXPECT_EQ(data, "{\"balance\":0}");
   EXPECT_EQ(runs, 1);

@@ -105,7 +105,8 @@ TEST(Lookup, FLOW_27_every_id_that_a_reply_has_shown_answers) {
     }
     EXPECT_GE(with_key.size(), 3u);
     std::vector<std::string> listed;
-    for (const auto& tx : plain.get("/v1/transactions?limit=50")["transactions"]) {
+    const auto all = plain.get("/v1/transactions?limit=50");
+    for (const auto& tx : all["transactions"]) {
       listed.push_back(tx["id"]);
       EXPECT_NE(tx["command"], "sluice.token.create");
     }

@@ -169,7 +169,8 @@ TEST(Server, CONSOLE_6_a_key_used_for_another_request_is_audited) {
   std::size_t found = 0;
   for (int batch = 0; batch < 3 && found == 0; ++batch) {
     ASSERT_TRUE(store::commit_and_wait(store, {}));  // what waits to be written is before it
-    for (const auto& row : *store::ask_now(store, store::ListAudit{}))
+    const auto rows = store::ask_now(store, store::ListAudit{});
+    for (const auto& row : *rows)
       found += row.detail == "fingerprint_mismatch" && row.principal == "admin" ? 1u : 0u;
   }
   EXPECT_EQ(found, 1u);

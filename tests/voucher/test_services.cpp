@@ -166,7 +166,8 @@ TEST_F(VoucherServices, VOUCHER_6_a_universal_code_is_asked_for_once_and_goes_to
   for (int round = 0; round < 4; ++round) {
     std::vector<std::pair<std::string, std::string>> items;
     for (int i = 0; i < 20; ++i) items.push_back({user(round * 20 + i), "all"});
-    for (const auto& one : batch(items)["results"]) {
+    const auto answer = batch(items);
+    for (const auto& one : answer["results"]) {
       issued += one.value("code", "") == "WELCOME";
       sold_out += one.value("reason", "") == "sold_out";
     }

@@ -13,7 +13,7 @@
 #include "transport/envelope.hpp"
 #include "transport/grpc/codec.hpp"
 #include "transport/grpc/metadata.hpp"
-#include "transport/grpc/own_log.hpp"
+#include "transport/grpc/whole_process.hpp"
 #include "transport/grpc/status.hpp"
 #include "transport/grpc/tls.hpp"
 
@@ -370,7 +370,7 @@ Result<std::shared_ptr<rpc::Channel>> make_grpc_channel(GrpcChannelOptions optio
   if (options.target.empty())
     return fail(FailureKind::invalid_argument, "bad_target",
                 "a gRPC channel needs a target: host:port or dns:///host:port");
-  hush_grpc();
+  prepare_grpc();
   std::shared_ptr<TlsFiles> files;
   TlsPaths paths;
   paths.cert = options.tls_cert;

@@ -9,7 +9,7 @@
 
 #include "transport/grpc/call.hpp"
 #include "transport/grpc/command_stream.hpp"
-#include "transport/grpc/own_log.hpp"
+#include "transport/grpc/whole_process.hpp"
 #include "transport/grpc/service.hpp"
 #include "transport/grpc/tls.hpp"
 
@@ -119,7 +119,7 @@ void GrpcDoor::look_at_certificates() noexcept {
 }
 
 Status GrpcDoor::Impl::listen() {
-  hush_grpc();
+  prepare_grpc();
   const auto& options = shared->options;
   TlsPaths paths = paths_of(options);
   credentials = grpc::InsecureServerCredentials();

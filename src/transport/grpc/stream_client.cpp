@@ -9,7 +9,7 @@
 #include <charconv>
 
 #include "sluice/v1/commands.pb.h"
-#include "transport/grpc/own_log.hpp"
+#include "transport/grpc/whole_process.hpp"
 #include "transport/grpc/status.hpp"
 #include "transport/grpc/tls.hpp"
 
@@ -25,7 +25,7 @@ constexpr int kStandstill = 2;
 using Writer = grpc::ClientWriter<v1::ExecuteStreamRequest>;
 
 Result<std::shared_ptr<grpc::Channel>> connect(const GrpcChannelOptions& options) {
-  hush_grpc();
+  prepare_grpc();
   std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
   if (options.tls) {
     TlsPaths paths;
