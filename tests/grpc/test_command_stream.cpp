@@ -1,6 +1,9 @@
 // Commands/ExecuteStream over real connections: counts, order, flow control, cuts, drain.
 #include <gmock/gmock.h>
 #include <grpcpp/support/sync_stream.h>
+#include <unistd.h>
+
+#include <fstream>
 
 #include "grpc/grpc_fixture.hpp"
 #include "sluice/stream/ledger.hpp"
@@ -130,8 +133,17 @@ TEST_F(CommandStreamTest, STREAM_11_messages_of_one_key_and_those_without_take_e
   for (const auto& [key, count] : sent) EXPECT_EQ(number("counts", key), count);
 }
 
+std::int64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  std::int64_t all = 0, resident = 0;
+  file >> all >> resident;
+  return resident * ::sysconf(_SC_PAGESIZE);
+}
+
+// With SLUICE_LONG=1 for a minute.
 TEST_F(CommandStreamTest, STREAM_10_a_stalled_handler_stops_the_client_and_memory_stays) {
   options.stream.credit.messages = 20;
+  options.stream.message_deadline = seconds(90);
   start();
   Upload up(channel, {}, seconds(100));
   std::atomic<int> sent = 0;
@@ -145,6 +157,10 @@ TEST_F(CommandStreamTest, STREAM_10_a_stalled_handler_stops_the_client_and_memor
   int before = -1;
   wait_until([&] { return std::exchange(before, sent.load()) == sent.load() && sent > 0; });
   EXPECT_LT(sent, 1500) << "of 2,000: flow control stops the client; its windows grow to some 8 MB";
+  EXPECT_EQ(held_count(), 20u);
+  const std::int64_t resident = resident_bytes();  // of both ends
+  Parker().park(std::getenv("SLUICE_LONG") != nullptr ? Duration(seconds(60)) : Duration(milliseconds(300)));
+  EXPECT_LT(std::abs(resident_bytes() - resident), 5 << 20);
   EXPECT_EQ(held_count(), 20u);
   stop = true;
   std::size_t done = 0;
