@@ -97,7 +97,7 @@ void print(const transport::StreamReport& report, const std::string& id, JsonLin
     const auto code = one.failure.code();
     fmt::print("  line {}: {}{}: {}\n", lines.line_of(one.sequence), one.failure.traits().name,
                code.empty() ? std::string() : fmt::format(" ({})", code), one.failure.detail());
-    if (!one.transaction.empty()) fmt::print("    sluice tx show {}\n", one.transaction);
+    if (one.what == "unsettled") fmt::print("    sluice tx show {}\n", one.transaction);
   }
   if (failed + report.unsettled > report.first_failures.size())
     fmt::print("  … and {} more\n", failed + report.unsettled - report.first_failures.size());

@@ -80,6 +80,7 @@ class GrpcTest : public ::testing::Test {
     });
     add("context", rpc::KeyUse::none, [this](rpc::Invocation& invocation) {
       const auto& c = invocation.command;
+      const std::lock_guard lock(mutex);
       seen = c;
       left = c.deadline - clock.now();
       invocation.finish(rpc::Answer::of(Reply::ok("{}")));
@@ -152,6 +153,7 @@ class GrpcTest : public ::testing::Test {
     called.status = grpc::internal::BlockingUnaryCall(
         channel.get(), grpc::internal::RpcMethod(path, grpc::internal::RpcMethod::NORMAL_RPC),
         &context, request, &response);
+    const std::lock_guard lock(mutex);  // what a handler left behind is there for the caller
     for (const auto& [key, value] : context.GetServerTrailingMetadata())
       called.trailing[std::string(key.data(), key.size())] = std::string(value.data(), value.size());
     return called;

@@ -83,20 +83,20 @@ TEST_F(GrpcTest, CONSOLE_8_what_outlives_the_grace_is_cancelled_and_told_so) {
 }
 
 TEST_F(GrpcTest, CONSOLE_8_a_command_that_does_not_end_does_not_hold_the_stop) {
-  rpc::Invocation* stuck = nullptr;
+  std::atomic<rpc::Invocation*> stuck = nullptr;
   add("stuck", rpc::KeyUse::none, [&](rpc::Invocation& invocation) { stuck = &invocation; });
   start();
   Background call([&] { return execute("stuck", "{}"); });
-  ASSERT_TRUE(wait_until([&] { return stuck != nullptr; }));
+  ASSERT_TRUE(wait_until([&] { return stuck.load() != nullptr; }));
   door->stop();
   EXPECT_EQ(call.wait().failure().kind(), FailureKind::shutting_down);
   door.reset();
-  bool ended = false;  // and it may end after its door
+  std::atomic<bool> ended = false;  // and it may end after its door
   lane.lane().post([&] {
-    stuck->finish(rpc::Answer::of(Reply::ok("{}")));
+    stuck.load()->finish(rpc::Answer::of(Reply::ok("{}")));
     ended = true;
   });
-  EXPECT_TRUE(wait_until([&] { return ended; }));
+  EXPECT_TRUE(wait_until([&] { return ended.load(); }));
 }
 
 TEST_F(GrpcTest, CONSOLE_9_as_many_calls_at_once_as_were_set) {
