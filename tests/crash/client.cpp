@@ -129,9 +129,15 @@ void Client::settle(std::uint16_t port, double seconds) {
 void Client::replay_all(std::uint16_t port) {
   std::vector<std::size_t> all(asked_.size());
   for (std::size_t i = 0; i < all.size(); ++i) all[i] = i;
-  const std::uint64_t before = later;
-  ask_all(all, port);  // heard() compares byte for byte
-  if (later != before) problem("a settled transfer was told to try later");
+  // A node that had no processor for longer than its lease says so; whoever comes again is answered.
+  bool answered = false;
+  for (int round = 0; round < 6 && !answered; ++round) {
+    if (round != 0) pause(500'000);
+    const std::uint64_t before = later;
+    ask_all(all, port);  // heard() compares byte for byte
+    answered = later == before;
+  }
+  if (!answered) problem("settled transfers were told to try later, six times in a row");
   for (const auto& asked : asked_) (asked.told.starts_with("200") ? committed : declined)++;
 }
 
