@@ -62,6 +62,7 @@ void Client::heard(const bench::Incoming& in) {
                          (status == 409 && in.whole.find("\"kind\":\"in_progress\"") != std::string::npos);
   if (try_later) {
     ++later;
+    last_later_ = fmt::format("{} {}", status, in.body().substr(0, 500));
     if (Asked& asked = asked_[in.id]; !asked.settled) asked.told = fmt::format("{} {}", status, in.body().substr(0, 500));
     if (status == 503 && !in.has_header("Retry-After: ")) problem("503 without Retry-After: " + in.whole.substr(0, 600));
     return;
@@ -137,7 +138,7 @@ void Client::replay_all(std::uint16_t port) {
     ask_all(all, port);  // heard() compares byte for byte
     answered = later == before;
   }
-  if (!answered) problem("settled transfers were told to try later, six times in a row");
+  if (!answered) problem("settled transfers were told to try later, six times in a row; the last: " + last_later_);
   for (const auto& asked : asked_) (asked.told.starts_with("200") ? committed : declined)++;
 }
 

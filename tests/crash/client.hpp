@@ -73,6 +73,7 @@ class Client {
 
   std::mutex mutex_;
   const std::string partner_log_;
+  std::string last_later_;
   std::uint64_t random_;
   double deadline_ = 0;
   bool cut_off_is_wrong_ = false;
