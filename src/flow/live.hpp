@@ -1,6 +1,7 @@
 // The exchanges one Flow object has durable records of and still takes through: recovery leaves them
 // alone, and a wake-up finds them. Thread-safe; one short lock per exchange with external effects.
 #pragma once
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <string>
@@ -30,6 +31,11 @@ class LiveExchanges {
     where_.erase(exchange);
   }
   bool contains(ExchangeId exchange) const { return find(exchange).lane != nullptr; }
+  /// One is over here but may be open in the store (its end was not written, or nobody can say): a sweep must come
+  /// soon, since other nodes tell its key "in progress" until then.
+  void left_open() noexcept { left_open_.fetch_add(1, std::memory_order_relaxed); }
+  /// How many, ever.
+  std::uint64_t count_left_open() const noexcept { return left_open_.load(std::memory_order_relaxed); }
   /// Announces a wake token; false when another exchange of this namespace has it.
   bool announce(const std::string& token, const Namespace& ns, Lane& lane, Runner* runner) {
     const std::lock_guard lock(mutex_);
@@ -65,6 +71,7 @@ class LiveExchanges {
   }
 
  private:
+  std::atomic<std::uint64_t> left_open_{0};
   mutable std::mutex mutex_;
   std::unordered_map<ExchangeId, Where> where_;
   std::map<std::pair<std::string, std::string>, Where> sleepers_;  // by wake token and namespace

@@ -46,6 +46,7 @@ void Recovery::keep_sweeping(Duration every,
 
 void Recovery::sweep() {
   if (nodes_ != nullptr) takeovers_ = nodes_->takeovers();
+  left_open_ = left_open_here();
   start([this](const Result<RecoveryProgress>& progress) {
     // Cut short: rows or journals were not readable. And what was undone for a dead node may not be known to be
     // over yet (the record of it is lazy, the store may have failed): that node waits until it is, so it is looked
@@ -58,13 +59,20 @@ void Recovery::sweep() {
   });
 }
 
-// With other nodes about, looks now and then whether one has died; otherwise sleeps until it is time.
+// Until it is time, looks now and then whether another node has died or something was left open here.
 void Recovery::wait_for_next() {
   constexpr Duration kLook = milliseconds(500);
   const Instant now = lane_.clock().now();
-  if (now >= next_ || (nodes_ != nullptr && nodes_->takeovers() != takeovers_)) return sweep();
-  again_.arm(lane_, nodes_ != nullptr ? std::min(next_, now + kLook) : next_,
+  if (now >= next_ || (nodes_ != nullptr && nodes_->takeovers() != takeovers_) || left_open_here() != left_open_)
+    return sweep();
+  again_.arm(lane_, std::min(next_, now + kLook),
              [](void* self) noexcept { static_cast<Recovery*>(self)->wait_for_next(); }, this);
+}
+
+std::uint64_t Recovery::left_open_here() const {
+  std::uint64_t sum = 0;
+  for (const Flow* flow : flows_.all()) sum += flow->left_open();
+  return sum;
 }
 
 // Reads the next rows; the answer may come at once or later.

@@ -94,6 +94,7 @@ class Runner final : private WakeDesk {
   Next refused(const store::CommitOutcome& outcome);
   Next rerun();
   Next resolve_unknown(Failure failure);
+  Next leave_to_recovery(OutcomeKind told);
   Next fence();
   Next fenced();
   Next decided_after_all(Result<store::Answer> answer);

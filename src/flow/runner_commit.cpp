@@ -14,7 +14,10 @@ struct Detached : store::PendingCommit {
   ExchangeId exchange;
   static void finished(Job* job) noexcept {
     std::unique_ptr<Detached> self(static_cast<Detached*>(static_cast<store::PendingCommit*>(job)));
-    if (self->live) self->live->remove(self->exchange);
+    if (self->live) {
+      self->live->remove(self->exchange);
+      if (!self->outcome) self->live->left_open();
+    }
     if (!self->outcome && self->log != nullptr)
       self->log->warn("a lazy journal record was not written; recovery will do its work again",
                       {{"why", self->outcome.error().to_string()}});
@@ -131,6 +134,7 @@ bool Runner::durable_now() {
   if (!write_->outcome) {
     // The stage has not begun. If the record is on disk after all, recovery aborts it.
     cause_ = write_->outcome.error();
+    if (cause_->kind() == FailureKind::unknown_outcome) flow_.live_->left_open();
     return false;
   }
   if (!write_->outcome->applied) {
@@ -368,6 +372,14 @@ Runner::Next Runner::rerun() {
   return machine_.start();
 }
 
+// Over here, and perhaps open in the store: a sweep looks, soon.
+Runner::Next Runner::leave_to_recovery(OutcomeKind told) {
+  if (begun_durable_ || told == OutcomeKind::pending) flow_.live_->left_open();
+  over_ = true;
+  answer(told);
+  return std::nullopt;
+}
+
 // The store could not say. What is certain: `unavailable` and its like wrote nothing.
 Runner::Next Runner::resolve_unknown(Failure failure) {
   cause_ = std::move(failure);
@@ -383,9 +395,7 @@ Runner::Next Runner::resolve_unknown(Failure failure) {
     return machine_.decided(Decision::abort);
   }
   // Recovery (or the store, once it is open again) knows; neither outcome may be told.
-  over_ = true;
-  answer(OutcomeKind::pending);
-  return std::nullopt;
+  return leave_to_recovery(OutcomeKind::pending);
 }
 
 }  // namespace sluice::flow

@@ -34,11 +34,8 @@ Runner::Next Runner::fence() {
 }
 
 Runner::Next Runner::fenced() {
-  if (!write_->outcome) {  // the store still does not say: listed or looked up later
-    over_ = true;
-    answer(OutcomeKind::in_doubt);
-    return std::nullopt;
-  }
+  // The store still does not say: listed or looked up later.
+  if (!write_->outcome) return leave_to_recovery(OutcomeKind::in_doubt);
   if (write_->outcome->applied) {
     cause_ = Failure(FailureKind::unavailable, "not_committed",
                      "the store lost the decision; nothing took effect");
@@ -73,11 +70,7 @@ Runner::Next Runner::fenced() {
 Runner::Next Runner::decided_after_all(Result<store::Answer> answered) {
   auto history = answered ? fold(std::get<store::ReadJournal::Answer>(*answered))
                           : Result<History>(fail(answered.error()));
-  if (!history || !history->decided) {
-    over_ = true;
-    answer(OutcomeKind::in_doubt);
-    return std::nullopt;
-  }
+  if (!history || !history->decided) return leave_to_recovery(OutcomeKind::in_doubt);
   const Decided& decided = *history->decided;
   ++next_record_;
   decided_ = true;

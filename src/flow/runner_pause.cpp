@@ -58,12 +58,8 @@ Runner::Next Runner::pause(std::uint32_t) {
 Runner::Next Runner::pause_written() {
   if (!durable_now()) {
     forget_token();
-    if (cause_->kind() == FailureKind::unknown_outcome) {
-      // It may sleep on disk, and be woken after a restart: neither outcome may be told.
-      over_ = true;
-      answer(OutcomeKind::pending);
-      return std::nullopt;
-    }
+    // It may sleep on disk, and be woken after a restart: neither outcome may be told.
+    if (cause_->kind() == FailureKind::unknown_outcome) return leave_to_recovery(OutcomeKind::pending);
     return machine_.prepare_failed(std::string(cause_->code()));
   }
   return fall_asleep();

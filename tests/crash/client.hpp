@@ -25,6 +25,8 @@ class Client {
   /// Asks for all that has no settled answer until each has one; what has none in time is wrong.
   void settle(std::uint16_t port, double seconds = 30);
   /// Asks for everything once more: the answers must be the same to the byte.
+  void replay_settled(std::uint16_t port);
+  /// The same at the end of a campaign, and counts what committed and what was declined.
   void replay_all(std::uint16_t port);
   void check_accounts(std::uint16_t port);
   /// Every reservation ended in exactly one way; as many commits as replies that say so.

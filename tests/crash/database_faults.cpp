@@ -148,6 +148,8 @@ class DatabaseFaults {
     // Whatever was told to try later has its answer soon, at either of them.
     client_.settle(nodes_[client_.draw(2)].port());
     seen.answer = std::max(seen.answer, client_.slowest_answer());
+    // So has all that was ever settled, at both.
+    for (auto& node : nodes_) client_.replay_settled(node.port());
     return true;
   }
 

@@ -97,6 +97,31 @@ TEST_F(Stranded, NODE_6_a_sweep_that_the_store_cut_short_is_repeated_soon) {
   EXPECT_GE(sweeps[3].first - sweeps[2].first, seconds(30)) << "what waits for an operator is looked at now and then";
 }
 
+TEST_F(Stranded, NODE_6_an_end_that_the_store_did_not_take_is_written_soon) {
+  // Until it is, every other node tells a settled request's key "in progress".
+  SpyStore spy(*store);
+  FlowOptions made = options();
+  made.store = &spy;
+  Flow flow("f", made);
+  flow.group("main", {record.stage("bank", Effect::external)});
+  ASSERT_EQ(run(flow).kind, OutcomeKind::committed);
+  lane.run_ready();
+  ASSERT_EQ(in_doubt(), 0u);
+  const int commits = spy.submitted;
+  Flows flows;
+  flows.add(flow);
+  Recovery recovery(spy, flows, lane);
+  std::vector<Instant> sweeps;
+  lane.post([&] { recovery.keep_sweeping(seconds(30), [&](const auto&) { sweeps.push_back(clock.now()); }); });
+  drive([&] { return sweeps.size() == 1; });
+  spy.lost = 2 * commits - 1;  // the last record, which nobody waits for
+  ASSERT_EQ(run(flow).kind, OutcomeKind::committed);
+  ASSERT_EQ(in_doubt(), 1u) << "the store did not take its end";
+  const Instant lost = clock.now();
+  drive([&] { return in_doubt() == 0; });
+  EXPECT_LE(clock.now() - lost, seconds(2));
+}
+
 TEST_F(Stranded, FLOW_20_children_that_surely_did_not_happen_leave_nothing_in_doubt) {
   Flow flow("f", options());
   flow.group("main", {parallel("both", {answers("bank", {FailureKind::unavailable}), record.stage("hold", Effect::external)})});

@@ -130,6 +130,9 @@ class Flow {
   /// Whether this Flow object still takes the exchange through. Thread-safe. Known only of exchanges
   /// with durable intents: others leave nothing that recovery could find.
   bool running(ExchangeId exchange) const;
+  /// How many exchanges, ever, were over here while the store may hold them open: their end was not written. A sweep
+  /// (Recovery) finishes them. Thread-safe.
+  std::uint64_t left_open() const noexcept;
 
   const Graph& graph() const noexcept { return *graph_; }
   std::uint64_t next_sequence() noexcept { return sequence_.fetch_add(1, std::memory_order_relaxed) + 1; }

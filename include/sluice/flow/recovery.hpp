@@ -54,7 +54,9 @@ class Recovery {
   /// are running are skipped.
   void start(std::function<void(const Result<RecoveryProgress>&)> done);
   /// Sweeps now and then again `every` (at least a second) after each sweep, until this is destroyed:
-  /// what is in doubt is tried again each time. Sooner when the store has taken over a dead node's share. `done` is told of each sweep, on the lane.
+  /// what is in doubt is tried again each time. Within a second or so when the store has taken over a dead
+  /// node's share, or when a flow ended an exchange here whose end the store did not take. `done` is told of each
+  /// sweep, on the lane.
   void keep_sweeping(Duration every, std::function<void(const Result<RecoveryProgress>&)> done);
   const RecoveryProgress& progress() const noexcept { return progress_; }
 
@@ -64,6 +66,7 @@ class Recovery {
   bool runs_here(const store::OpenRow& row) const;
   void sweep();
   void wait_for_next();
+  std::uint64_t left_open_here() const;
   void read_batch();
   void pump();
   void begin_one(store::OpenRow row);
@@ -87,7 +90,8 @@ class Recovery {
   std::function<void(const Result<RecoveryProgress>&)> each_;
   Duration every_{0};
   Instant next_{};
-  std::uint64_t takeovers_ = 0;  // as the last sweep began
+  std::uint64_t takeovers_ = 0;  // as the last sweep began, and so:
+  std::uint64_t left_open_ = 0;
   Timer again_;
 };
 
