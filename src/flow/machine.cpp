@@ -19,8 +19,7 @@ void Machine::reset() {
   cause_.clear();
 }
 
-// The next stage of the current group; at its end, what it routed to; then what waits.
-Action Machine::next_prepare() {
+Action Machine::next_group() {
   while (position_ >= graph_->groups[group_].stages.size()) {
     for (auto at = routed_.rbegin(); at != routed_.rend(); ++at) pending_groups_.push_back(*at);
     routed_.clear();
@@ -34,13 +33,7 @@ Action Machine::next_prepare() {
   }
   if (steps_.size() >= max_stages_)
     return want_abort("too_many_stages");
-  const std::uint16_t stage = graph_->groups[group_].stages[position_++];
-  const bool external = graph_->facts[stage].external;
-  Step& step = steps_.emplace_back();  // filled in place: a copy would stall on its narrow writes
-  step.stage = stage;
-  step.external = external;
-  any_external_ = any_external_ || external;
-  return {external ? Action::Kind::write_intent : Action::Kind::prepare, current()};
+  return step_into(graph_->groups[group_].stages[position_++]);
 }
 
 Action Machine::want_abort(std::string cause) {
@@ -87,37 +80,17 @@ Action Machine::decided(Decision decision) {
   return next_second_phase();
 }
 
-// Commits in the order of prepare, aborts in reverse. A step takes part in commit when it joined;
-// in abort when it joined, or when its prepare began and did not return.
-Action Machine::next_second_phase() {
-  const auto takes_part = [this](std::uint32_t i) {
-    const Step& step = steps_[i];
-    if (step.finished || step.given_up) return false;
-    const StageFacts& stage = facts_of(i);
-    if (decision_ == Decision::commit) return step.joined && stage.has_commit;
-    return (step.joined || !step.prepared) && stage.has_abort;
-  };
+Action Machine::next_abort() {
   const auto count = static_cast<std::uint32_t>(steps_.size());
   // What may have happened outside and cannot be undone is nobody's to call aborted.
-  if (decision_ == Decision::abort)
-    for (std::uint32_t i = 0; i < count; ++i)
-      if (Step& step = steps_[i]; step.external && step.unsure && !facts_of(i).undoes_outside) {
-        gave_up_ = true;
-        if (!facts_of(i).has_abort) step.given_up = true;  // else what can be undone still is
-      }
-  if (decision_ == Decision::commit) {
-    for (; cursor_ < count; ++cursor_)
-      if (takes_part(cursor_)) return {Action::Kind::commit, cursor_};
-  } else {
-    for (; cursor_ < count; ++cursor_)
-      if (const auto i = count - 1 - cursor_; takes_part(i)) return {Action::Kind::abort, i};
-  }
-  return {gave_up_ ? Action::Kind::in_doubt : Action::Kind::end};
-}
-
-Action Machine::finished(std::uint32_t step) {
-  steps_[step].finished = true;
-  return next_second_phase();
+  for (std::uint32_t i = 0; i < count; ++i)
+    if (Step& step = steps_[i]; step.external && step.unsure && !facts_of(i).undoes_outside) {
+      gave_up_ = true;
+      if (!facts_of(i).has_abort) step.given_up = true;  // else what can be undone still is
+    }
+  for (; cursor_ < count; ++cursor_)
+    if (const auto i = count - 1 - cursor_; takes_part(i)) return {Action::Kind::abort, i};
+  return over();
 }
 
 Action Machine::gave_up(std::uint32_t step) {

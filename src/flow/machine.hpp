@@ -52,6 +52,12 @@ class Machine {
   Action intent_written() { return {Action::Kind::prepare, current()}; }
   /// The current prepare returned; `aborting` (with why) when the exchange voted abort.
   Action prepared(const Vote& vote, bool aborting, std::string_view why = {});
+  /// prepared() of one that votes to go on, as most do.
+  Action went_on() {
+    Step& step = steps_.back();
+    step.prepared = step.joined = true;
+    return next_prepare();
+  }
   /// The pause is over: its prepare is called again.
   Action woken() { return {Action::Kind::prepare, current()}; }
   /// The current prepare failed, was cut off, or threw.
@@ -63,7 +69,10 @@ class Machine {
   /// refused precondition decides abort.
   Action decided(Decision decision);
   /// The commit or abort of `step` succeeded.
-  Action finished(std::uint32_t step);
+  Action finished(std::uint32_t step) {
+    steps_[step].finished = true;
+    return next_second_phase();
+  }
   /// Its retries are used up.
   Action gave_up(std::uint32_t step);
   /// Runs prepare again from the start (a verified read changed). Only without externals.
@@ -94,8 +103,38 @@ class Machine {
 
  private:
   std::uint32_t current() const noexcept { return static_cast<std::uint32_t>(steps_.size() - 1); }
-  Action next_prepare();
-  Action next_second_phase();
+  // The next stage of the current group; at its end, what it routed to; then what waits.
+  Action next_prepare() {
+    const auto& stages = graph_->groups[group_].stages;
+    if (position_ >= stages.size() || steps_.size() >= max_stages_) return next_group();
+    return step_into(stages[position_++]);
+  }
+  Action step_into(std::uint16_t stage) {
+    const bool external = graph_->facts[stage].external;
+    Step& step = steps_.emplace_back();  // filled in place: a copy would stall on its narrow writes
+    step.stage = stage;
+    step.external = external;
+    any_external_ = any_external_ || external;
+    return {external ? Action::Kind::write_intent : Action::Kind::prepare, current()};
+  }
+  Action next_group();
+  // Commits in the order of prepare, aborts in reverse.
+  Action next_second_phase() {
+    if (decision_ != Decision::commit) return next_abort();
+    for (const auto count = static_cast<std::uint32_t>(steps_.size()); cursor_ < count; ++cursor_)
+      if (takes_part(cursor_)) return {Action::Kind::commit, cursor_};
+    return over();
+  }
+  Action next_abort();
+  // In commit when it joined; in abort when it joined, or when its prepare began and did not return.
+  bool takes_part(std::uint32_t i) const {
+    const Step& step = steps_[i];
+    if (step.finished || step.given_up) return false;
+    const StageFacts& stage = graph_->facts[step.stage];
+    if (decision_ == Decision::commit) return step.joined && stage.has_commit;
+    return (step.joined || !step.prepared) && stage.has_abort;
+  }
+  Action over() const { return {gave_up_ ? Action::Kind::in_doubt : Action::Kind::end}; }
   Action want_abort(std::string cause);
 
   const Graph* graph_;

@@ -111,16 +111,28 @@ Runner::Next Runner::stop() {
 }
 
 Runner::Next Runner::prepare(std::uint32_t step) {
-  if (auto stopped = stop_if_cancelled()) return stopped;
-  Stage& stage = machine_.stage_of(step);
-  exchange_->step_ = step;
-  exchange_->attempt_ = 1;
-  exchange_->left_nothing_ = exchange_->unsure_before_ = false;
-  exchange_->context_.outside = machine_.facts_of(step).external;
-  if (machine_.facts_of(step).external || detached_) exchange_->begin_snapshot();
-  time_begin();
   try {
-    if (!machine_.facts_of(step).asynchronous) return prepared(stage.prepare(*exchange_));
+    // Synchronous stages that vote to go on: one after the other, with nothing in between.
+    for (;;) {
+      if (auto stopped = stop_if_cancelled()) return stopped;
+      const StageFacts& facts = machine_.facts_of(step);
+      exchange_->step_ = step;
+      exchange_->attempt_ = 1;
+      exchange_->left_nothing_ = exchange_->unsure_before_ = false;
+      exchange_->context_.outside = facts.external;
+      if (facts.external || detached_) exchange_->begin_snapshot();
+      time_begin();
+      if (facts.asynchronous) break;
+      Result<Vote> vote = machine_.stage_of(step).prepare(*exchange_);
+      if (!vote || vote->kind() != Vote::Kind::continue_ || exchange_->aborting() || exchange_->snapshot_moved_ ||
+          timed_ || sleeping_ != Sleeping::no || exchange_->wake_)
+        return prepared(std::move(vote));
+      const Action next = machine_.went_on();
+      if (next.kind != Action::Kind::prepare) return next;
+      current_ = next;
+      step = next.step;
+    }
+    Stage& stage = machine_.stage_of(step);
     start_limits(stage);
     vote_task_ = stage.prepare_task(*exchange_);
     const bool done = vote_task_.start(exchange_->context_,

@@ -117,6 +117,7 @@ class Runner final : private WakeDesk {
 
   // Second phase (runner_settle.cpp).
   Next second_phase(Action action);
+  void enter_second_phase(Action action);
   Next phase_done(Status status);
   Next end();
   Next list_in_doubt();

@@ -26,9 +26,7 @@ void Runner::resume(Machine machine, Begun begun, std::uint32_t next_record, Byt
   go(machine_.resume());
 }
 
-Runner::Next Runner::second_phase(Action action) {
-  Stage& stage = machine_.stage_of(action.step);
-  const bool committing = action.kind == Action::Kind::commit;
+void Runner::enter_second_phase(Action action) {
   if (exchange_->step_ != action.step || exchange_->context_.scope != &detached_scope_) {
     exchange_->step_ = action.step;
     exchange_->attempt_ = 1;
@@ -38,8 +36,27 @@ Runner::Next Runner::second_phase(Action action) {
   exchange_->second_phase_ = true;
   exchange_->context_.outside = machine_.facts_of(action.step).external;
   exchange_->context_.scope = &detached_scope_;
-  const bool asynchronous = machine_.facts_of(action.step).asynchronous;
-  if (asynchronous) {
+  exchange_->context_.deadline = second_phase_until_;
+}
+
+Runner::Next Runner::second_phase(Action action) {
+  const bool committing = action.kind == Action::Kind::commit;
+  try {
+    // Synchronous stages that succeed: one after the other, with nothing in between.
+    for (;;) {
+      enter_second_phase(action);
+      const StageFacts& facts = machine_.facts_of(action.step);
+      if (facts.asynchronous) break;
+      time_begin();
+      Stage& stage = machine_.stage_of(action.step);
+      Status status = committing ? stage.commit(*exchange_) : stage.abort(*exchange_, machine_.steps()[action.step].prepared);
+      if (!status || timed_ || facts.external) return phase_done(std::move(status));
+      const Action next = machine_.finished(action.step);
+      if (next.kind != action.kind) return next;
+      current_ = action = next;
+    }
+    Stage& stage = machine_.stage_of(action.step);
+    const bool was_prepared = machine_.steps()[action.step].prepared;
     // A commit that hangs ends with the budget of its step, not with its caller's patience.
     if (second_phase_until_ == kNever)
       second_phase_until_ = lane_.clock().now() + flow_.options_.second_phase.budget;
@@ -48,13 +65,8 @@ Runner::Next Runner::second_phase(Action action) {
                         static_cast<Runner*>(self)->detached_scope_.cancel(FailureKind::timeout);
                       },
                       this);
-  }
-  exchange_->context_.deadline = second_phase_until_;
-  time_begin();
-  const bool was_prepared = machine_.steps()[action.step].prepared;
-  try {
-    if (!asynchronous)
-      return phase_done(committing ? stage.commit(*exchange_) : stage.abort(*exchange_, was_prepared));
+    exchange_->context_.deadline = second_phase_until_;
+    time_begin();
     status_task_ = committing ? stage.commit_task(*exchange_) : stage.abort_task(*exchange_, was_prepared);
     const bool done = status_task_.start(
         exchange_->context_,
