@@ -115,6 +115,9 @@ struct UsersAnswer {
 
 }  // namespace
 
+// The items of a batch are told what its one call was told, and make none of their own.
+constexpr Duration kOneRefusal = milliseconds(20);
+
 struct Downstream::PerLane {
   PerLane(Downstream& self, Lane& on)
       : lane(on),
@@ -126,6 +129,7 @@ struct Downstream::PerLane {
     resilience::CacheAsideOptions out;
     out.ttl = Duration::zero();  // the supply is what is remembered; this joins those who come together
     out.absent_ttl = seconds(1);
+    out.failed_ttl = kOneRefusal;
     out.flight_deadline = options.timeout;
     return out;
   }
@@ -135,6 +139,7 @@ struct Downstream::PerLane {
     out.ttl = options.users_ttl;
     out.absent_ttl = options.unknown_users_ttl;
     out.stale = options.users_ttl;
+    out.failed_ttl = kOneRefusal;
     out.flight_deadline = options.timeout;
     return out;
   }

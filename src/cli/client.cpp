@@ -103,7 +103,10 @@ HttpAnswer exchange(const ServerOptions& options, const Request& meta, http::req
   request.prepare_payload();
   const auto patience = std::chrono::milliseconds(options.deadline_ms) + kPatienceAfterDeadline;
   stream.expires_after(patience);
-  const beast::error_code sent = step(io, [&](auto done) { http::async_write(stream, request, done); });
+  std::ostringstream wire;
+  wire << request;
+  const std::string text = std::move(wire).str();
+  const beast::error_code sent = step(io, [&](auto done) { asio::async_write(stream, asio::buffer(text), done); });
   beast::flat_buffer buffer;
   http::response_parser<http::string_body> parser;
   parser.body_limit(64 << 20);

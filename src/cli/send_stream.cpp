@@ -23,7 +23,12 @@ std::atomic<bool> interrupted{false};
 // The first Ctrl-C ends in good order; the next one at once.
 void end_on_interrupt() {
   struct sigaction action {};
-  action.sa_handler = [](int) { interrupted.store(true); };
+  action.sa_handler = [](int) {
+    interrupted.store(true);
+    // Only what a signal handler may call. What was sent is answered first, which may take the server a while.
+    constexpr std::string_view said = "\nStopping: what was sent is waited for; Ctrl-C again leaves at once, and the same command goes on.\n";
+    if (::write(STDERR_FILENO, said.data(), said.size()) < 0) return;
+  };
   action.sa_flags = static_cast<int>(SA_RESETHAND);
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);

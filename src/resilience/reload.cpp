@@ -1,5 +1,6 @@
 // Replacing the rules: checked whole, told as a difference, applied in place.
 #include <map>
+#include <set>
 
 #include "resilience/rule_text.hpp"
 #include "sluice/resilience/guards.hpp"
@@ -74,8 +75,11 @@ ReloadPlan Guards::difference(const RuleIndex& next) const {
       ++plan.rules_removed;
       plan.text += fmt::format("- {}: {}\n", name_of(*rule), policies_of(*rule));
     }
+  std::set<const Rule*> met;
   for (const auto& [key, protector] : protectors_) {
-    const Protector::Effect effect = protector->preview(resolve(next, *protector).rule);
+    const Rule* const rule = resolve(next, *protector).rule;
+    met.insert(rule);
+    const Protector::Effect effect = protector->preview(rule);
     plan.protectors_changed += effect.changes ? 1 : 0;
     plan.closes += effect.closes ? 1 : 0;
     plan.resets += effect.resets ? 1 : 0;
@@ -83,6 +87,12 @@ ReloadPlan Guards::difference(const RuleIndex& next) const {
       plan.text += fmt::format("! {}'{}' {}\n", key.second ? "shadow " : "", key.first,
                                effect.closes ? "closes" : "starts with an empty window");
   }
+  // Misspelt names are seen here, or nowhere.
+  for (const Rule& rule : next.set().rules)
+    if (rule.pattern != "*" && !met.contains(&rule)) {
+      ++plan.rules_unmet;
+      plan.text += fmt::format("? {}: nothing it names has been called yet\n", name_of(rule));
+    }
   plan.version = version_ + (plan.empty() ? 0 : 1);
   plan.text += fmt::format(
       "rules: {} added, {} removed, {} changed; protectors: {} changed; closes {}, resets {}\n",

@@ -74,6 +74,7 @@ Json plan_json(const resilience::ReloadPlan& plan) {
           {"rules_added", plan.rules_added},
           {"rules_removed", plan.rules_removed},
           {"rules_changed", plan.rules_changed},
+          {"rules_unmet", plan.rules_unmet},
           {"protectors_changed", plan.protectors_changed},
           {"closes", plan.closes},
           {"resets", plan.resets},

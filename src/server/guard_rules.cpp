@@ -78,7 +78,8 @@ void GuardRules::look() {
                     {{"failure", done.error().to_string()}});
     else if (!done->empty())
       logger_.info("the rules file has changed",
-                   {{"version", done->version}, {"closes", done->closes}, {"resets", done->resets}});
+                   {{"version", done->version}, {"closes", done->closes}, {"resets", done->resets},
+                    {"name_nothing_called_yet", done->rules_unmet}});
   }
   again();
 }

@@ -57,14 +57,15 @@ inline Ran run(const std::string& folder, const Arguments& arguments, const Sett
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status), read_file(out_path), read_file(err_path)};
 }
 
-/// `sluice serve` on a free port, until the end of the scope.
+/// `sluice serve` on a free port unless `more` has --listen, until the end of the scope.
 class Serving {
  public:
   explicit Serving(std::string folder, Arguments more = {}, const Settings& settings = {}) : folder_(std::move(folder)) {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) std::abort();
     const int err = open((folder_ + "/server.err").c_str(), O_CREAT | O_APPEND | O_WRONLY | O_CLOEXEC, 0600);
-    Arguments arguments{"serve", "--listen", "127.0.0.1:0"};
+    Arguments arguments{"serve"};
+    if (std::ranges::find(more, "--listen") == more.end()) arguments.insert(arguments.end(), {"--listen", "127.0.0.1:0"});
     arguments.insert(arguments.end(), more.begin(), more.end());
     pid_ = spawn(folder_, arguments, settings, ends[1], err);
     close(ends[1]);

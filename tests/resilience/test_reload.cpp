@@ -55,6 +55,14 @@ TEST_F(ReloadTest, RES_40_a_dry_run_tells_what_closes_and_what_resets) {
   EXPECT_TRUE(run(a)) << "it does not come back open";
 }
 
+TEST_F(ReloadTest, RES_40_a_rule_that_names_nothing_that_was_called_is_told) {
+  guards.find("codes.SG");
+  const auto plan = guards.plan(rules("[guard.\"codes.*\".breaker]\n[guard.\"*\".breaker]\n[guard.\"users.*\".breaker]\n"));
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->rules_unmet, 1u);
+  EXPECT_NE(plan->text.find("? guard 'users.*': nothing it names has been called yet\n"), std::string::npos) << plan->text;
+}
+
 TEST_F(ReloadTest, RES_40_invalid_rules_are_refused_whole) {
   load(kBreaker);
   auto bad = rules(kBreaker);

@@ -145,5 +145,18 @@ TEST_F(VoucherDownstream, VOUCHER_2_a_full_batch_of_different_vouchers_asks_no_m
   EXPECT_LE(asked["vouchers"].size() + asked["finished"].size(), kMaxVouchersPerCall) << "the code service refuses more";
 }
 
+TEST_F(VoucherDownstream, VOUCHER_8_one_refused_call_does_for_all_items_of_a_batch) {
+  finish(downstream.prefetch_codes(Namespace("voucher"), "SG", {"v1", "v2"}));
+  for (const char* voucher : {"v1", "v2", "v1"}) {
+    const auto answer = code(voucher);
+    ASSERT_FALSE(answer);
+    EXPECT_EQ(answer.error().code(), "code_service_unavailable");
+  }
+  EXPECT_EQ(channel->asked.size(), 1u);
+  world.clock.advance(milliseconds(21));
+  channel->answer = [](const Json&) { return segment("v1", 0, 1); };
+  EXPECT_TRUE(code("v1")) << "and not for those who come later";
+}
+
 }  // namespace
 }  // namespace sluice::voucher

@@ -49,6 +49,7 @@ inline constexpr std::size_t kGuardAudits = 256;
 struct ReloadPlan {
   std::uint32_t version = 0;  ///< of the rules after it
   std::size_t rules_added = 0, rules_removed = 0, rules_changed = 0;
+  std::size_t rules_unmet = 0;  ///< of the new rules: no protector has asked for them yet; misspelt, perhaps
   std::size_t protectors_changed = 0;
   std::size_t closes = 0, resets = 0;
   std::string text;  ///< a line for each change, then the sum: "closes 2, resets 0"
