@@ -79,7 +79,7 @@ class Batch {
   }
 
  private:
-  // One call for all items, begun before the first of them asks. Whether it succeeds, they will see.
+  // One call for all items, begun before the first of them asks. They wait for it, or are told how it failed.
   void prefetch() {
     Downstream* const downstream = distribution_.downstream();
     if (downstream == nullptr) return;
@@ -96,9 +96,9 @@ class Batch {
     };
     fetching_ = {invocation_.lane, &fetching_scope_, command.deadline};
     if (downstream->has_users())
-      begin(users_, downstream->prefetch_users(command.ns, region, {users.begin(), users.end()}));
+      begin(users_, downstream->prefetch_users(command.ns, region, {users.begin(), users.end()}, told_));
     if (downstream->has_codes())
-      begin(codes_, downstream->prefetch_codes(command.ns, region, {vouchers.begin(), vouchers.end()}));
+      begin(codes_, downstream->prefetch_codes(command.ns, region, {vouchers.begin(), vouchers.end()}, told_));
   }
 
   struct Child : idempotency::PendingClaim {
@@ -179,6 +179,7 @@ class Batch {
     exchange->correlation = command.correlation;
     exchange->trace = command.trace;
     exchange->audited = true;
+    Distribution::know(*exchange, told_);
     flow::RunOptions options;
     options.lane = invocation_.lane;
     options.deadline = command.deadline;
@@ -234,6 +235,7 @@ class Batch {
   std::vector<Child> children_;
   Digest fingerprint_{};
   std::size_t unclaimed_ = 0, left_ = 0;
+  const std::shared_ptr<FailedCalls> told_ = std::make_shared<FailedCalls>();
   CancelScope fetching_scope_;
   TaskContext fetching_;
   Task<void> users_, codes_;

@@ -18,6 +18,12 @@ const flow::BagKey<Item> kItem{"item"};
 const flow::BagKey<Voucher> kVoucher{"voucher"};
 const flow::BagKey<std::int64_t> kOrdinal{"ordinal"};
 const flow::BagKey<std::string> kCodeText{"code_text"};
+const flow::BagKey<std::shared_ptr<FailedCalls>> kTold{"told"};
+
+std::shared_ptr<FailedCalls> told(Exchange& x) {
+  auto* const found = x.get(kTold);
+  return found != nullptr ? *found : nullptr;
+}
 
 Reply refusal(std::string code, std::string detail) {
   Reply reply;
@@ -103,6 +109,8 @@ Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids, Dow
   restock_.group("main", {flow::phases("restock", flow::Effect::store, std::move(restock))});
 }
 
+void Distribution::know(Exchange& item, std::shared_ptr<FailedCalls> told) { item.set(kTold, std::move(told)); }
+
 Result<Vote> Distribution::restock_voucher(Exchange& x) {
   const auto json = nlohmann::json::parse(x.request(), nullptr, false);
   const auto number = [&](const char* name) -> std::int64_t {
@@ -148,7 +156,7 @@ Task<Result<Vote>> Distribution::ask_user_existence(Exchange& x) {
   auto decoded = Item::decode(x.request());
   if (!decoded) co_return fail(decoded.error());
   Item item = *std::move(decoded);
-  auto asking = downstream_->user_exists(x.ns(), item.region, item.user);
+  auto asking = downstream_->user_exists(x.ns(), item.region, item.user, told(x));
   auto exists = co_await asking;
   if (!exists) co_return fail(exists.error());
   if (!*exists) co_return decline(x, "unknown_user", "no user '" + item.user + "'");
@@ -206,7 +214,7 @@ Vote Distribution::no_code(Exchange& x, const Voucher& v) {
 
 Task<Result<Vote>> Distribution::ask_codes(Exchange& x) {
   const Voucher& v = *x.get(kVoucher);
-  auto asking = downstream_->code(x.ns(), x.get(kItem)->region, v.id);
+  auto asking = downstream_->code(x.ns(), x.get(kItem)->region, v.id, told(x));
   auto held = co_await asking;
   if (!held) co_return fail(held.error());
   if (!*held) co_return no_code(x, v);

@@ -115,9 +115,6 @@ struct UsersAnswer {
 
 }  // namespace
 
-// The items of a batch are told what its one call was told, and make none of their own.
-constexpr Duration kOneRefusal = milliseconds(20);
-
 struct Downstream::PerLane {
   PerLane(Downstream& self, Lane& on)
       : lane(on),
@@ -129,7 +126,6 @@ struct Downstream::PerLane {
     resilience::CacheAsideOptions out;
     out.ttl = Duration::zero();  // the supply is what is remembered; this joins those who come together
     out.absent_ttl = seconds(1);
-    out.failed_ttl = kOneRefusal;
     out.flight_deadline = options.timeout;
     return out;
   }
@@ -139,7 +135,6 @@ struct Downstream::PerLane {
     out.ttl = options.users_ttl;
     out.absent_ttl = options.unknown_users_ttl;
     out.stale = options.users_ttl;
-    out.failed_ttl = kOneRefusal;
     out.flight_deadline = options.timeout;
     return out;
   }
@@ -177,7 +172,7 @@ const rpc::RemoteCommand& Downstream::command(rpc::Client& client, std::string_v
   return client.add(std::move(command));
 }
 
-Task<Result<std::shared_ptr<CodeHold>>> Downstream::code(Namespace ns, std::string region, std::string voucher) {
+Task<Result<std::shared_ptr<CodeHold>>> Downstream::code(Namespace ns, std::string region, std::string voucher, Told told) {
   TaskContext& context = co_await current_context();
   PerLane& lane = here(*context.lane);
   const std::string id = cache_id(ns, region, voucher);
@@ -186,6 +181,10 @@ Task<Result<std::shared_ptr<CodeHold>>> Downstream::code(Namespace ns, std::stri
     if (auto hold = supply_.take(ns.text(), voucher, clock_.now())) {
       if (round == 0) at_hand_.fetch_add(1, std::memory_order_relaxed);
       co_return hold;
+    }
+    if (const Failure* known = told ? told->of_code(voucher) : nullptr) {
+      Failure why = unreachable("code_service_unavailable", *known);
+      co_return fail(std::move(why));
     }
     if (round == 0) code_waits_.fetch_add(1, std::memory_order_relaxed);
     std::vector<std::string> ids;
@@ -202,9 +201,13 @@ Task<Result<std::shared_ptr<CodeHold>>> Downstream::code(Namespace ns, std::stri
   co_return fail(std::move(rush).with_retry_after(milliseconds(100)));
 }
 
-Task<Result<bool>> Downstream::user_exists(Namespace ns, std::string region, std::string user) {
+Task<Result<bool>> Downstream::user_exists(Namespace ns, std::string region, std::string user, Told told) {
   TaskContext& context = co_await current_context();
   users_asked_.fetch_add(1, std::memory_order_relaxed);
+  if (const Failure* known = told ? told->of_user(user) : nullptr) {
+    Failure why = unreachable("user_service_unavailable", *known);
+    co_return fail(std::move(why));
+  }
   std::vector<std::string> ids;
   ids.push_back(cache_id(ns, region, user));
   auto asking = here(*context.lane).users.get(std::move(ids));
@@ -216,23 +219,27 @@ Task<Result<bool>> Downstream::user_exists(Namespace ns, std::string region, std
   co_return found[0]->has_value();
 }
 
-Task<void> Downstream::prefetch_users(Namespace ns, std::string region, std::vector<std::string> users) {
+Task<void> Downstream::prefetch_users(Namespace ns, std::string region, std::vector<std::string> users, Told told) {
   TaskContext& context = co_await current_context();
+  if (users.empty()) co_return;
   std::vector<std::string> ids;
   for (const auto& user : users) ids.push_back(cache_id(ns, region, user));
-  if (ids.empty()) co_return;
   auto asking = here(*context.lane).users.get(std::move(ids));
-  (void)co_await asking;
+  const auto found = co_await asking;
+  for (std::size_t i = 0; i < users.size(); ++i)
+    if (!found[i]) told->users.emplace(users[i], found[i].error());
 }
 
-Task<void> Downstream::prefetch_codes(Namespace ns, std::string region, std::vector<std::string> vouchers) {
+Task<void> Downstream::prefetch_codes(Namespace ns, std::string region, std::vector<std::string> vouchers, Told told) {
   TaskContext& context = co_await current_context();
+  std::erase_if(vouchers, [&](const std::string& voucher) { return supply_.has(ns.text(), voucher, clock_.now()); });
+  if (vouchers.empty()) co_return;
   std::vector<std::string> ids;
-  for (const auto& voucher : vouchers)
-    if (!supply_.has(ns.text(), voucher, clock_.now())) ids.push_back(cache_id(ns, region, voucher));
-  if (ids.empty()) co_return;
+  for (const auto& voucher : vouchers) ids.push_back(cache_id(ns, region, voucher));
   auto asking = here(*context.lane).codes.get(std::move(ids));
-  (void)co_await asking;
+  const auto found = co_await asking;
+  for (std::size_t i = 0; i < vouchers.size(); ++i)
+    if (!found[i]) told->codes.emplace(vouchers[i], found[i].error());
 }
 
 Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Downstream::fetch_codes(

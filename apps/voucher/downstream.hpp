@@ -2,6 +2,7 @@
 // and a deadline of its own, so that one that is dead costs its callers a bounded time.
 #pragma once
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -22,6 +23,20 @@ struct DownstreamOptions {
   Duration unknown_users_ttl = seconds(5);
 };
 
+/// What the calls of one batch came to where they failed, by user and voucher: its items are told that and ask
+/// nobody again. Of one lane.
+struct FailedCalls {
+  std::map<std::string, Failure> users, codes;
+  const Failure* of_user(const std::string& id) const { return find(users, id); }
+  const Failure* of_code(const std::string& id) const { return find(codes, id); }
+
+ private:
+  static const Failure* find(const std::map<std::string, Failure>& all, const std::string& id) {
+    const auto found = all.find(id);
+    return found == all.end() ? nullptr : &found->second;
+  }
+};
+
 /// Thread-safe; works on the caller's lane. Everything it is given outlives it, and nobody may be
 /// waiting when it goes. Either client may be null: then its service is not asked.
 class Downstream {
@@ -35,14 +50,16 @@ class Downstream {
   bool has_codes() const noexcept { return codes_ != nullptr; }
   bool has_users() const noexcept { return users_ != nullptr; }
 
+  using Told = std::shared_ptr<FailedCalls>;
   /// A code of the voucher; null: none is left. Fails unavailable `code_service_unavailable` within
-  /// the timeout or the caller's deadline, whichever is first.
-  Task<Result<std::shared_ptr<CodeHold>>> code(Namespace ns, std::string region, std::string voucher);
+  /// the timeout or the caller's deadline, whichever is first; at once where `told` has a failure.
+  Task<Result<std::shared_ptr<CodeHold>>> code(Namespace ns, std::string region, std::string voucher, Told told = {});
   /// Fails unavailable `user_service_unavailable`, as soon.
-  Task<Result<bool>> user_exists(Namespace ns, std::string region, std::string user);
-  /// Ask at once for what a batch will need, so that its items share one call to each service.
-  Task<void> prefetch_users(Namespace ns, std::string region, std::vector<std::string> users);
-  Task<void> prefetch_codes(Namespace ns, std::string region, std::vector<std::string> vouchers);
+  Task<Result<bool>> user_exists(Namespace ns, std::string region, std::string user, Told told = {});
+  /// Ask at once for what a batch will need, so that its items share one call to each service; what fails
+  /// stands in `told`.
+  Task<void> prefetch_users(Namespace ns, std::string region, std::vector<std::string> users, Told told);
+  Task<void> prefetch_codes(Namespace ns, std::string region, std::vector<std::string> vouchers, Told told);
   struct Stats {
     std::uint64_t code_calls = 0;     ///< asked of the code service, or refused by the guard
     std::uint64_t codes_at_hand = 0;  ///< items whose code was there: of a leased segment, or universal

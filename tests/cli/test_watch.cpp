@@ -26,7 +26,7 @@ TEST(Watch, RES_41_breakers_are_watched_over_a_crash_of_the_server) {
   const auto force = [](const Serving& at, const char* state) {
     return at.ask({"breakers", "force", "codes", state, "--reason", "a test"});
   };
-  Serving first(folder.path());
+  Serving first(folder.path(), {"--config", "sluice.toml"});
   const Ran forced = force(first, "forced_open");
   ASSERT_EQ(forced.status, 0) << forced.err;
   const std::string out = folder.file("watch.out"), err = folder.file("watch.err");
@@ -40,7 +40,7 @@ TEST(Watch, RES_41_breakers_are_watched_over_a_crash_of_the_server) {
   EXPECT_THAT(read_file(out), HasSubstr("codes"));
   first.crash();
   EXPECT_THAT(wait_for(err, "still watching"), HasSubstr("no answer from " + first.address() + "; still watching"));
-  Serving second(folder.path(), {"--listen", first.address().substr(7)}, {{"SLUICE_TOKEN", first.token()}});
+  Serving second(folder.path(), {"--config", "sluice.toml", "--listen", first.address().substr(7)}, {{"SLUICE_TOKEN", first.token()}});
   ASSERT_FALSE(second.address().empty()) << read_file(folder.file("server.err"));
   second.use_token(first.token());
   EXPECT_THAT(wait_for(err, "answers again"), HasSubstr("answers again"));

@@ -104,21 +104,6 @@ TEST_F(CacheTest, RES_33_one_failing_id_fails_alone_and_is_not_kept) {
   EXPECT_EQ(fetched.back(), std::vector<std::string>{"bad"});
 }
 
-TEST_F(CacheTest, RES_33_a_failure_does_for_a_burst_and_no_longer) {
-  Cache cache(lane, random, fetcher(), {.failed_ttl = milliseconds(20), .stale = seconds(60)});
-  get(cache, {"old"});
-  down = true;
-  EXPECT_FALSE(get(cache, {"a"})[0]);
-  EXPECT_FALSE(get(cache, {"a"})[0]);
-  EXPECT_EQ(fetched.size(), 2u) << "the second who asks is told what the first was";
-  pass(seconds(61));  // past its ttl, within what is still given
-  EXPECT_TRUE(get(cache, {"old"})[0]);
-  pass(milliseconds(10));
-  EXPECT_TRUE(get(cache, {"old"})[0]) << "a failed fetch does not take away what was known";
-  down = false;
-  EXPECT_TRUE(get(cache, {"a"})[0]);
-}
-
 TEST_F(CacheTest, RES_33_absence_is_remembered_for_a_while) {
   Cache cache(lane, random, fetcher(), {.absent_ttl = seconds(2), .jitter = 0});
   EXPECT_FALSE(get(cache, {"no-such"})[0].value().has_value());

@@ -23,7 +23,6 @@ struct CacheAsideOptions {
   std::size_t max_entries = 10'000;
   Duration ttl = seconds(60);
   Duration absent_ttl = seconds(5);  ///< of ids that the dependency does not know; zero: not kept
-  Duration failed_ttl = Duration::zero();  ///< a failure is given to those who ask again so soon: one refusal does for a burst
   double jitter = 0.1;  ///< shortens each of the above by up to this part: no herd at expiry
   Duration stale = Duration::zero();  ///< past its ttl an entry is still given, for so long
   std::size_t max_flights = 100;      ///< fetches at once; past it, missing ids fail overloaded
@@ -71,7 +70,7 @@ class CacheAside {
 
  private:
   struct Entry {
-    Found found;
+    std::optional<Value> value;
     Instant fresh_until;
     Instant given_until;
   };
@@ -138,7 +137,7 @@ class CacheAside {
   FlightPtr launch(std::vector<std::string> ids);
   static void landed(void* flight) noexcept;
   void land(Flight& flight);
-  void keep(const std::string& id, const Found& found);
+  void keep(const std::string& id, const std::optional<Value>& value);
   Duration jittered(Duration ttl) {
     return Duration(static_cast<Duration::rep>(static_cast<double>(ttl.count()) *
                                                (1 - options_.jitter * random_.unit())));
@@ -168,7 +167,7 @@ Task<std::vector<typename CacheAside<Value>::Found>> CacheAside<Value>::get(
     const std::string& id = ids[i];
     const auto flying = flying_.find(id);
     if (Entry* entry = entries_.find(id); entry != nullptr && now < entry->given_until) {
-      answers[i] = entry->found;
+      answers[i] = entry->value;
       ++(now < entry->fresh_until ? stats_.hits : stats_.stale_hits);
       if (now >= entry->fresh_until && flying == flying_.end() && asked.insert(id).second)
         outdated.push_back(id);
@@ -247,7 +246,7 @@ void CacheAside<Value>::land(Flight& flight) {
     Found answer = fetched ? std::move((*fetched)[i]) : Found(fail(fetched.error()));
     const auto flying = flying_.find(id);
     if (flying != flying_.end() && flying->second == &flight) flying_.erase(flying);
-    if (!flight.dropped.contains(id)) keep(id, answer);
+    if (answer && !flight.dropped.contains(id)) keep(id, *answer);
     flight.answers.emplace(id, std::move(answer));
   }
   flight.landed = true;
@@ -256,21 +255,14 @@ void CacheAside<Value>::land(Flight& flight) {
 }
 
 template <class Value>
-void CacheAside<Value>::keep(const std::string& id, const Found& found) {
-  const Instant now = lane_.clock().now();
-  if (!found) {
-    // What is a little too old is better than a failure.
-    if (const Entry* old = entries_.find(id); old != nullptr && old->found && now < old->given_until) return;
-    if (options_.failed_ttl > Duration::zero())
-      entries_.put(id, Entry{found, now + options_.failed_ttl, now + options_.failed_ttl});
-    return;
-  }
-  const Duration ttl = jittered(*found ? options_.ttl : options_.absent_ttl);
+void CacheAside<Value>::keep(const std::string& id, const std::optional<Value>& value) {
+  const Duration ttl = jittered(value ? options_.ttl : options_.absent_ttl);
   if (ttl <= Duration::zero()) {
     entries_.erase(id);
     return;
   }
-  entries_.put(id, Entry{found, now + ttl, now + ttl + options_.stale});
+  const Instant now = lane_.clock().now();
+  entries_.put(id, Entry{value, now + ttl, now + ttl + options_.stale});
 }
 
 }  // namespace sluice::resilience
