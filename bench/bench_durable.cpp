@@ -8,14 +8,6 @@
 #include "bench/durable_rig.hpp"
 
 namespace sluice::bench {
-namespace {
-
-BareRows bare_rows() {
-  // A decided record of this flow is about this long; scope and reply are exact.
-  return {.journal_bytes = 75, .scope_bytes = 70, .reply_bytes = kReplyBytes + 10, .event_bytes = kEventBytes, .account = &account};
-}
-
-}  // namespace
 
 void bench_durable(const Options& options, Report& report) {
   if (!options.store.empty()) return bench_durable_postgres(options, report);
@@ -30,7 +22,7 @@ void bench_durable(const Options& options, Report& report) {
   Rig rig(folder.path("sluice.db"));
   std::vector<double> single;
   for (int round = 0; round < options.rounds; ++round)
-    single.push_back(bare_sqlite(bare_path, bare_rows(), 1, 1000).per_second);
+    single.push_back(bare_sqlite(bare_path, durable_rows(), 1, 1000).per_second);
   report.add("limit: bare loop, one each", 1, "rate", "1/s", single);
 
   for (const int callers : {1, 16, 64, 512}) {
@@ -40,7 +32,7 @@ void bench_durable(const Options& options, Report& report) {
     for (int n = 0; n < options.rounds; ++n) {
       const Round round = run_round(rig, callers, options.seconds);
       const int size = std::max(1, static_cast<int>(round.group + 0.5));
-      const BareResult limit = bare_sqlite(bare_path, bare_rows(), size, std::max(200, 20'000 / size));
+      const BareResult limit = bare_sqlite(bare_path, durable_rows(), size, std::max(200, 20'000 / size));
       rate.push_back(round.per_second);
       cpu.push_back(round.cpu_us);
       p50.push_back(round.p50);

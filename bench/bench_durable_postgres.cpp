@@ -9,7 +9,7 @@
 namespace sluice::bench {
 
 void bench_durable_postgres(const Options& options, Report& report) {
-  const BareRows rows{.journal_bytes = 75, .scope_bytes = 70, .reply_bytes = kReplyBytes + 10, .event_bytes = kEventBytes, .account = &account};
+  const BareRows rows = durable_rows();
   Rig rig(options.store);
   const auto add = [&](const std::string& name, int callers, const PostgresResult& one, auto& into) {
     auto& [rate, p50, p99] = into[name + "#" + std::to_string(callers)];

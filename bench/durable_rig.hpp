@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "bench/bare_disk.hpp"
 #include "bench/report.hpp"
 #include "sluice/base/runtime.hpp"
 #include "sluice/flow.hpp"
@@ -19,6 +20,11 @@ inline constexpr std::size_t kEventBytes = 100;
 
 inline std::string account(std::uint64_t n) {
   return fmt::format("account-{:05}", n * 0x9E3779B97F4A7C15ull % kAccounts);
+}
+
+/// The rows of one of these transactions: a decided record of this flow is about this long; scope and reply are exact.
+inline BareRows durable_rows() {
+  return {.journal_bytes = 75, .scope_bytes = 70, .reply_bytes = kReplyBytes + 10, .event_bytes = kEventBytes, .account = &account};
 }
 
 // What every caller shares.

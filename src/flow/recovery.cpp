@@ -5,6 +5,12 @@
 #include "sluice/store/nodes.hpp"
 
 namespace sluice::flow {
+namespace {
+
+constexpr Duration kLook = milliseconds(500);
+constexpr Duration kLongestSoon = seconds(5);
+
+}  // namespace
 
 Flow* Flows::find(std::string_view name, std::uint32_t version) const {
   const auto found = flows_.find({std::string(name), version});
@@ -54,6 +60,9 @@ void Recovery::sweep() {
     const bool again = !progress || progress->found > progress->committed + progress->aborted + progress->paused + progress->in_doubt ||
                        (nodes_ != nullptr && progress->committed + progress->aborted != 0);
     if (each_) each_(progress);
+    // What is left open again and again (the store reads and does not write) is looked at less and less often.
+    soon_ = left_open_here() == left_open_ ? kLook : std::min<Duration>({soon_ * 2, kLongestSoon, every_});
+    ended_ = lane_.clock().now();
     next_ = lane_.clock().now() + (again ? std::min<Duration>(every_, seconds(1)) : every_);
     wait_for_next();
   });
@@ -61,9 +70,9 @@ void Recovery::sweep() {
 
 // Until it is time, looks now and then whether another node has died or something was left open here.
 void Recovery::wait_for_next() {
-  constexpr Duration kLook = milliseconds(500);
   const Instant now = lane_.clock().now();
-  if (now >= next_ || (nodes_ != nullptr && nodes_->takeovers() != takeovers_) || left_open_here() != left_open_)
+  if (now >= next_ || (nodes_ != nullptr && nodes_->takeovers() != takeovers_) ||
+      (left_open_here() != left_open_ && now - ended_ >= soon_))
     return sweep();
   again_.arm(lane_, std::min(next_, now + kLook),
              [](void* self) noexcept { static_cast<Recovery*>(self)->wait_for_next(); }, this);

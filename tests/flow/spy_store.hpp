@@ -13,9 +13,10 @@ class SpyStore final : public testing_support::ForwardingStore {
   std::function<void(int n, const store::Commit& commit)> before;
   int submitted = 0;
   int lost = -1;  ///< this one is never passed on, and nobody can say so: unknown_outcome
+  bool lost_for_good = false;  ///< nor any after it
 
   void submit(store::PendingCommit& pending) override {
-    if (const int n = submitted++; n == lost) {
+    if (const int n = submitted++; n == lost || (lost_for_good && lost >= 0 && n > lost)) {
       pending.outcome = fail(FailureKind::unknown_outcome, "", "lost");
       return pending.lane->post(pending);
     } else if (before) {

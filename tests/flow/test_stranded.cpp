@@ -120,6 +120,18 @@ TEST_F(Stranded, NODE_6_an_end_that_the_store_did_not_take_is_written_soon) {
   const Instant lost = clock.now();
   drive([&] { return in_doubt() == 0; });
   EXPECT_LE(clock.now() - lost, seconds(2));
+  // A store that reads and does not write is not swept without a pause.
+  spy.lost = spy.submitted + 1;
+  spy.lost_for_good = true;
+  EXPECT_EQ(run(flow).kind, OutcomeKind::in_doubt);
+  const std::size_t before = sweeps.size();
+  const Instant began = clock.now();
+  drive([&] { return clock.now() - began >= seconds(60); });
+  EXPECT_GE(sweeps.size() - before, 10u);
+  EXPECT_LE(sweeps.size() - before, 20u);
+  spy.lost = -1;
+  drive([&] { return in_doubt() == 0; });
+  EXPECT_LE(clock.now() - began, seconds(66));
 }
 
 TEST_F(Stranded, FLOW_20_children_that_surely_did_not_happen_leave_nothing_in_doubt) {

@@ -89,7 +89,8 @@ class Recovery {
   std::function<void(const Result<RecoveryProgress>&)> done_;
   std::function<void(const Result<RecoveryProgress>&)> each_;
   Duration every_{0};
-  Instant next_{};
+  Instant next_{}, ended_{};
+  Duration soon_{0};  // after ended_, for what was left open since
   std::uint64_t takeovers_ = 0;  // as the last sweep began, and so:
   std::uint64_t left_open_ = 0;
   Timer again_;
