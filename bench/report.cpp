@@ -53,6 +53,7 @@ void Report::add(const std::string& name, int threads, const std::string& metric
 }
 
 void Report::note(const std::string& text) {
+  if (text.find("WRONG") != std::string::npos || text.find("WITHOUT AN ANSWER") != std::string::npos) wrong_ = true;
   if (json_)
     fmt::print("{{\"bench\":\"{}\",\"note\":\"{}\"}}\n", bench_, text);
   else

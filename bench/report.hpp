@@ -26,6 +26,8 @@ class Report {
   void note(const std::string& text);
   /// The median given for (name, threads, metric); 0 if there was none.
   double median(const std::string& name, int threads, const std::string& metric) const;
+  /// A note said that something was wrong.
+  bool wrong() const noexcept { return wrong_; }
 
  private:
   struct Row {
@@ -37,6 +39,7 @@ class Report {
   std::string bench_;
   bool json_;
   bool header_printed_ = false;
+  bool wrong_ = false;
   std::vector<Row> rows_;
 };
 

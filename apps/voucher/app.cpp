@@ -33,7 +33,7 @@ class VoucherApp final : public server::App {
       rate_limit_ = std::make_unique<resilience::HotKeys>(limit, context.random);
     }
     distribution_ = std::make_unique<Distribution>(context.store, context.clock, context.ids, downstream_.get(),
-                                                   rate_limit_.get());
+                                                   rate_limit_.get(), &context.metrics, &context.logger);
     context.flows.add(distribution_->flow());
     rpc::CommandSpec distribute;
     distribute.name = "voucher.ss.distribution.batch_distribute_voucher";

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "voucher/v1/codes.pb.h"
 
@@ -109,6 +111,8 @@ class CodeService final : public server::App {
     flow::FlowOptions options;
     options.store = &context.store;
     options.ids = &context.ids;
+    options.metrics = &context.metrics;
+    options.log = &context.logger;
     options.max_reruns = 20;  // leases of one voucher meet each other
     flow_ = std::make_unique<flow::Flow>("voucher.code.lease", std::move(options));
     flow_->group("main", {flow::func("lease", [this](Exchange& x) { return lease(x); })});
@@ -136,34 +140,49 @@ class CodeService final : public server::App {
     SLUICE_ASSIGN(const Asked asked, Asked::parse(x.request()));
     const std::string& ns = x.ns().text();
     const WallTime now = clock_->wall();
-    std::string segments;
-    for (const auto& done : asked.finished) {
-      SLUICE_ASSIGN(const auto row, x.read(segment_key(ns, done.voucher), flow::Read::verified));
-      SLUICE_ASSIGN(auto leases, Segments::decode(row ? ByteView(row->value) : ByteView()));
-      if (leases.finish(asked.owner, done.first, done.token)) x.draft().put(segment_key(ns, done.voucher), leases.encode());
+    // Rows are read all at once: a batch may name 500 vouchers.
+    std::vector<store::KvKey> keys;
+    for (const auto& voucher : asked.vouchers) keys.push_back(pool_key(ns, voucher));
+    SLUICE_ASSIGN(const auto pools, x.read_rows(keys));
+    // One code for all: there is nothing to lease.
+    const auto universal = [&](std::size_t i) { return pools[i] && !pools[i]->value.empty(); };
+    std::set<std::string> named;
+    for (const auto& done : asked.finished) named.insert(done.voucher);
+    for (std::size_t i = 0; i < asked.vouchers.size(); ++i)
+      if (!universal(i)) named.insert(asked.vouchers[i]);
+    keys.clear();
+    for (const auto& voucher : named) keys.push_back(segment_key(ns, voucher));
+    SLUICE_ASSIGN(const auto rows, x.read_rows(keys, flow::Read::verified));
+    std::map<std::string, Segments> leases;
+    std::set<std::string> changed;
+    for (auto [at, voucher] = std::pair(std::size_t{0}, named.begin()); voucher != named.end(); ++voucher, ++at) {
+      SLUICE_ASSIGN(leases[*voucher], Segments::decode(rows[at] ? ByteView(rows[at]->value) : ByteView()));
     }
-    for (const auto& voucher : asked.vouchers) {
-      SLUICE_ASSIGN(const auto pool, x.read(pool_key(ns, voucher)));
-      if (pool && !pool->value.empty()) {  // one code for all: there is nothing to lease
-        segments += fmt::format(R"({}{{"voucher":"{}","universal":"{}"}})", segments.empty() ? "" : ",", voucher, pool->value);
+    for (const auto& done : asked.finished)
+      if (leases[done.voucher].finish(asked.owner, done.first, done.token)) changed.insert(done.voucher);
+    std::string segments;
+    for (std::size_t i = 0; i < asked.vouchers.size(); ++i) {
+      const std::string& voucher = asked.vouchers[i];
+      if (universal(i)) {
+        segments += fmt::format(R"({}{{"voucher":"{}","universal":"{}"}})", segments.empty() ? "" : ",", voucher, pools[i]->value);
         continue;
       }
-      SLUICE_ASSIGN(const auto row, x.read(segment_key(ns, voucher), flow::Read::verified));
-      SLUICE_ASSIGN(auto leases, Segments::decode(row ? ByteView(row->value) : ByteView()));
+      Segments& of = leases[voucher];
       std::vector<Segment> given;
-      if (asked.resume) given = leases.resume(asked.owner, now + options_.lease);
+      if (asked.resume) given = of.resume(asked.owner, now + options_.lease);
       if (given.empty()) {
-        if (leases.leased() >= kMaxLeases)
+        if (of.leased() >= kMaxLeases)
           return fail(Failure(FailureKind::overloaded, "too_many_segments",
                               fmt::format("voucher '{}' has {} segments leased already", voucher, kMaxLeases))
                           .with_retry_after(seconds(1)));
-        if (auto fresh = leases.lease(asked.owner, pool ? pool->number : 0, asked.count, now, now + options_.lease))
+        if (auto fresh = of.lease(asked.owner, pools[i] ? pools[i]->number : 0, asked.count, now, now + options_.lease))
           given.push_back(*std::move(fresh));
       }
-      if (!given.empty()) x.draft().put(segment_key(ns, voucher), leases.encode());
       if (given.empty()) segments += fmt::format(R"({}{{"voucher":"{}","none":true}})", segments.empty() ? "" : ",", voucher);
+      else changed.insert(voucher);
       for (const auto& segment : given) SLUICE_TRY(describe(ns, voucher, segment, segments));
     }
+    for (const auto& voucher : changed) x.draft().put(segment_key(ns, voucher), leases[voucher].encode());
     x.respond(Reply::ok(fmt::format(R"({{"lease_ms":{},"segments":[{}]}})", options_.lease.count(), segments)));
     return Vote();
   }

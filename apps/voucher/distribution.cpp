@@ -40,8 +40,10 @@ Result<Vote> decline(Exchange& x, std::string code, std::string detail) {
   return Vote::skip();
 }
 
-flow::FlowOptions options_of(store::Store& store, IdSource& ids) {
+flow::FlowOptions options_of(store::Store& store, IdSource& ids, Metrics* metrics, Logger* log) {
   flow::FlowOptions options;
+  options.metrics = metrics;
+  options.log = log;
   options.store = &store;
   options.ids = &ids;
   return options;
@@ -81,9 +83,9 @@ void SoldOut::remove(const std::string& ns, const std::string& voucher) {
 }
 
 Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids, Downstream* downstream,
-                           resilience::HotKeys* rate_limit)
+                           resilience::HotKeys* rate_limit, Metrics* metrics, Logger* log)
     : clock_(clock), downstream_(downstream), rate_limit_(rate_limit), codes_(store),
-      flow_("voucher.distribute", options_of(store, ids)), restock_("voucher.restock", options_of(store, ids)) {
+      flow_("voucher.distribute", options_of(store, ids, metrics, log)), restock_("voucher.restock", options_of(store, ids, metrics, log)) {
   const auto stage = [this](const char* name, Result<Vote> (Distribution::*method)(Exchange&)) {
     return flow::func(name, [this, method](Exchange& x) { return (this->*method)(x); });
   };

@@ -41,7 +41,7 @@ class Distribution {
   /// All must outlive it. Without a downstream, or without one of its services, codes and users are
   /// those of its own store.
   Distribution(store::Store& store, Clock& clock, IdSource& ids, Downstream* downstream = nullptr,
-               resilience::HotKeys* rate_limit = nullptr);
+               resilience::HotKeys* rate_limit = nullptr, Metrics* metrics = nullptr, Logger* log = nullptr);
   /// Stage one, for a batch as a whole: items per second of one caller in one region, shadow traffic apart.
   /// Fails rate_limited with when to come back; nothing of the batch is run then.
   Status check_rate_limit_availability(const std::string& ns, const std::string& caller, const std::string& region,

@@ -38,6 +38,8 @@ Failure unreachable(std::string_view code, const Failure& why) {
 }
 
 constexpr std::size_t kMaxFinishedPerCall = 100;
+// Of one call: an answer of these reads and travels well within its time and a message's size.
+constexpr std::int64_t kMaxCodesPerCall = 10'000;
 constexpr milliseconds kMaxLease = std::chrono::hours(24 * 7);
 constexpr std::int64_t kMaxOrdinal = 1'000'000'000'000;
 
@@ -259,8 +261,9 @@ Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Dow
   auto told = supply_.take_finished(common.ns, std::min(kMaxFinishedPerCall, kMaxVouchersPerCall - ids.size()));
   for (const auto& one : told)
     finished.push_back({{"voucher", one.voucher}, {"first", one.first}, {"token", one.token}});
+  const std::int64_t count = std::clamp<std::int64_t>(kMaxCodesPerCall / std::ssize(ids), 1, options_.segment_codes);
   const Json body{{"owner", options_.owner},     {"region", common.region}, {"vouchers", vouchers},
-                  {"count", options_.segment_codes}, {"resume", resume},     {"finished", finished}};
+                  {"count", count},                  {"resume", resume},     {"finished", finished}};
   rpc::CallContext call;
   call.ns = Namespace::parse(common.ns).value_or(Namespace("voucher"));
   call.idempotency_key = fmt::format("{}-{}", run_, asked_.fetch_add(1, std::memory_order_relaxed));

@@ -24,6 +24,7 @@ void add_bench(CLI::App& app) {
     one->callback([options, bench] {
       sluice::bench::Report report(std::string(bench.name), options->json);
       bench.run(*options, report);
+      if (report.wrong()) throw CLI::RuntimeError(1);
     });
   }
 }

@@ -37,9 +37,13 @@ void create(const Options& options) {
     const auto made = tokens.create(
         {options.name, options.permissions, options.shadow, seconds(options.ttl_seconds), options.replaces});
     if (!made) die(made.error());
-    if (!options.json) return fmt::print("{}\n", made->token);
     const nlohmann::ordered_json json{{"id", made->info.id}, {"token", made->token}};
-    fmt::print("{}\n", json.dump());
+    fmt::print("{}\n", options.json ? json.dump() : made->token);
+    if (std::fflush(stdout) != 0) {  // nobody has it, and it cannot be shown again
+      (void)tokens.revoke(made->info.id);
+      die(Failure(FailureKind::unavailable, "cannot_write",
+                  "the token could not be written to standard output (is the disk full?) and is revoked; run the same command again"));
+    }
   });
 }
 

@@ -60,6 +60,12 @@ struct GenerateArguments : voucher::GeneratorOptions {
   std::string folder;
 };
 
+std::unexpected<Failure> refused(const std::string& path) {
+  return fail(FailureKind::unavailable, "cannot_write",
+              "writing " + path + ": " + std::error_code(errno, std::generic_category()).message() +
+                  "; make room, or name a folder that may be written, and run the same command again");
+}
+
 void generate(const GenerateArguments& arguments) {
   std::error_code error;
   std::filesystem::create_directories(arguments.folder, error);
@@ -74,10 +80,12 @@ void generate(const GenerateArguments& arguments) {
     std::ofstream out(path, std::ios::binary);
     const Status written = part.write(arguments, [&](std::string_view piece) -> Status {
       out.write(piece.data(), static_cast<std::streamsize>(piece.size()));
-      if (!out) return fail(FailureKind::unavailable, "cannot_write", "writing " + path + ": the disk refused");
+      if (!out) return refused(path);
       return {};
     });
     if (!written) die(written.error());
+    out.close();
+    if (!out) die(refused(path).error());
     fmt::print("{}\n", path);
   }
 }

@@ -131,44 +131,54 @@ void apply(const std::vector<store::Mutation>& mutations, const store::KvKey& ke
 }  // namespace
 
 // The store answers one query from one snapshot: asking for the earlier rows again shows whether they
-// and the new one ever stood beside each other.
-store::GetRows Exchange::rows_to_ask(const store::KvKey& key, Read how) const {
+// and the new ones ever stood beside each other.
+store::GetRows Exchange::rows_to_ask(std::vector<store::KvKey> keys, Read how) const {
   store::GetRows wanted;
-  wanted.keys.push_back(key);
+  wanted.keys = std::move(keys);
   if (how == Read::latest) return wanted;
   for (const auto& seen : seen_) wanted.keys.push_back(seen.key);
   return wanted;
 }
 
-Result<std::optional<store::KvRow>> Exchange::take_rows(const store::KvKey& key, Read how,
-                                                        store::GetRows::Answer rows) {
-  auto& row = rows[0];
+Result<std::vector<std::optional<store::KvRow>>> Exchange::take_rows(const std::vector<store::KvKey>& keys, Read how,
+                                                                     store::GetRows::Answer rows) {
   if (how != Read::latest) {
-    for (std::size_t i = 1; i < rows.size(); ++i) {
-      const Seen& seen = seen_[i - 1];
-      if (version_of(rows[i]) == seen.version) continue;
+    const std::size_t before = seen_.size();
+    for (std::size_t i = 0; i < before; ++i) {
+      const Seen& seen = seen_[i];
+      if (version_of(rows[keys.size() + i]) == seen.version) continue;
       snapshot_moved_ = true;
       return fail(FailureKind::version_conflict, "snapshot_moved",
                   "row " + seen.key.collection + "/" + seen.key.key + " changed between two reads of this exchange");
     }
-    if (std::ranges::none_of(seen_, [&](const Seen& s) { return s.key == key; }))
-      seen_.push_back({key, version_of(row)});
+    for (std::size_t i = 0; i < keys.size(); ++i)
+      if (std::ranges::none_of(seen_, [&](const Seen& s) { return s.key == keys[i]; }))
+        seen_.push_back({keys[i], version_of(rows[i])});
   }
-  if (how == Read::verified)
-    draft_.guards.push_back({{store::KvVersionIs{key, version_of(row)}, "read " + key.collection + "/" + key.key},
-                             std::nullopt,
-                             true});
-  apply(draft_.mutations, key, row);
-  return std::move(row);
+  rows.resize(keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    const store::KvKey& key = keys[i];
+    if (how == Read::verified)
+      draft_.guards.push_back({{store::KvVersionIs{key, version_of(rows[i])}, "read " + key.collection + "/" + key.key},
+                               std::nullopt,
+                               true});
+    apply(draft_.mutations, key, rows[i]);
+  }
+  return rows;
 }
 
-Result<std::optional<store::KvRow>> Exchange::read(const store::KvKey& key, Read how) {
+Result<std::vector<std::optional<store::KvRow>>> Exchange::read_rows(const std::vector<store::KvKey>& keys, Read how) {
   if (store_ == nullptr)
     return fail(FailureKind::unavailable, "no_store", "this flow has no store to read from");
   // An embedded store answers at once; for a database apart the lane stands still meanwhile.
-  auto rows = store::ask_now(*store_, rows_to_ask(key, how));
+  auto rows = store::ask_now(*store_, rows_to_ask(keys, how));
   if (!rows) return fail(std::move(rows).error());
-  return take_rows(key, how, *std::move(rows));
+  return take_rows(keys, how, *std::move(rows));
+}
+
+Result<std::optional<store::KvRow>> Exchange::read(const store::KvKey& key, Read how) {
+  SLUICE_ASSIGN(auto rows, read_rows({key}, how));
+  return std::move(rows.front());
 }
 
 Task<Result<std::optional<store::KvRow>>> Exchange::read_task(store::KvKey key, Read how) {
@@ -177,14 +187,21 @@ Task<Result<std::optional<store::KvRow>>> Exchange::read_task(store::KvKey key, 
     Answer none = fail(FailureKind::unavailable, "no_store", "this flow has no store to read from");
     co_return none;
   }
-  auto asking = store::ask(*store_, rows_to_ask(key, how));
+  std::vector<store::KvKey> keys;
+  keys.push_back(std::move(key));
+  auto asking = store::ask(*store_, rows_to_ask(keys, how));
   auto rows = co_await asking;
   if (!rows) {
     Answer failed = fail(rows.error());
     co_return failed;
   }
-  Answer found = take_rows(key, how, *std::move(rows));
-  co_return found;
+  auto found = take_rows(keys, how, *std::move(rows));
+  if (!found) {
+    Answer moved = fail(found.error());
+    co_return moved;
+  }
+  Answer one = std::move(found->front());
+  co_return one;
 }
 
 }  // namespace sluice::flow

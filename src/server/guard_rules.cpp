@@ -7,6 +7,7 @@ namespace sluice::server {
 
 namespace {
 constexpr std::uintmax_t kRuleBytesMax = 4 << 20;
+constexpr std::string_view kAtStart = "start";
 }  // namespace
 
 GuardRules::GuardRules(resilience::Guards& guards, std::string path, Logger& logger)
@@ -43,7 +44,7 @@ Result<resilience::RuleSet> GuardRules::read(const std::optional<std::string>& t
 Status GuardRules::load() {
   if (path_.empty()) return {};
   seen_ = stamp();
-  SLUICE_TRY(reload(std::nullopt, "start"));
+  SLUICE_TRY(reload(std::nullopt, kAtStart));
   return {};
 }
 
@@ -54,6 +55,10 @@ Result<resilience::ReloadPlan> GuardRules::plan(const std::optional<std::string>
 
 Result<resilience::ReloadPlan> GuardRules::reload(const std::optional<std::string>& text, std::string_view by) {
   SLUICE_ASSIGN(auto rules, read(text));
+  if (!text && by != kAtStart && stamp().size == 0)
+    return fail(FailureKind::invalid_argument, "rules_file_empty",
+                "reading " + path_ + ": it is empty, as a file is that is just being written; the old rules stay. For no "
+                                     "rules leave a comment in it");
   return guards_.reload(std::move(rules), by);
 }
 

@@ -154,6 +154,28 @@ TEST_F(DurableFlow, G2_a_row_read_as_it_is_now_belongs_to_no_snapshot) {
   EXPECT_EQ(runs, 1);
 }
 
+TEST_F(DurableFlow, G2_rows_read_together_belong_to_one_snapshot_and_show_what_was_drafted) {
+  deposit("ann", 25);
+  int runs = 0;
+  Flow flow("f", {.store = store.get()});
+  flow.group("main", {func("read", [&](Exchange& x) -> Result<Vote> {
+                        ++runs;
+                        x.draft().put(at("new"), "drafted");
+                        auto rows = x.read_rows({at("ann"), at("new"), at("nobody")}, Read::verified);
+                        if (!rows) return fail(rows.error());
+                        EXPECT_EQ((*rows)[0]->number, runs == 1 ? 25 : 26);
+                        EXPECT_EQ((*rows)[1]->value, "drafted");
+                        EXPECT_FALSE((*rows)[2]);
+                        if (runs == 1) deposit("ann", 1);
+                        auto more = x.read_rows({at("bob"), at("cora")});
+                        if (!more) return fail(more.error());
+                        EXPECT_EQ(runs, 2) << "ann is not what she was when bob is read";
+                        return Vote();
+                      })});
+  EXPECT_EQ(run(flow).kind, OutcomeKind::committed);
+  EXPECT_EQ(runs, 2);
+}
+
 TEST_F(DurableFlow, G2_a_snapshot_that_never_holds_still_ends_as_a_conflict) {
   deposit("ann", 1);
   Flow flow("f", {.store = store.get()});

@@ -142,6 +142,18 @@ TEST_F(VoucherServices, VOUCHER_6_no_code_stands_in_the_log) {
   EXPECT_THAT(lines->all, testing::Not(HasSubstr("L-V1-"))) << "nor those leased beside them";
 }
 
+TEST_F(VoucherServices, VOUCHER_2_a_full_batch_of_different_vouchers_is_issued_within_the_usual_time) {
+  std::vector<std::pair<std::string, std::string>> items;
+  for (int i = 0; i < 500; ++i) {
+    open_voucher("voucher", "w" + std::to_string(i), 10, 2);
+    items.emplace_back(user(i % 200), "w" + std::to_string(i));
+  }
+  const Json answer = batch(items);
+  int issued = 0;
+  for (const auto& result : answer.value("results", Json::array())) issued += result.value("status", "") == "issued";
+  EXPECT_EQ(issued, 500) << answer.dump().substr(0, 300);
+}
+
 TEST_F(VoucherServices, VOUCHER_6_when_the_codes_run_out_it_is_said_and_nothing_is_taken) {
   open_voucher("voucher", "few", 100, 3);
   int issued = 0, none = 0;

@@ -125,6 +125,9 @@ class Exchange {
   /// when the store cannot answer at once (remote stores: use read_task); pass failures on.
   Result<std::optional<store::KvRow>> read(const store::KvKey& key, Read how = Read::snapshot);
   Task<Result<std::optional<store::KvRow>>> read_task(store::KvKey key, Read how = Read::snapshot);
+  /// As read(), of many rows at once: one look at the snapshot for all of them, where reading them one by one looks
+  /// as often as there are rows. In the order of `keys`.
+  Result<std::vector<std::optional<store::KvRow>>> read_rows(const std::vector<store::KvKey>& keys, Read how = Read::snapshot);
 
   /// 1 for the first call of this phase of this stage; grows with retries.
   std::uint32_t attempt() const noexcept { return attempt_; }
@@ -167,8 +170,9 @@ class Exchange {
   void drop_transient();
   std::vector<std::pair<std::string, Bytes>> durable_entries() const;
   void restore_entry(std::string name, Bytes stored);
-  store::GetRows rows_to_ask(const store::KvKey& key, Read how) const;
-  Result<std::optional<store::KvRow>> take_rows(const store::KvKey& key, Read how, store::GetRows::Answer rows);
+  store::GetRows rows_to_ask(std::vector<store::KvKey> keys, Read how) const;
+  Result<std::vector<std::optional<store::KvRow>>> take_rows(const std::vector<store::KvKey>& keys, Read how,
+                                                             store::GetRows::Answer rows);
   void begin_snapshot() noexcept {
     seen_.clear();
     snapshot_moved_ = false;
