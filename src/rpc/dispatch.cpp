@@ -49,7 +49,7 @@ Status Registry::authorise(Invocation& invocation) {
   }
   if (anonymous(command))
     return fail(FailureKind::unauthenticated, "unauthenticated",
-                "this needs a token: Authorization: Bearer <token>"  // which commands exist, strangers do not learn);
+                "this needs a token: Authorization: Bearer <token>");
   if (spec.app == kServersApp && command.ns.app() != kServersApp)
     return fail(FailureKind::forbidden, "forbidden",
                 "command '" + spec.name + "' acts on the whole server: it runs in app 'sluice' alone, not in '" +
