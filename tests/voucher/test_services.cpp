@@ -255,7 +255,7 @@ TEST_F(VoucherServices, VOUCHER_8_a_hung_code_service_makes_neither_threads_nor_
   callers(160);
   const double threads = status("Threads:"), resident = status("VmRSS:");
   callers(1600);
-  EXPECT_LE(status("Threads:"), threads) << "a thread for each that hangs";
+  EXPECT_LE(status("Threads:"), threads + 4) << "a thread for each that hangs; gRPC's own pool may take one or two";
   if (!kSanitized) EXPECT_LE(status("VmRSS:"), resident + 32 * 1024) << "KiB; what hangs is kept";
   for (Service* service : {&shop, &codes}) {
     double in_use = -1;
