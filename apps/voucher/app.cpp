@@ -131,11 +131,25 @@ class VoucherApp final : public server::App {
     DownstreamOptions downstream = options_.downstream;
     if (downstream.owner.empty()) {
       const auto* nodes = store::nodes_of(context.store);
-      downstream.owner = fmt::format("distribution-{}", nodes != nullptr ? nodes->node() : 1);
+      SLUICE_ASSIGN(const std::string store, identity(context));
+      downstream.owner = fmt::format("distribution-{}-{}", store, nodes != nullptr ? nodes->node() : 1);
     }
     downstream_ = std::make_unique<Downstream>(*supply_, codes_.get(), users_.get(), context.clock, context.random,
                                                std::move(downstream));
     return {};
+  }
+
+  // Two stores never lease codes under one name, or both would resume, and give away, the same segments.
+  static Result<std::string> identity(server::AppContext& context) {
+    const store::KvKey key = identity_key("voucher");
+    for (;;) {
+      SLUICE_ASSIGN(const auto answer, store::ask_and_wait(context.store, store::GetRows{{key}}));
+      if (const auto& row = std::get<store::GetRows::Answer>(answer)[0]) return row->value;
+      store::Commit commit;
+      commit.requires_.push_back({store::KvVersionIs{key, 0}, "identity"});  // another node may be faster
+      commit.then.push_back(store::KvPut{key, fmt::format("{:08x}", context.random.next() >> 32), {}});
+      SLUICE_TRY(store::commit_and_wait(context.store, std::move(commit)));
+    }
   }
 
   Task<rpc::Answer> show(rpc::Invocation& invocation) {

@@ -13,7 +13,7 @@ inline constexpr std::string_view kVouchers = "voucher", kStock = "stock", kBudg
                                   kUserQuota = "user_quota", kDayQuota = "day_quota",
                                   kUsers = "user", kCodes = "code", kCodeTexts = "code_text",
                                   kPool = "pool", kSegments = "segment", kAssigned = "assigned",
-                                  kShared = "assigned_universal";
+                                  kShared = "assigned_universal", kIdentity = "identity";
 
 inline store::KvKey row_key(std::string_view ns, std::string_view collection, std::string key) {
   return {std::string(ns), std::string(collection), std::move(key)};
@@ -27,6 +27,8 @@ std::int64_t ordinal_of(std::string_view key) noexcept;
 inline store::KvKey voucher_key(std::string_view ns, std::string_view id) {
   return row_key(ns, kVouchers, std::string(id));
 }
+/// value: a name that no other store has, made at the first start.
+inline store::KvKey identity_key(std::string_view ns) { return row_key(ns, kIdentity, "store"); }
 /// number: how many are left.
 inline store::KvKey stock_key(std::string_view ns, std::string_view id) {
   return row_key(ns, kStock, std::string(id));

@@ -48,7 +48,7 @@ void add_app_options(CLI::App& command, AppOptions& options) {
   add("--user-token", options.user_token, "voucher: token for the user service", "SLUICE_USER_TOKEN");
   add("--service-ca", options.service_ca, "voucher: PEM file of their authority; they speak TLS then",
       "SLUICE_SERVICE_CA");
-  add("--owner", options.owner, "voucher: under which name codes are leased; default: distribution-NODE, by the number of the node",
+  add("--owner", options.owner, "voucher: under which name codes are leased; default: distribution-STORE-NODE, by the store's own name and the number of the node",
       "SLUICE_OWNER");
   command.add_option("--downstream-timeout-ms", options.downstream_timeout_ms, "voucher: for one question, retries included")
       ->check(CLI::Range(1, 60'000))

@@ -154,6 +154,24 @@ TEST_F(VoucherServices, VOUCHER_2_a_full_batch_of_different_vouchers_is_issued_w
   EXPECT_EQ(issued, 500) << answer.dump().substr(0, 300);
 }
 
+TEST_F(VoucherServices, VOUCHER_6_distribution_services_with_stores_of_their_own_get_different_codes) {
+  Service other{make_app(options_for(codes.server->grpc_port(), codes.token)), true};
+  const Voucher v = open_for_all("v1", 100);
+  store::Commit fill;
+  fill.then = {store::KvPut{voucher_key("voucher", v.id), encode(v), {}}, store::KvPut{stock_key("voucher", v.id), "", v.stock},
+               store::KvPut{budget_key("voucher", v.id), "", v.budget_minor},
+               store::KvPut{user_key("voucher", user(0)), encode(User{user(0), "SG"}), {}}};
+  ASSERT_TRUE(store::commit_and_wait(other.store(), std::move(fill)));
+  std::set<std::string> given;
+  for (Service* service : {&shop, &other}) {
+    const Json answer = service->ask(kBatch, {{"request_id", "r"}, {"region", "SG"}, {"items", {{{"user", user(0)}, {"voucher", "v1"}}}}},
+                                     "Idempotency-Key: r\r\n");
+    ASSERT_EQ(answer["results"][0]["status"], "issued") << answer.dump();
+    given.insert(answer["results"][0]["code"].get<std::string>());
+  }
+  EXPECT_EQ(given.size(), 2u) << "one code went to both";
+}
+
 TEST_F(VoucherServices, VOUCHER_6_when_the_codes_run_out_it_is_said_and_nothing_is_taken) {
   open_voucher("voucher", "few", 100, 3);
   int issued = 0, none = 0;
