@@ -1,4 +1,6 @@
 // The table of every configuration key. To add one: a row here; the rest follows.
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <charconv>
 #include <deque>
@@ -117,6 +119,43 @@ ConfigKey store_url() {
           }};
 }
 
+// Names are not looked up: an address that depends on a resolver is a surprise at the next start.
+bool is_ip(const std::string& text) {
+  in6_addr into;
+  return inet_pton(AF_INET, text.c_str(), &into) == 1 || inet_pton(AF_INET6, text.c_str(), &into) == 1;
+}
+
+ConfigKey http_address() {
+  return {"http.address",
+          KeyType::text,
+          "IPv4 or IPv6 address to listen on",
+          0,
+          0,
+          [](const Config& c) { return c.http.address; },
+          [](Config& c, const std::string& value) -> std::string {
+            if (!is_ip(value)) return "an IPv4 or IPv6 address";
+            c.http.address = value;
+            return {};
+          }};
+}
+
+ConfigKey grpc_listen() {
+  return {"grpc.listen",
+          KeyType::text,
+          "host:port of the gRPC door, port 0: any free one; empty: none",
+          0,
+          0,
+          [](const Config& c) { return c.grpc.listen; },
+          [](Config& c, const std::string& value) -> std::string {
+            const auto colon = value.rfind(':');
+            const std::string port = colon == std::string::npos ? "" : value.substr(colon + 1);
+            const bool number = !port.empty() && port.size() <= 5 && std::ranges::all_of(port, [](char d) { return d >= '0' && d <= '9'; });
+            if (!value.empty() && (colon == 0 || !number || to_integer(port) > 65'535)) return "host:port with a port from 0 to 65535";
+            c.grpc.listen = value;
+            return {};
+          }};
+}
+
 // What happens to a message of a stream when `streams.capacity` messages run.
 ConfigKey stream_policy() {
   using admission::AtCapacity;
@@ -191,7 +230,7 @@ std::vector<ConfigKey> make_keys() {
              SLUICE_MEMBER(purge.retention)),
       integer("store.purge_batch", "rows of each table deleted in one commit", 1, 1'000'000,
               SLUICE_MEMBER(purge.batch)),
-      text("http.address", "IPv4 or IPv6 address to listen on", SLUICE_MEMBER(http.address)),
+      http_address(),
       integer("http.port", "0: any free port", 0, 65535, SLUICE_MEMBER(http.port)),
       integer("http.loops", "event loops, a thread each", 1, 256, SLUICE_MEMBER(http.loops)),
       integer("http.max_header_bytes", "longest request header", 256, 1 << 20,
@@ -216,8 +255,7 @@ std::vector<ConfigKey> make_keys() {
               SLUICE_MEMBER(http.default_deadline)),
       time_ms("http.max_deadline_ms", "longest deadline a request may name",
               SLUICE_MEMBER(http.max_deadline)),
-      text("grpc.listen", "host:port of the gRPC door, port 0: any free one; empty: none",
-           SLUICE_MEMBER(grpc.listen)),
+      grpc_listen(),
       text("grpc.tls_cert", "PEM file of the certificate, leaf first; empty: no TLS",
            SLUICE_MEMBER(grpc.tls_cert)),
       text("grpc.tls_key", "PEM file of the certificate's key", SLUICE_MEMBER(grpc.tls_key)),

@@ -24,6 +24,10 @@ TEST(Config, CONSOLE_9_each_mistake_is_named_with_line_key_expected_and_got) {
             "s.toml:2: key 'http.port': expected integer from 0 to 65535, got text \"x\"");
   EXPECT_EQ(problem("[http]\nport = 70000\n"),
             "s.toml:2: key 'http.port': expected integer from 0 to 65535, got integer 70000");
+  EXPECT_EQ(problem("[http]\naddress = \"nonsense\"\n"),
+            "s.toml:2: key 'http.address': expected an IPv4 or IPv6 address, got text \"nonsense\"");
+  EXPECT_EQ(problem("[grpc]\nlisten = \"abc\"\n"),
+            "s.toml:2: key 'grpc.listen': expected host:port with a port from 0 to 65535, got text \"abc\"");
   EXPECT_EQ(problem("port = 1\n"), "s.toml:1: unknown key 'port'; did you mean 'http.port'?");
   EXPECT_EQ(problem("[log]\nlevel = \"loud\"\n"),
             "s.toml:2: key 'log.level': expected one of trace, debug, info, warn, error, off, got "
