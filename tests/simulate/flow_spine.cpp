@@ -195,10 +195,10 @@ class FlowSpine final : public Spine {
   bool settled() override { return !sweeping_ && open_exchanges() == 0; }
 
   // As after kill -9 nothing is finished or tidied. Exchanges own themselves and wait for a lane
-  // that never runs again, so they are left where they are, with what they point to.
+  // that never runs again, so they are left where they are, with what they point to. The store goes with this: a
+  // claim that a request still held asks it for the next in line.
   void crash() noexcept override {
     store_->close();
-    store_.reset();
     world_.partner.hang_up();
     static_cast<void>(recovery_.release());
     static_cast<void>(keys_.release());
