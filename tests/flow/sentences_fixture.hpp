@@ -1,6 +1,8 @@
 // For sentences of the specification at their edges, where two of them meet: a store and keys of its own,
 // a store that may die at a Commit, recovery and wake-ups.
 #pragma once
+#include <algorithm>
+
 #include "flow_fixture.hpp"
 #include "support/forwarding_store.hpp"
 
