@@ -66,8 +66,12 @@ TEST_F(CommandStreamTest, STREAM_10_a_stalled_handler_stops_the_client_and_memor
   });
   // Held: as many as the credit. Written: what fits into the windows of HTTP/2 besides.
   EXPECT_TRUE(wait_until([&] { return held_count() == 20; }));
-  int before = -1;
-  wait_until([&] { return std::exchange(before, sent.load()) == sent.load() && sent > 0; });
+  // Until the windows, which grow while they are filled, are full: nothing written for 300 looks.
+  int before = -1, still = 0;
+  wait_until([&] {
+    still = std::exchange(before, sent.load()) == sent.load() && sent > 0 ? still + 1 : 0;
+    return still == 300;
+  });
   EXPECT_LT(sent, 1500) << "of 2,000: flow control stops the client; its windows grow to some 8 MB";
   EXPECT_EQ(held_count(), 20u);
   const std::int64_t resident = resident_bytes();  // of both ends
