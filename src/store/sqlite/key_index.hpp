@@ -2,8 +2,10 @@
 // An index table would dirty one random page per insert, which costs four times the throughput at
 // a million keys (docs/architecture.md). Thread-safe.
 #pragma once
+#include <array>
+#include <atomic>
 #include <cstdint>
-#include <shared_mutex>
+#include <mutex>
 #include <vector>
 
 #include "sluice/base/bytes.hpp"
@@ -23,19 +25,30 @@ class KeyIndex {
   /// Row numbers that may have this scope (usually none or one): the newest `kMaxCandidates`.
   static constexpr std::size_t kMaxCandidates = 8;
   std::size_t find(std::uint64_t hash, std::uint64_t (&seqs)[kMaxCandidates]) const noexcept;
-  std::uint64_t size() const noexcept;
-  /// Entries from the next `slots` places of the table, beginning where the last call ended.
+  std::uint64_t size() const noexcept { return size_.load(std::memory_order_relaxed); }
+  /// Entries from the next `slots` places of the table, beginning where the last call ended. By one thread at a time.
   std::vector<Entry> next_entries(std::size_t slots);
   void reserve(std::size_t keys);
 
  private:
-  std::size_t home(std::uint64_t hash) const noexcept { return (hash >> 1) & (table_.size() - 1); }
-  void place(Entry entry) noexcept;
-  void grow(std::size_t capacity);
-  mutable std::shared_mutex mutex_;
-  std::vector<Entry> table_ = std::vector<Entry>(1024);  // a power of two, at most 7/8 full
-  std::uint64_t size_ = 0;
-  std::size_t walked_ = 0;  // where next_entries() goes on
+  // The writer inserts while lanes look keys up: on one lock they put each other to sleep, a hundred times a group.
+  // A part also grows alone, so that no insert waits for the whole table to move.
+  static constexpr unsigned kPartBits = 6;
+  struct alignas(64) Part {
+    mutable std::mutex mutex;
+    std::vector<Entry> table = std::vector<Entry>(64);  // a power of two, at most 7/8 full
+    std::uint64_t size = 0;
+
+    std::size_t home(std::uint64_t hash) const noexcept { return (hash >> 1) & (table.size() - 1); }
+    void place(Entry entry) noexcept;
+    void grow(std::size_t capacity);
+  };
+  Part& part_of(std::uint64_t hash) noexcept { return parts_[hash >> (64 - kPartBits)]; }
+  const Part& part_of(std::uint64_t hash) const noexcept { return parts_[hash >> (64 - kPartBits)]; }
+
+  std::array<Part, std::size_t{1} << kPartBits> parts_;
+  std::atomic<std::uint64_t> size_{0};
+  std::size_t walked_part_ = 0, walked_place_ = 0;  // where next_entries() goes on
 };
 
 }  // namespace sluice::store
