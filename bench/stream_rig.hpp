@@ -121,6 +121,11 @@ class NoCall final : public grpc::ServerCallbackReader<Buffer> {
     const Stopwatch watch;
     for (std::uint64_t i = 0; i < count; ++i) {
       Buffer* into = into_.exchange(nullptr, std::memory_order_acquire);
+      // Out of credit: the lane is on its own thread, and behind.
+      for (int tries = 0; into == nullptr && tries < 500; ++tries) {
+        asked_for_.parker.park(milliseconds(10));
+        into = into_.exchange(nullptr, std::memory_order_acquire);
+      }
       if (into == nullptr) return -1;
       *into = message;
       reactor->OnReadDone(true);

@@ -81,15 +81,7 @@ Lane::~Lane() {
 Lane* Lane::current() noexcept { return current_lane; }
 
 void Lane::post(Job& job) noexcept {
-  if (current_lane == this) {
-    job.next = nullptr;
-    if (ready_tail_ != nullptr)
-      ready_tail_->next = &job;
-    else
-      ready_head_ = &job;
-    ready_tail_ = &job;
-    return;
-  }
+  if (current_lane == this) return append(job, job);
   push(job);
   // Pushed first, then looked: whoever goes to sleep says so first and looks then.
   Drive now = drive_.load(std::memory_order_seq_cst);
@@ -116,7 +108,9 @@ bool Lane::post_or_run(Job& job) noexcept {
     post(job);
     return false;
   }
-  push(job);
+  // Ours now: behind what came before, without the way over the stack.
+  take_incoming();
+  append(job, job);
   run_lent();
   return true;
 }
@@ -168,9 +162,19 @@ void Lane::post(std::move_only_function<void()> work) {
   post(*new FunctionJob(*this, std::move(work)));
 }
 
+void Lane::append(Job& first, Job& last) noexcept {
+  last.next = nullptr;
+  if (ready_tail_ != nullptr)
+    ready_tail_->next = &first;
+  else
+    ready_head_ = &first;
+  ready_tail_ = &last;
+}
+
 bool Lane::take_incoming() noexcept {
+  // Looked at first: an exchange costs as much when there is nothing.
+  if (incoming_.load(std::memory_order_relaxed) == nullptr) return false;
   Job* stack = incoming_.exchange(nullptr, std::memory_order_seq_cst);
-  if (stack == nullptr) return false;
   Job* last = stack;
   Job* ordered = nullptr;
   while (stack != nullptr) {
@@ -179,11 +183,7 @@ bool Lane::take_incoming() noexcept {
     ordered = stack;
     stack = following;
   }
-  if (ready_tail_ != nullptr)
-    ready_tail_->next = ordered;
-  else
-    ready_head_ = ordered;
-  ready_tail_ = last;
+  append(*ordered, *last);
   return true;
 }
 

@@ -110,6 +110,7 @@ class Lane {
   // whoever posts may take it. handed: to the driver, whose waker was called.
   enum class Drive : std::uint8_t { driven, asleep, lent, handed };
   void push(Job& job) noexcept;
+  void append(Job& first, Job& last) noexcept;
   void run_lent() noexcept;
   void hand_back() noexcept;
   bool take_incoming() noexcept;

@@ -59,8 +59,10 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
     return this;
   }
 
-  // The next read is on its way while this message is worked on, here if the lane sleeps. OnDone()
-  // waits for this thread: the stream is there until it returns.
+  // The message is worked on here if the lane sleeps, and the next is read after that: read before, it would come
+  // on another thread, which costs more than it gains while a message is short work. Work that
+  // takes its time suspends; and where the lane is busy with other things the next read does not wait for it.
+  // OnDone() waits for this thread: the stream is there until it returns.
   void OnReadDone(bool ok) override {
     Item* next = nullptr;
     bool post = false;
@@ -82,8 +84,8 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
       next = next_to_read();
       post = !std::exchange(posted_, true);
     }
-    read(next);
     if (post) lane().post_or_run(look_);
+    read(next);
   }
   void OnCancel() override {
     // Asked here: once OnDone() has returned the context is gone, and the lane may be behind.
