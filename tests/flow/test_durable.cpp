@@ -43,16 +43,6 @@ class DurableFlow : public FlowTest {
       return Vote();
     });
   }
-  RecoveryProgress recover(Flow& flow) {
-    Flows flows;
-    flows.add(flow);
-    Recovery recovery(*store, flows, lane);
-    std::optional<Result<RecoveryProgress>> result;
-    lane.post([&] { recovery.start([&](const Result<RecoveryProgress>& r) { result = r; }); });
-    drive([&] { return result.has_value(); });
-    lane.run_ready();
-    return result && *result ? **result : RecoveryProgress{};
-  }
   std::size_t open() { return store::ask_now(*store, store::ListOpen{})->size(); }
 };
 
@@ -238,8 +228,7 @@ TEST_F(DurableFlow, FLOW_24_killed_at_each_commit_recovery_finishes_what_was_beg
     shape(doomed);
     auto x = exchange();
     auto running = start(doomed, x);
-    while (lane.run_ready() != 0) {
-    }
+    settle_lane();
     EXPECT_FALSE(running->outcome) << "nothing may be acknowledged";
     record.calls.clear();
     Flow again("f", {.store = store.get()});
@@ -266,8 +255,7 @@ TEST_F(DurableFlow, FLOW_24_recovery_that_is_killed_itself_is_finished_by_the_ne
   Flow doomed("f", {.store = &dying});
   doomed.group("main", {record.stage("a", Effect::external), transfer()});
   start(doomed, exchange());
-  while (lane.run_ready() != 0) {
-  }
+  settle_lane();
   for (int round = 0; round < 3; ++round) {
     DyingStore dead(*store);
     dead.dies_at = 0;  // every write of this recovery is lost
@@ -301,8 +289,7 @@ TEST_F(DurableFlow, FLOW_24_an_interrupted_exchange_frees_its_key_however_often_
   idempotency::Keys lost_keys(clock, &dying, {});
   auto doomed = keyed(dying, lost_keys);
   start(*doomed, exchange());
-  while (lane.run_ready() != 0) {
-  }
+  settle_lane();
   DyingStore halfway(*store);
   halfway.dies_at = 1;  // the decision to abort is durable, the end is not
   idempotency::Keys halfway_keys(clock, &halfway, {});
@@ -324,8 +311,7 @@ TEST_F(DurableFlow, FLOW_24_an_unknown_version_is_listed_in_doubt_and_never_gues
   Flow old("f", {.version = 1, .store = &dying});
   old.group("main", {record.stage("a", Effect::external)});
   start(old, exchange());
-  while (lane.run_ready() != 0) {
-  }
+  settle_lane();
   record.calls.clear();
   Flow newer("f", {.version = 2, .store = store.get()});
   newer.group("main", {record.stage("a", Effect::external)});

@@ -105,19 +105,7 @@ TEST_F(Unknown, FLOW_22_after_an_intent_the_second_phase_follows_what_was_decide
   }
 }
 
-class Sweeps : public Unknown {
- protected:
-  RecoveryProgress sweep(Flow& flow, RecoveryOptions options = {}) {
-    Flows flows;
-    flows.add(flow);
-    Recovery recovery(*store, flows, lane, options);
-    std::optional<Result<RecoveryProgress>> result;
-    lane.post([&] { recovery.start([&](const Result<RecoveryProgress>& r) { result = r; }); });
-    drive([&] { return result.has_value(); });
-    lane.run_ready();
-    return **result;
-  }
-};
+class Sweeps : public Unknown {};
 
 TEST_F(Sweeps, FLOW_24_a_sweep_leaves_exchanges_alone_that_still_run_here) {
   Flow flow("f", {.store = store.get()});
@@ -130,11 +118,10 @@ TEST_F(Sweeps, FLOW_24_a_sweep_leaves_exchanges_alone_that_still_run_here) {
                       })});
   auto x = exchange();
   auto running = start(flow, x);
-  while (lane.run_ready() != 0) {
-  }
+  settle_lane();
   ASSERT_EQ(open(), 1u);
   EXPECT_TRUE(flow.running(x->id()));
-  EXPECT_EQ(sweep(flow).found, 0u);
+  EXPECT_EQ(recover(flow).found, 0u);
   drive([&] { return running->outcome.has_value(); });
   EXPECT_EQ(running->outcome->kind, OutcomeKind::committed);
   lane.run_ready();
@@ -164,17 +151,15 @@ TEST_F(Sweeps, FLOW_24_ten_thousand_open_exchanges_are_finished_in_bounded_batch
     options.lane = &lane;
     doomed.run(doomed_ones.back(), std::move(options), nullptr, nullptr);
   }
-  while (lane.run_ready() != 0) {
-  }
+  settle_lane();
   ASSERT_EQ(open(), 1000u) << "the default limit of a listing";
   Flow again("f", {.store = store.get()});
   shape(again);
-  EXPECT_EQ(sweep(again).aborted, kOpen);
+  EXPECT_EQ(recover(again).aborted, kOpen);
   EXPECT_EQ(open(), 0u);
   // The first process is gone: nothing of it may act any more.
   for (auto& x : doomed_ones) x->scope().cancel();
-  while (lane.run_ready() != 0) {
-  }
+  settle_lane();
   EXPECT_EQ(open(), 0u);
 }
 
