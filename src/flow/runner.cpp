@@ -190,7 +190,7 @@ Runner::Next Runner::prepared(Result<Vote> vote) {
     cause_ = Failure(FailureKind::rejected, "aborted", exchange_->abort_cause());
     keep_decline_of(step);
   }
-  Action next = machine_.prepared(*vote, aborting, exchange_->abort_cause());
+  Action next = machine_.prepared(*vote, aborting, exchange_->abort_cause(), exchange_->unsure_before_);
   if (next.kind == Action::Kind::decide && machine_.decision() == Decision::abort) keep_decline_of(step);
   if (next.kind == Action::Kind::decide && machine_.decision() == Decision::abort && !aborting)
     cause_ = Failure(FailureKind::invalid_argument,
