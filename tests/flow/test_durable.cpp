@@ -1,6 +1,5 @@
 // What is durable when, and what recovery makes of it: FLOW-22 … FLOW-27, PROTOCOL's kill table.
 #include "flow/flow_fixture.hpp"
-#include "flow/records.hpp"
 #include "support/forwarding_store.hpp"
 
 namespace sluice::flow {
@@ -84,7 +83,7 @@ TEST_F(DurableFlow, an_abort_without_key_or_intent_leaves_nothing) {
   EXPECT_EQ(store->stats().commits, 0u);
 }
 
-TEST_F(DurableFlow, a_verified_read_that_changed_runs_prepare_again_and_never_replies_conflict) {
+TEST_F(DurableFlow, IDEM_7_a_verified_read_that_changed_runs_prepare_again_and_never_replies_conflict) {
   deposit("ann", 100);
   int runs = 0;
   Flow flow("f", {.store = store.get()});
@@ -356,24 +355,6 @@ TEST_F(DurableFlow, FLOW_24_a_later_sweep_settles_what_was_in_doubt_when_the_par
   record.failing_times = 0;
   EXPECT_EQ(recover(flow).committed, 1u);
   EXPECT_EQ(open(), 0u);
-}
-
-TEST(Records, FLOW_23_rows_round_trip_and_damage_is_found) {
-  const Record begun = Begun{.flow = "f", .version = 3, .graph = 9, .ns = "app", .reference = "r", .request = "q", .scope = "s", .key_ttl_ms = 5, .key_token = 2};
-  const Record decided = Decided{Decision::commit, "", "reply", {{.stage = 1, .external = true, .joined = true}}, {{"k", "v"}}};
-  const Bytes row = encode_row({&begun, &decided});
-  const auto back = decode_row(row);
-  ASSERT_TRUE(back) << back.error().to_string();
-  ASSERT_EQ(back->size(), 2u);
-  EXPECT_EQ(std::get<Begun>((*back)[0]).key_token, 2u);
-  EXPECT_EQ(std::get<Decided>((*back)[1]).bag[0].second, "v");
-  sim::SimRandom random(3);
-  for (std::size_t i = 0; i < row.size(); ++i) {
-    Bytes damaged = row;
-    damaged[i] = static_cast<char>(damaged[i] ^ static_cast<char>(1 + random.below(255)));
-    EXPECT_FALSE(decode_row(damaged)) << "byte " << i;
-    EXPECT_FALSE(decode_row(ByteView(row).substr(0, i))) << "cut at " << i;
-  }
 }
 
 }  // namespace
