@@ -382,8 +382,8 @@ Runner::Next Runner::leave_to_recovery(OutcomeKind told) {
 
 // The store could not say. What is certain: `unavailable` and its like wrote nothing.
 Runner::Next Runner::resolve_unknown(Failure failure) {
+  if (failure.kind() == FailureKind::unknown_outcome) return fence();
   cause_ = std::move(failure);
-  if (cause_->kind() == FailureKind::unknown_outcome) return fence();
   // The reply drafted for a Commit that did not happen is nobody's.
   reply_bytes_.clear();
   exchange_->response_.reset();

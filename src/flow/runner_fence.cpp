@@ -11,8 +11,14 @@ namespace sluice::flow {
 Runner::Next Runner::fence() {
   store::Commit& commit = new_commit();
   commit.requires_.push_back({store::JournalAt{exchange_->id(), next_record_}, "journal"});
-  Decided decided{Decision::abort, "not_committed", {}, {}, {}};
+  std::string why = "not_committed";
+  Decided decided{Decision::abort, why, {}, {}, {}};
   if (begun_durable_) {
+    // What was to be aborted anyway is decided so again: its reply is told, so it must be on record.
+    if (machine_.decision() == Decision::abort) {
+      decided.cause = why = machine_.cause();
+      if (remembered()) decided.reply = reply_for_key();
+    }
     decided.steps = machine_.steps();
     decided.bag = exchange_->durable_entries();
     const Record record = std::move(decided);
@@ -28,19 +34,25 @@ Runner::Next Runner::fence() {
     commit.then.push_back(
         store::JournalAppend{{exchange_->id(), next_record_, encode_row({&begun, &record})}});
   }
-  if (exchange_->audited) commit.then.push_back(audit(store::AuditOutcome::error, "not_committed"));
+  if (exchange_->audited) commit.then.push_back(audit(store::AuditOutcome::error, std::move(why)));
   submit(&Runner::fenced);
   return std::nullopt;
 }
 
+// The store still does not say: listed or looked up later.
+Runner::Next Runner::decision_stays_unknown() {
+  cause_ = Failure(FailureKind::unknown_outcome, "decision_unknown", "the store did not say whether it took the decision");
+  return leave_to_recovery(OutcomeKind::in_doubt);
+}
+
 Runner::Next Runner::fenced() {
-  // The store still does not say: listed or looked up later.
-  if (!write_->outcome) return leave_to_recovery(OutcomeKind::in_doubt);
+  if (!write_->outcome) return decision_stays_unknown();
+  if (write_->outcome->applied && begun_durable_ && machine_.decision() == Decision::abort) return decision_written();
   if (write_->outcome->applied) {
     cause_ = Failure(FailureKind::unavailable, "not_committed",
                      "the store lost the decision; nothing took effect");
     // A reply that is not remembered is not told: a retry may get another one.
-    if (machine_.decision() == Decision::commit || !begun_durable_) exchange_->response_.reset();
+    exchange_->response_.reset();
     reply_bytes_.clear();
     (void)machine_.prepare_failed("not_committed");
     decided_ = true;
@@ -70,7 +82,7 @@ Runner::Next Runner::fenced() {
 Runner::Next Runner::decided_after_all(Result<store::Answer> answered) {
   auto history = answered ? fold(std::get<store::ReadJournal::Answer>(*answered))
                           : Result<History>(fail(answered.error()));
-  if (!history || !history->decided) return leave_to_recovery(OutcomeKind::in_doubt);
+  if (!history || !history->decided) return decision_stays_unknown();
   const Decided& decided = *history->decided;
   ++next_record_;
   decided_ = true;
