@@ -6,6 +6,7 @@
 #include "flow/combined.hpp"
 #include "flow/live.hpp"
 #include "flow/observe.hpp"
+#include "sluice/base/probe.hpp"
 
 namespace sluice::flow {
 
@@ -224,7 +225,9 @@ void Runner::deadline_passed() noexcept {
     stage_scope_.cancel(FailureKind::timeout);
     return;
   }
-  if (!answered_) answer(OutcomeKind::pending);
+  if (answered_) return;
+  SLUICE_PROBE("flow.pending_at_the_deadline");
+  answer(OutcomeKind::pending);
 }
 
 void Runner::observe(EventKind kind) noexcept {

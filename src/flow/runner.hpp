@@ -117,6 +117,7 @@ class Runner final : private WakeDesk {
   void forget_token();
 
   // Second phase (runner_settle.cpp).
+  void probe_what_was_found() const;
   Next second_phase(Action action);
   void enter_second_phase(Action action);
   Next phase_done(Status status);

@@ -89,10 +89,12 @@ bool DatabaseLink::ask(store::PendingQuery& pending) {
     return true;
   }
   if (random_.one_in(2)) return database_.ask(pending);
-  world_.scheduler.after(latency(), [wire = wire_, &pending] {
+  world_.scheduler.after(latency(), [this, wire = wire_, &pending] {
     if (!wire->up) return;
     static_cast<void>(wire->database.ask(pending));
-    hand_back(pending);
+    world_.scheduler.after(latency(), [wire, &pending] {
+      if (wire->up) hand_back(pending);
+    });
   });
   return false;
 }

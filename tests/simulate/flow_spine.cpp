@@ -258,7 +258,7 @@ class FlowSpine final : public Spine {
                                        flow::func("debit", debit)};
     if (pauses) {
       flow::Awaited awaited;
-      awaited.timeout = seconds(20);
+      awaited.timeout = world_.database && world_.random.one_in(3) ? milliseconds(150) : seconds(20);
       awaited.ask = [this](Exchange& exchange) -> Status {
         world_.asked.insert(exchange.token());
         if (world_.database && world_.random.one_in(2)) answer_soon(exchange.token());

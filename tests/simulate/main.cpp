@@ -4,7 +4,7 @@
 #include <cstdio>
 
 #include "simulate/campaign.hpp"
-#include "sluice/base/probe.hpp"
+#include "simulate/rare_paths.hpp"
 
 namespace {
 
@@ -67,5 +67,6 @@ int main(int argc, char** argv) {
       n(sum.hash), n(failed));
   for (const auto& [name, hits] : sluice::probe_hits())
     std::printf("  probe %-40s %llu\n", name.c_str(), n(hits));
+  for (const auto& path : never_taken()) std::printf("  probe %-40s never\n", path.c_str());
   return failed == 0 ? 0 : 1;
 }
