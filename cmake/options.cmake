@@ -30,8 +30,6 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
 else()
   add_compile_options(-Wno-missing-field-initializers -Wno-missing-designated-field-initializers)
 endif()
-# Probes of rare branches, for simulation campaigns; release builds carry none.
-add_compile_definitions($<$<CONFIG:Debug>:SLUICE_PROBES>)
 if(SLUICE_FUZZ)
   add_compile_options(-fsanitize=fuzzer-no-link)
 endif()

@@ -8,8 +8,10 @@ namespace sluice::flow {
 
 /// Of a stage that failed so: what it does outside may have taken effect.
 inline bool may_have_happened(FailureKind kind) noexcept {
+  // in_doubt, pending and in_progress: what was asked decided, or still runs, and has not said how it ends.
   return kind == FailureKind::unknown_outcome || kind == FailureKind::timeout || kind == FailureKind::cancelled ||
-         kind == FailureKind::internal;
+         kind == FailureKind::internal || kind == FailureKind::in_doubt || kind == FailureKind::pending ||
+         kind == FailureKind::in_progress;
 }
 /// Whether all a stage does outside can be undone.
 inline bool undoes_outside(const Stage& stage) {

@@ -93,20 +93,42 @@ void Flow::seal() {
   });
 }
 
+namespace {
+
+// The exchange's key by the application's function, whose throw is this request's failure.
+Result<std::optional<std::string>> key_of(const FlowOptions& options, const Exchange& exchange) {
+  if (options.keys == nullptr || !options.key) return std::optional<std::string>();
+  try {
+    return options.key(exchange);
+  } catch (const std::exception& error) {
+    return fail(FailureKind::internal, "exception", std::string("the key function threw: ") + error.what());
+  } catch (...) {
+    return fail(FailureKind::internal, "exception", "the key function threw something that is no std::exception");
+  }
+}
+
+}  // namespace
+
 void Flow::run(ExchangePtr exchange, RunOptions options, Done done, void* owner) {
   seal();
-  if (no_entry_) {
+  std::optional<Failure> refused = no_entry_;
+  std::optional<std::string> key;
+  if (!refused && !options.claim) {
+    if (auto said = key_of(options_, *exchange))
+      key = *std::move(said);
+    else
+      refused = said.error();
+  }
+  if (refused) {
     Outcome outcome;
     outcome.kind = OutcomeKind::aborted;
     outcome.exchange = exchange->id();
-    outcome.cause = no_entry_;
+    outcome.cause = std::move(refused);
     if (options.claim) options.claim.release();
-    done(owner, std::move(outcome));
+    if (done != nullptr) done(owner, std::move(outcome));
     return;
   }
-  if (!options.claim && options_.keys != nullptr && options_.key)
-    if (auto key = options_.key(*exchange))
-      return KeyedRun::start(*this, *std::move(key), std::move(exchange), std::move(options), done, owner);
+  if (key) return KeyedRun::start(*this, *std::move(key), std::move(exchange), std::move(options), done, owner);
   begin(std::move(exchange), std::move(options), done, owner);
 }
 

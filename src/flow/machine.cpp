@@ -42,11 +42,12 @@ Action Machine::want_abort(std::string cause) {
   return {Action::Kind::decide};
 }
 
-Action Machine::prepared(const Vote& vote, bool aborting, std::string_view why) {
+Action Machine::prepared(const Vote& vote, bool aborting, std::string_view why, bool unsure) {
   if (vote.kind() == Vote::Kind::pause && !aborting) return {Action::Kind::pause, current()};
   Step& step = steps_.back();
   step.prepared = true;
   step.joined = vote.kind() == Vote::Kind::continue_ || vote.kind() == Vote::Kind::route;
+  step.unsure = aborting && unsure;
   if (aborting) return want_abort(std::string(why));
   if (vote.kind() == Vote::Kind::done) {
     decision_ = Decision::commit;

@@ -50,8 +50,9 @@ class Machine {
   /// Begins at the entry group.
   Action start();
   Action intent_written() { return {Action::Kind::prepare, current()}; }
-  /// The current prepare returned; `aborting` (with why) when the exchange voted abort.
-  Action prepared(const Vote& vote, bool aborting, std::string_view why = {});
+  /// The current prepare returned; `aborting` (with why) when the exchange voted abort. `unsure`: as for
+  /// prepare_failed(), of a stage whose children were cut short by that.
+  Action prepared(const Vote& vote, bool aborting, std::string_view why = {}, bool unsure = false);
   /// prepared() of one that votes to go on, as most do.
   Action went_on() {
     Step& step = steps_.back();

@@ -162,7 +162,10 @@ Result<Vote> ParallelStage::outcome(Exchange& exchange,
   }
   const std::string key = exchange.parallel_key();
   exchange.set(durable_text(key), states);
-  if (first != nullptr) return fail(*first);
+  // Who was cut short because another one declined is no failure of its own: the decline is the outcome.
+  const bool declined = exchange.aborting() && first != nullptr && first->kind() == FailureKind::cancelled;
+  if (first != nullptr && !declined) return fail(*first);
+  if (declined) return Vote::continue_();
   if (!groups.empty()) return Vote::route(std::move(groups));
   return joined ? Vote::continue_() : Vote::skip();
 }

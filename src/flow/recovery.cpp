@@ -3,6 +3,7 @@
 #include "flow/history.hpp"
 #include "flow/runner.hpp"
 #include "sluice/store/nodes.hpp"
+#include "sluice/base/probe.hpp"
 
 namespace sluice::flow {
 namespace {
@@ -143,10 +144,16 @@ struct Recovery::One : store::PendingQuery {
   Recovery* self = nullptr;
   store::OpenRow row;
   void finish() {
-    if (!answer) return self->skip();  // not readable now: the next sweep looks again
+    if (!answer) {  // not readable now: the next sweep looks again
+      SLUICE_PROBE("recovery.journal_not_readable");
+      return self->skip();
+    }
     auto history = fold(std::get<store::ReadJournal::Answer>(*answer));
     if (!history) return self->unknown_version(row, history.error().to_string());
-    if (history->ended) return self->skip();  // its end became durable since it was listed
+    if (history->ended) {  // its end became durable since it was listed
+      SLUICE_PROBE("recovery.ended_meanwhile");
+      return self->skip();
+    }
     const Begun& begun = history->begun;
     Flow* flow = self->flows_.find(begun.flow, begun.version);
     if (flow == nullptr || flow->graph_hash() != begun.graph)

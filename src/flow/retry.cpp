@@ -53,6 +53,7 @@ Task<Result<Vote>> RetryStage::prepare_task(Exchange& exchange) {
     nothing_left = nothing_left && exchange.left_nothing_;
     exchange.left_nothing_ = nothing_left;
     if (!vote && may_have_happened(vote.error().kind())) exchange.unsure_before_ = true;
+    if (vote) exchange.unsure_before_ = false;  // asked under the same token, so it speaks of the earlier attempts too
     if (vote || exchange.aborting() || context.scope->cancelled()) co_return vote;
     // Another attempt would read beside the same old rows: the whole first phase runs again.
     if (exchange.snapshot_moved_ && inner_->effect() != Effect::external) co_return vote;

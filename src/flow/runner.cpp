@@ -6,6 +6,7 @@
 #include "flow/combined.hpp"
 #include "flow/live.hpp"
 #include "flow/observe.hpp"
+#include "sluice/base/probe.hpp"
 
 namespace sluice::flow {
 
@@ -190,7 +191,7 @@ Runner::Next Runner::prepared(Result<Vote> vote) {
     cause_ = Failure(FailureKind::rejected, "aborted", exchange_->abort_cause());
     keep_decline_of(step);
   }
-  Action next = machine_.prepared(*vote, aborting, exchange_->abort_cause());
+  Action next = machine_.prepared(*vote, aborting, exchange_->abort_cause(), exchange_->unsure_before_);
   if (next.kind == Action::Kind::decide && machine_.decision() == Decision::abort) keep_decline_of(step);
   if (next.kind == Action::Kind::decide && machine_.decision() == Decision::abort && !aborting)
     cause_ = Failure(FailureKind::invalid_argument,
@@ -224,7 +225,9 @@ void Runner::deadline_passed() noexcept {
     stage_scope_.cancel(FailureKind::timeout);
     return;
   }
-  if (!answered_) answer(OutcomeKind::pending);
+  if (answered_) return;
+  SLUICE_PROBE("flow.pending_at_the_deadline");
+  answer(OutcomeKind::pending);
 }
 
 void Runner::observe(EventKind kind) noexcept {

@@ -97,6 +97,7 @@ class Runner final : private WakeDesk {
   Next leave_to_recovery(OutcomeKind told);
   Next fence();
   Next fenced();
+  Next decision_stays_unknown();
   Next decided_after_all(Result<store::Answer> answer);
   void append_lazily(const Record& record, std::vector<store::Mutation> more = {});
 
@@ -116,6 +117,7 @@ class Runner final : private WakeDesk {
   void forget_token();
 
   // Second phase (runner_settle.cpp).
+  void probe_what_was_found() const;
   Next second_phase(Action action);
   void enter_second_phase(Action action);
   Next phase_done(Status status);

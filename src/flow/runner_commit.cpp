@@ -3,6 +3,7 @@
 
 #include "flow/live.hpp"
 #include "flow/runner.hpp"
+#include "sluice/base/probe.hpp"
 
 namespace sluice::flow {
 namespace {
@@ -16,7 +17,10 @@ struct Detached : store::PendingCommit {
     std::unique_ptr<Detached> self(static_cast<Detached*>(static_cast<store::PendingCommit*>(job)));
     if (self->live) {
       self->live->remove(self->exchange);
-      if (!self->outcome) self->live->left_open();
+      if (!self->outcome) {
+        SLUICE_PROBE("flow.end_not_written");
+        self->live->left_open();
+      }
     }
     if (!self->outcome && self->log != nullptr)
       self->log->warn("a lazy journal record was not written; recovery will do its work again",
@@ -134,7 +138,10 @@ bool Runner::durable_now() {
   if (!write_->outcome) {
     // The stage has not begun. If the record is on disk after all, recovery aborts it.
     cause_ = write_->outcome.error();
-    if (cause_->kind() == FailureKind::unknown_outcome) flow_.live_->left_open();
+    if (cause_->kind() == FailureKind::unknown_outcome) {
+      SLUICE_PROBE("flow.intent_or_pause_unknown");
+      flow_.live_->left_open();
+    }
     return false;
   }
   if (!write_->outcome->applied) {
@@ -339,7 +346,10 @@ Runner::Next Runner::refused(const store::CommitOutcome& outcome) {
   cause_ = reply.to_failure();
   (void)machine_.prepare_failed(requirement.name);
   reply_ = std::move(reply);
-  if (begun_durable_) return decide();  // after an intent, a refusal decides abort
+  if (begun_durable_) {
+    SLUICE_PROBE("flow.refused_after_an_intent");
+    return decide();  // after an intent, a refusal decides abort
+  }
   decided_ = true;
   exchange_->second_phase_ = true;
   if (claim_) {
@@ -370,32 +380,6 @@ Runner::Next Runner::rerun() {
   exchange_->response_.reset();
   machine_.reset();
   return machine_.start();
-}
-
-// Over here, and perhaps open in the store: a sweep looks, soon.
-Runner::Next Runner::leave_to_recovery(OutcomeKind told) {
-  if (begun_durable_ || told == OutcomeKind::pending) flow_.live_->left_open();
-  over_ = true;
-  answer(told);
-  return std::nullopt;
-}
-
-// The store could not say. What is certain: `unavailable` and its like wrote nothing.
-Runner::Next Runner::resolve_unknown(Failure failure) {
-  cause_ = std::move(failure);
-  if (cause_->kind() == FailureKind::unknown_outcome) return fence();
-  // The reply drafted for a Commit that did not happen is nobody's.
-  reply_bytes_.clear();
-  exchange_->response_.reset();
-  if (!begun_durable_) {
-    (void)machine_.prepare_failed(std::string(cause_->code()));
-    audit_lazily(std::string(cause_->code()));
-    decided_ = true;
-    if (claim_) claim_.release();
-    return machine_.decided(Decision::abort);
-  }
-  // Recovery (or the store, once it is open again) knows; neither outcome may be told.
-  return leave_to_recovery(OutcomeKind::pending);
 }
 
 }  // namespace sluice::flow

@@ -2,6 +2,7 @@
 #include "flow/draft_codec.hpp"
 #include "flow/live.hpp"
 #include "flow/runner.hpp"
+#include "sluice/base/probe.hpp"
 
 namespace sluice::flow {
 
@@ -67,7 +68,10 @@ Runner::Next Runner::pause_written() {
 
 Runner::Next Runner::fall_asleep() {
   sleeping_ = Sleeping::asleep;
-  if (waker_ != nullptr) return take_wake();  // the answer was faster
+  if (waker_ != nullptr) {  // the answer was faster
+    SLUICE_PROBE("flow.woken_before_it_slept");
+    return take_wake();
+  }
   wake_at_ = lane_.clock().now() + pause_for_;
   arm_wake(pause_for_);
   if (on_pause_ != nullptr) std::exchange(on_pause_, nullptr)(owner_);
@@ -79,6 +83,7 @@ void Runner::arm_wake(Duration after) {
   backoff_timer_.arm(lane_, after < kNever - now ? now + after : kNever,
                      [](void* self) noexcept {
                        auto* runner = static_cast<Runner*>(self);
+                       SLUICE_PROBE("flow.pause_timed_out");
                        runner->go(runner->wake_up({.timed_out = true, .payload = {}}));
                      },
                      this);
@@ -117,6 +122,7 @@ Runner::Next Runner::take_wake() {
 
 Runner::Next Runner::wake_written() {
   if (!write_->outcome) {  // it sleeps on; whoever woke it may try again
+    SLUICE_PROBE("flow.wake_up_not_written");
     sleeping_ = Sleeping::asleep;
     answer_waker(fail(write_->outcome.error()));
     arm_wake(std::max<Duration>(wake_at_ - lane_.clock().now(), Duration::zero()));
@@ -179,7 +185,10 @@ void Runner::resume_paused(Machine machine, Begun begun, std::uint32_t next_reco
   exchange_->draft_ = *std::move(draft);
   if (auto response = Reply::decode(paused.response); response && !paused.response.empty())
     exchange_->response_ = *std::move(response);
-  if (woken) return go(wake_up({false, std::move(woken->payload)}));
+  if (woken) {
+    SLUICE_PROBE("flow.recovered_awake");
+    return go(wake_up({false, std::move(woken->payload)}));
+  }
   if (auto announced = expect_wake(paused.token); !announced) {
     // The doors are open before recovery is done: a newer exchange has the token. This one sleeps on
     // in the store; a later sweep announces it.
@@ -188,6 +197,7 @@ void Runner::resume_paused(Machine machine, Begun begun, std::uint32_t next_reco
     answer(OutcomeKind::pending);
     return go(std::nullopt);
   }
+  SLUICE_PROBE("flow.recovered_asleep");
   sleeping_ = Sleeping::asleep;
   const auto left = WallTime(milliseconds(paused.until_ms)) - flow_.options_.store->now();
   pause_for_ = std::max<Duration>(left, Duration::zero());

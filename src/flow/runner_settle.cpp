@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "flow/runner.hpp"
+#include "sluice/base/probe.hpp"
 
 namespace sluice::flow {
 
@@ -18,12 +19,23 @@ void Runner::resume(Machine machine, Begun begun, std::uint32_t next_record, Byt
   decided_ = machine_.decision() != Decision::none;
   listed_ = listed && decided_;
   observe(EventKind::recovered);
+  probe_what_was_found();
   if (!decided_) cause_ = Failure(FailureKind::unavailable, "interrupted", "the process ended before the decision");
   else if (machine_.decision() == Decision::abort)
     // A decision to abort without a reply was one that frees the key (an interruption, a timeout).
     cause_ = reply_ ? reply_->to_failure()
                     : Failure(FailureKind::unavailable, machine_.cause(), "aborted without a reply");
   go(machine_.resume());
+}
+
+// Which of the states that a crash leaves it goes on from.
+void Runner::probe_what_was_found() const {
+  const bool half = std::ranges::any_of(machine_.steps(), [](const Step& step) { return step.external && step.finished; });
+  if (!decided_) SLUICE_PROBE("recovery.not_decided");
+  else if (machine_.decision() == Decision::commit && half) SLUICE_PROBE("recovery.commit_half_done");
+  else if (machine_.decision() == Decision::commit) SLUICE_PROBE("recovery.commit_not_begun");
+  else if (half) SLUICE_PROBE("recovery.abort_half_done");
+  else SLUICE_PROBE("recovery.abort_not_begun");
 }
 
 void Runner::enter_second_phase(Action action) {
@@ -117,6 +129,7 @@ Runner::Next Runner::phase_done(Status status) {
     cause_ = Failure(FailureKind::in_doubt, "second_phase_failed",
                      earlier + "stage '" + std::string(machine_.stage_of(action.step).name()) + "': " +
                          status.error().to_string());
+    SLUICE_PROBE("flow.second_phase_given_up");
     return machine_.gave_up(action.step);
   }
   ++exchange_->attempt_;

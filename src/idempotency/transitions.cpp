@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "idempotency/keys_impl.hpp"
+#include "sluice/base/probe.hpp"
 
 namespace sluice::idempotency {
 namespace {
@@ -165,7 +166,10 @@ void Keys::Impl::settle(KeyEntry& entry, const Result<store::Answer>& answer,
     running.fetch_sub(1, std::memory_order_relaxed);
     shard.erase(entry);
   };
-  if (entry.waiters.empty()) return leave();  // all of them were forgotten or timed out
+  if (entry.waiters.empty()) {  // all of them were forgotten or timed out
+    SLUICE_PROBE("keys.asked_for_nobody");
+    return leave();
+  }
 
   if (!answer) {
     answer_all(entry, answered, [&](const PendingClaim& pending) -> Result<Claimed> {
@@ -186,6 +190,7 @@ void Keys::Impl::settle(KeyEntry& entry, const Result<store::Answer>& answer,
     running.fetch_sub(1, std::memory_order_relaxed);
     shard.complete(entry, cached);
   } else if (row && row->exchange != entry.waiters.first()->exchange) {
+    SLUICE_PROBE("keys.held_by_an_exchange_of_before");
     answer_all(entry, answered, [&](const PendingClaim& p) {
       return by_holder(shard, p, row->exchange, row->fingerprint);
     });
@@ -256,6 +261,7 @@ void Keys::Impl::hand_on(KeyEntry& entry) {
     }
   }
   if (store == nullptr) return answered.run(nullptr);
+  SLUICE_PROBE("keys.asked_again_after_a_release");
   // Whoever let go may not know whether its Commit happened: the next one asks before it runs.
   question_to(entry);
   if (KeyQuestion& question = *entry.question; store->ask(question)) settle(entry, question.answer, nullptr);

@@ -1,5 +1,6 @@
 // How an invocation ends: with a reply that is durable under its key, or with nothing stored.
 #include "sluice/rpc/registry.hpp"
+#include "sluice/rpc/remembered.hpp"
 
 namespace sluice::rpc {
 
@@ -47,12 +48,8 @@ void Invocation::finish(Answer answer) {
     const auto reply = Reply::decode(*answer.reply);
     return commit({}, *answer.reply, reply && reply->kind == FailureKind::none ? AuditOutcome::ok : AuditOutcome::error);
   }
-  if (answer.kind == Answer::Kind::failure) {
-    const auto remember = answer.failure->traits().remember;
-    // What may have happened is not run again by a retry: it is told the same.
-    if (remember == Remember::store || answer.failure->kind() == FailureKind::unknown_outcome)
-      return commit({}, Reply::from(*answer.failure).encode(), AuditOutcome::error);
-  }
+  if (answer.kind == Answer::Kind::failure && remembered(*answer.failure))
+    return commit({}, Reply::from(*answer.failure).encode(), AuditOutcome::error);
   if (answer.kind == Answer::Kind::in_doubt || answer.kind == Answer::Kind::pending) {
     const bool pending = answer.kind == Answer::Kind::pending;
     const Failure status(pending ? FailureKind::pending : FailureKind::in_doubt, "",

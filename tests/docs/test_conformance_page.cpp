@@ -63,6 +63,11 @@ Proofs proofs_of(const std::filesystem::path& tests) {
     if (entry.path().extension() == ".cpp") collect(read(entry.path()), gtest, proofs);
     if (entry.path().filename() == "CMakeLists.txt") collect(read(entry.path()), ctest, proofs);
   }
+  // Whole suites that run again on each database.
+  static const std::regex suite(R"(\nsluice_on_databases\(\w+ (\w+))");
+  const std::string lists = read(tests / "CMakeLists.txt");
+  for (std::sregex_iterator at(lists.begin(), lists.end(), suite), end; at != end; ++at)
+    proofs[{"NODE", 2}].insert((*at)[1].str() + ".NODE_2_the_suite_holds_on_postgres");
   // Each decoder under arbitrary bytes replays its corpus.
   static const std::regex target(R"(\nsluice_fuzz\((\w+))");
   const std::string fuzz = read(tests.parent_path() / "fuzz/CMakeLists.txt");

@@ -2,6 +2,8 @@
 #pragma once
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
 #include "sluice/flow.hpp"
@@ -86,6 +88,46 @@ class FlowTest : public testing::Test {
     return running->outcome.value_or(Outcome{});
   }
   Outcome run(Flow& flow) { return run(flow, exchange()); }
+  /// Runs what is ready, and what becomes ready by that; time stands still.
+  void settle_lane() {
+    while (lane.run_ready() != 0) {
+    }
+  }
+  void advance(Duration by) {
+    const Instant end = clock.now() + by;
+    while (clock.now() < end) {
+      if (lane.run_ready() != 0) continue;
+      clock.advance_to(std::min(end, lane.next_timer()));
+    }
+    settle_lane();
+  }
+  /// One sweep, by the next process, over what is open in the store of `flow`, or in `from`.
+  RecoveryProgress recover(Flow& flow, store::Store* from = nullptr, RecoveryOptions options = {}) {
+    Flows flows;
+    flows.add(flow);
+    Recovery recovery(from != nullptr ? *from : *flow.options().store, flows, lane, options);
+    std::optional<Result<RecoveryProgress>> result;
+    lane.post([&] { recovery.start([&](const Result<RecoveryProgress>& r) { result = r; }); });
+    drive([&] { return result.has_value(); });
+    settle_lane();
+    return result && *result ? **result : RecoveryProgress{};
+  }
+  Status wake(Flow& flow, std::string token, Bytes payload = "yes") {
+    struct Asking : PendingWake {
+      bool over = false;
+    } asking;
+    asking.ns = Namespace("app");
+    asking.token = std::move(token);
+    asking.payload = std::move(payload);
+    asking.lane = &lane;
+    asking.run = [](Job* job) noexcept { static_cast<Asking*>(static_cast<PendingWake*>(job))->over = true; };
+    flow.wake(asking);
+    drive([&] { return asking.over; });
+    return asking.answer;
+  }
+  std::size_t count(std::string_view call) const {
+    return static_cast<std::size_t>(std::ranges::count(record.calls, call));
+  }
 };
 
 }  // namespace sluice::flow

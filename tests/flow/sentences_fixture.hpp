@@ -46,18 +46,6 @@ class Sentences : public FlowTest {
   void deposit(const std::string& key, std::int64_t amount) {
     (void)store::commit_and_wait(*store, {.then = {store::KvAdd{at(key), amount}}});
   }
-  void settle_lane() {
-    while (lane.run_ready() != 0) {
-    }
-  }
-  void advance(Duration by) {
-    const Instant end = clock.now() + by;
-    while (clock.now() < end) {
-      if (lane.run_ready() != 0) continue;
-      clock.advance_to(std::min(end, lane.next_timer()));
-    }
-    settle_lane();
-  }
   FlowOptions keyed(store::Store& on, idempotency::Keys& with) {
     FlowOptions options;
     options.store = &on;
@@ -66,33 +54,7 @@ class Sentences : public FlowTest {
     options.key_policy.wait = false;
     return options;
   }
-  RecoveryProgress recover(Flow& flow) {
-    Flows flows;
-    flows.add(flow);
-    Recovery recovery(*store, flows, lane);
-    std::optional<Result<RecoveryProgress>> result;
-    lane.post([&] { recovery.start([&](const Result<RecoveryProgress>& r) { result = r; }); });
-    drive([&] { return result.has_value(); });
-    settle_lane();
-    return result && *result ? **result : RecoveryProgress{};
-  }
   std::size_t open() { return store::ask_now(*store, store::ListOpen{})->size(); }
-  Status wake(Flow& flow, std::string token, Bytes payload = "yes") {
-    struct Asking : PendingWake {
-      bool over = false;
-    } asking;
-    asking.ns = Namespace("app");
-    asking.token = std::move(token);
-    asking.payload = std::move(payload);
-    asking.lane = &lane;
-    asking.run = [](Job* job) noexcept { static_cast<Asking*>(static_cast<PendingWake*>(job))->over = true; };
-    flow.wake(asking);
-    drive([&] { return asking.over; });
-    return asking.answer;
-  }
-  std::size_t count(std::string_view call) {
-    return static_cast<std::size_t>(std::ranges::count(record.calls, call));
-  }
 };
 
 }  // namespace sluice::flow

@@ -143,17 +143,10 @@ TEST_F(Bounds, FLOW_24_recovery_works_on_no_more_exchanges_at_once_than_it_may) 
     exchanges.push_back(exchange());
     left.push_back(start(doomed, exchanges.back()));
   }
-  while (lane.run_ready() != 0) {
-  }
+  settle_lane();
   Flow again("f", {.store = store.get()});
   shape(again);
-  Flows flows;
-  flows.add(again);
-  Recovery recovery(*store, flows, lane, {.parallel = 3, .batch = 10});
-  std::optional<Result<RecoveryProgress>> result;
-  lane.post([&] { recovery.start([&](const Result<RecoveryProgress>& r) { result = r; }); });
-  drive([&] { return result.has_value(); });
-  EXPECT_EQ((*result)->aborted, 20u);
+  EXPECT_EQ(recover(again, nullptr, {.parallel = 3, .batch = 10}).aborted, 20u);
   EXPECT_EQ(ended, 20u);
   EXPECT_EQ(most, 3u);
   // The first process is gone: nothing of it may act any more.

@@ -1,6 +1,5 @@
 // What is durable when, and what recovery makes of it: FLOW-22 … FLOW-27, PROTOCOL's kill table.
 #include "flow/flow_fixture.hpp"
-#include "flow/records.hpp"
 #include "support/forwarding_store.hpp"
 
 namespace sluice::flow {
@@ -43,16 +42,6 @@ class DurableFlow : public FlowTest {
       return Vote();
     });
   }
-  RecoveryProgress recover(Flow& flow) {
-    Flows flows;
-    flows.add(flow);
-    Recovery recovery(*store, flows, lane);
-    std::optional<Result<RecoveryProgress>> result;
-    lane.post([&] { recovery.start([&](const Result<RecoveryProgress>& r) { result = r; }); });
-    drive([&] { return result.has_value(); });
-    lane.run_ready();
-    return result && *result ? **result : RecoveryProgress{};
-  }
   std::size_t open() { return store::ask_now(*store, store::ListOpen{})->size(); }
 };
 
@@ -94,7 +83,7 @@ TEST_F(DurableFlow, an_abort_without_key_or_intent_leaves_nothing) {
   EXPECT_EQ(store->stats().commits, 0u);
 }
 
-TEST_F(DurableFlow, a_verified_read_that_changed_runs_prepare_again_and_never_replies_conflict) {
+TEST_F(DurableFlow, IDEM_7_a_verified_read_that_changed_runs_prepare_again_and_never_replies_conflict) {
   deposit("ann", 100);
   int runs = 0;
   Flow flow("f", {.store = store.get()});
@@ -238,8 +227,7 @@ TEST_F(DurableFlow, FLOW_24_killed_at_each_commit_recovery_finishes_what_was_beg
     shape(doomed);
     auto x = exchange();
     auto running = start(doomed, x);
-    while (lane.run_ready() != 0) {
-    }
+    settle_lane();
     EXPECT_FALSE(running->outcome) << "nothing may be acknowledged";
     record.calls.clear();
     Flow again("f", {.store = store.get()});
@@ -266,8 +254,7 @@ TEST_F(DurableFlow, FLOW_24_recovery_that_is_killed_itself_is_finished_by_the_ne
   Flow doomed("f", {.store = &dying});
   doomed.group("main", {record.stage("a", Effect::external), transfer()});
   start(doomed, exchange());
-  while (lane.run_ready() != 0) {
-  }
+  settle_lane();
   for (int round = 0; round < 3; ++round) {
     DyingStore dead(*store);
     dead.dies_at = 0;  // every write of this recovery is lost
@@ -301,8 +288,7 @@ TEST_F(DurableFlow, FLOW_24_an_interrupted_exchange_frees_its_key_however_often_
   idempotency::Keys lost_keys(clock, &dying, {});
   auto doomed = keyed(dying, lost_keys);
   start(*doomed, exchange());
-  while (lane.run_ready() != 0) {
-  }
+  settle_lane();
   DyingStore halfway(*store);
   halfway.dies_at = 1;  // the decision to abort is durable, the end is not
   idempotency::Keys halfway_keys(clock, &halfway, {});
@@ -324,8 +310,7 @@ TEST_F(DurableFlow, FLOW_24_an_unknown_version_is_listed_in_doubt_and_never_gues
   Flow old("f", {.version = 1, .store = &dying});
   old.group("main", {record.stage("a", Effect::external)});
   start(old, exchange());
-  while (lane.run_ready() != 0) {
-  }
+  settle_lane();
   record.calls.clear();
   Flow newer("f", {.version = 2, .store = store.get()});
   newer.group("main", {record.stage("a", Effect::external)});
@@ -370,24 +355,6 @@ TEST_F(DurableFlow, FLOW_24_a_later_sweep_settles_what_was_in_doubt_when_the_par
   record.failing_times = 0;
   EXPECT_EQ(recover(flow).committed, 1u);
   EXPECT_EQ(open(), 0u);
-}
-
-TEST(Records, FLOW_23_rows_round_trip_and_damage_is_found) {
-  const Record begun = Begun{.flow = "f", .version = 3, .graph = 9, .ns = "app", .reference = "r", .request = "q", .scope = "s", .key_ttl_ms = 5, .key_token = 2};
-  const Record decided = Decided{Decision::commit, "", "reply", {{.stage = 1, .external = true, .joined = true}}, {{"k", "v"}}};
-  const Bytes row = encode_row({&begun, &decided});
-  const auto back = decode_row(row);
-  ASSERT_TRUE(back) << back.error().to_string();
-  ASSERT_EQ(back->size(), 2u);
-  EXPECT_EQ(std::get<Begun>((*back)[0]).key_token, 2u);
-  EXPECT_EQ(std::get<Decided>((*back)[1]).bag[0].second, "v");
-  sim::SimRandom random(3);
-  for (std::size_t i = 0; i < row.size(); ++i) {
-    Bytes damaged = row;
-    damaged[i] = static_cast<char>(damaged[i] ^ static_cast<char>(1 + random.below(255)));
-    EXPECT_FALSE(decode_row(damaged)) << "byte " << i;
-    EXPECT_FALSE(decode_row(ByteView(row).substr(0, i))) << "cut at " << i;
-  }
 }
 
 }  // namespace

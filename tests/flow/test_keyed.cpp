@@ -109,7 +109,7 @@ TEST_F(Slow, FLOW_29_concurrent_duplicates_run_once_and_all_get_its_reply) {
   EXPECT_EQ(replayed, 4);
 }
 
-TEST_F(Slow, FLOW_29_or_are_told_in_progress_by_choice_and_by_deadline) {
+TEST_F(Slow, FLOW_29_or_are_told_in_progress_by_choice) {
   options.key_policy.wait = false;
   Flow flow("f", options);
   flow.group("main", {slow()});
@@ -120,6 +120,53 @@ TEST_F(Slow, FLOW_29_or_are_told_in_progress_by_choice_and_by_deadline) {
   EXPECT_EQ(second.cause->kind(), FailureKind::in_progress);
   EXPECT_EQ(second.cause->retry_after(), seconds(1)) << "when to come back";
   drive([&] { return first->outcome.has_value(); });
+}
+
+TEST_F(Slow, FLOW_29_a_waiter_waits_no_longer_than_its_own_deadline_nor_than_the_bound) {
+  options.key_policy.max_wait = milliseconds(600);
+  Flow flow("f", options);
+  flow.group("main", {slow()});
+  const Instant began = clock.now();
+  auto first = start(flow, keyed("k"));
+  lane.run_ready();
+  RunOptions hurried;
+  hurried.deadline = began + milliseconds(200);
+  auto second = start(flow, keyed("k"), std::move(hurried));
+  auto third = start(flow, keyed("k"));
+  std::optional<Instant> second_at, third_at;
+  drive([&] {
+    if (second->outcome && !second_at) second_at = clock.now();
+    if (third->outcome && !third_at) third_at = clock.now();
+    return first->outcome.has_value();
+  });
+  ASSERT_TRUE(second_at && third_at);
+  EXPECT_GE(*second_at - began, milliseconds(200));
+  EXPECT_LT(*second_at - began, milliseconds(220));
+  EXPECT_GE(*third_at - began, milliseconds(600));
+  EXPECT_LT(*third_at - began, milliseconds(620));
+  for (const auto& waiter : {second, third}) {
+    EXPECT_EQ(waiter->outcome->kind, OutcomeKind::pending) << "neither committed nor aborted: it runs";
+    EXPECT_EQ(waiter->outcome->cause->kind(), FailureKind::in_progress);
+    EXPECT_EQ(waiter->outcome->exchange, first->outcome->exchange) << "which one, to ask for";
+  }
+  EXPECT_EQ(first->outcome->kind, OutcomeKind::committed);
+  EXPECT_TRUE(run(flow, keyed("k")).replayed);
+  EXPECT_EQ(runs, 1);
+}
+
+TEST_F(Slow, FLOW_29_a_waiter_runs_when_the_first_left_nothing_to_tell) {
+  Flow flow("f", options);
+  flow.group("main", {slow(), func("down", [this](Exchange&) -> Result<Vote> {
+                        if (runs == 1) return fail(FailureKind::unavailable, "down", "");
+                        return Vote();
+                      })});
+  auto first = start(flow, keyed("k"));
+  auto second = start(flow, keyed("k"));
+  drive([&] { return first->outcome && second->outcome; });
+  EXPECT_EQ(first->outcome->kind, OutcomeKind::aborted);
+  EXPECT_EQ(second->outcome->kind, OutcomeKind::committed);
+  EXPECT_FALSE(second->outcome->replayed);
+  EXPECT_EQ(runs, 2) << "one after the other";
 }
 
 TEST_F(Slow, FLOW_29_a_waiter_whose_caller_leaves_is_answered_at_once) {
@@ -155,6 +202,33 @@ TEST_F(KeyedFlow, FLOW_30_what_a_retry_may_cure_is_not_remembered) {
   EXPECT_EQ(runs, 2);
 }
 
+// What the reply says of itself does not matter: a stage set it and declined.
+TEST_F(KeyedFlow, FLOW_30_a_decline_is_remembered_whatever_its_kind_and_after_a_restart) {
+  for (const auto& row : failure_table()) {
+    SCOPED_TRACE(row.name);
+    runs = 0;
+    Flow flow("f", options);
+    flow.group("main", {func("issuer", [&](Exchange& x) -> Result<Vote> {
+                          if (++runs > 1) return Vote();  // would be approved now
+                          x.respond({.kind = row.kind, .code = "declined", .body = "{}"});
+                          x.abort("declined");
+                          return Vote();
+                        })});
+    const std::string key = "k-" + std::string(row.name);
+    const Outcome first = run(flow, keyed(key));
+    EXPECT_EQ(first.kind, OutcomeKind::aborted);
+    const Outcome again = run(flow, keyed(key));
+    EXPECT_EQ(again.reply_bytes, first.reply_bytes);
+    idempotency::Keys restarted(clock, store.get());
+    FlowOptions later = options;
+    later.keys = &restarted;
+    Flow after("f", later);
+    after.group("main", {counts()});
+    EXPECT_EQ(run(after, keyed(key)).reply_bytes, first.reply_bytes);
+    EXPECT_EQ(runs, 1) << "the retransmitted decline was processed again";
+  }
+}
+
 TEST_F(KeyedFlow, FLOW_30_in_doubt_is_told_as_such_to_duplicates) {
   record.failing_commit = "a";
   record.failing_times = 1000;
@@ -167,12 +241,15 @@ TEST_F(KeyedFlow, FLOW_30_in_doubt_is_told_as_such_to_duplicates) {
     options.key_policy.wait = false;
     Flow flow("f", options);
     flow.group("main", {record.stage("a", Effect::external)});
-    EXPECT_EQ(run(flow, keyed("k")).kind, OutcomeKind::in_doubt);
-    const auto prepared = std::ranges::count(record.calls, std::string("a.prepare"));
-    const auto again = run(flow, keyed("k"));
-    EXPECT_NE(again.kind, OutcomeKind::committed);
-    EXPECT_NE(again.kind, OutcomeKind::aborted);
-    EXPECT_EQ(std::ranges::count(record.calls, std::string("a.prepare")), prepared);
+    const Outcome first = run(flow, keyed("k"));
+    EXPECT_EQ(first.kind, OutcomeKind::in_doubt);
+    settle_lane();
+    for (int retry = 0; retry < 3; ++retry) {
+      const Outcome again = run(flow, keyed("k"));
+      EXPECT_EQ(again.kind, OutcomeKind::in_doubt);
+      if (durable) EXPECT_EQ(again.exchange, first.exchange) << "which one, for the operator";
+    }
+    EXPECT_EQ(count("a.prepare"), 1u);
   }
 }
 

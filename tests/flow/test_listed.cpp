@@ -24,20 +24,7 @@ class Listed : public FlowTest {
   Meddling meddling{*store};
   std::size_t records(ExchangeId id) { return store::ask_now(*store, store::ReadJournal{id})->size(); }
   std::size_t audits() { return store::ask_now(*store, store::ListAudit{})->size(); }
-  RecoveryProgress sweep(Flow& flow) {
-    Flows flows;
-    flows.add(flow);
-    Recovery recovery(meddling, flows, lane);
-    std::optional<RecoveryProgress> found;
-    lane.post([&] { recovery.start([&](const Result<RecoveryProgress>& p) { found = *p; }); });
-    drive([&] { return found.has_value(); });
-    quiet();
-    return *found;
-  }
-  void quiet() {
-    while (lane.run_ready() != 0) {
-    }
-  }
+  RecoveryProgress sweep(Flow& flow) { return recover(flow, &meddling); }
   /// Its node dies once the first intent is durable.
   ExchangeId left_behind(std::uint32_t version) {
     Meddling dying(*store);
@@ -49,7 +36,7 @@ class Listed : public FlowTest {
     old.group("main", {record.stage("a", Effect::external)});
     auto x = exchange();
     start(old, x);
-    quiet();
+    settle_lane();
     return x->id();
   }
 };
@@ -92,7 +79,7 @@ TEST_F(Listed, G6_sweeps_over_a_commit_that_keeps_failing_leave_its_journal_as_i
   flow.group("main", {record.stage("a", Effect::external), record.stage("b", Effect::external)});
   auto x = exchange();
   EXPECT_EQ(run(flow, x).kind, OutcomeKind::in_doubt);
-  quiet();
+  settle_lane();
   EXPECT_EQ(sweep(flow).in_doubt, 1u);
   const auto after_one = records(x->id());
   for (int i = 0; i < 5; ++i) EXPECT_EQ(sweep(flow).in_doubt, 1u);
@@ -115,7 +102,7 @@ TEST_F(Listed, CONSOLE_6_one_that_gives_up_running_again_is_audited) {
   const auto outcome = run(flow, x);
   ASSERT_EQ(outcome.kind, OutcomeKind::aborted);
   EXPECT_EQ(outcome.cause->code(), "too_many_reruns");
-  quiet();
+  settle_lane();
   EXPECT_EQ(audits(), 1u);
 }
 
@@ -135,7 +122,7 @@ TEST_F(Listed, CONSOLE_6_one_whose_decision_the_store_refused_to_take_is_audited
   auto x = exchange();
   x->audited = true;
   EXPECT_EQ(run(flow, x).kind, OutcomeKind::aborted);
-  quiet();
+  settle_lane();
   EXPECT_EQ(audits(), 1u);
 }
 
@@ -160,7 +147,7 @@ TEST_F(Listed, G1_a_refusal_found_after_an_unknown_commit_is_told_as_it_was_stor
   };
   const auto first = run(flow);
   ASSERT_TRUE(first.reply);
-  quiet();
+  settle_lane();
   idempotency::Keys after_restart(clock, store.get(), {});
   FlowOptions again;
   again.store = store.get();

@@ -61,22 +61,6 @@ class Owners : public FlowTest {
     auto rows = store::ask_now(*store, store::GetRows{{row("n")}});
     return rows->at(0) ? rows->at(0)->number : 0;
   }
-  Status wake(Flow& flow, std::string token) {
-    struct Asking : PendingWake {
-      bool over = false;
-    } asking;
-    asking.ns = Namespace("app");
-    asking.token = std::move(token);
-    asking.lane = &lane;
-    asking.run = [](Job* job) noexcept { static_cast<Asking*>(static_cast<PendingWake*>(job))->over = true; };
-    flow.wake(asking);
-    drive([&] { return asking.over; });
-    return asking.answer;
-  }
-  void quiet() {
-    while (lane.run_ready() != 0) {
-    }
-  }
 };
 
 using Names = std::vector<std::string>;
@@ -93,10 +77,10 @@ TEST_F(Owners, FLOW_26_each_record_of_an_exchange_requires_its_place_in_the_jour
   sleeping.group("main", {asks(), adds()});
   auto x = exchange();
   auto running = start(sleeping, x);
-  quiet();
+  settle_lane();
   EXPECT_TRUE(wake(sleeping, to_string(x->id()) + ".0"));
   drive([&] { return running->outcome.has_value(); });
-  quiet();
+  settle_lane();
   EXPECT_EQ(appended, (Names{"paused", "woken", "decided", "ended"}));
 }
 
@@ -136,7 +120,7 @@ TEST_F(Owners, FLOW_26_waking_what_another_owner_went_on_with_is_told_so) {
   flow.group("main", {asks(), adds()});
   auto x = exchange();
   auto running = start(flow, x);
-  quiet();
+  settle_lane();
   spy.before = [this](int, const store::Commit& commit) { intrude(commit); };
   const Status woken = wake(flow, to_string(x->id()) + ".0");
   ASSERT_FALSE(woken);
@@ -174,7 +158,7 @@ class Audited : public Owners {
     return x;
   }
   std::vector<store::AuditRow> rows() {
-    quiet();
+    settle_lane();
     return *store::ask_now(*store, store::ListAudit{});
   }
   void expect_row(const store::AuditRow& row, store::AuditOutcome outcome, ExchangeId id) {

@@ -59,46 +59,12 @@ class Pause : public FlowTest {
                          })});
     return flow;
   }
-  void settle() {
-    while (lane.run_ready() != 0) {
-    }
-  }
-  Status wake(Flow& flow, std::string token, Bytes payload = "yes") {
-    struct Asking : PendingWake {
-      bool over = false;
-    } asking;
-    asking.ns = Namespace("app");
-    asking.token = std::move(token);
-    asking.payload = std::move(payload);
-    asking.lane = &lane;
-    asking.run = [](Job* job) noexcept { static_cast<Asking*>(static_cast<PendingWake*>(job))->over = true; };
-    flow.wake(asking);
-    drive([&] { return asking.over; });
-    return asking.answer;
-  }
   std::int64_t number(const std::string& key) {
     auto rows = store::ask_now(*store, store::GetRows{{row(key)}});
     return rows->at(0) ? rows->at(0)->number : 0;
   }
   void fund() { (void)store::commit_and_wait(*store, {.then = {store::KvAdd{row("ann"), 25}}}); }
-  RecoveryProgress recover(Flow& flow) {
-    Flows flows;
-    flows.add(flow);
-    Recovery recovery(*store, flows, lane);
-    std::optional<Result<RecoveryProgress>> result;
-    lane.post([&] { recovery.start([&](const Result<RecoveryProgress>& r) { result = r; }); });
-    drive([&] { return result.has_value(); });
-    return **result;
-  }
   std::size_t paused() { return store::ask_now(*store, store::ListOpen{{}, store::OpenState::paused, 10})->size(); }
-  void advance(Duration by) {
-    const Instant end = clock.now() + by;
-    while (clock.now() < end) {
-      if (lane.run_ready() != 0) continue;
-      clock.advance_to(std::min(end, lane.next_timer()));
-    }
-    settle();
-  }
 };
 
 TEST_F(Pause, FLOW_21_an_outside_event_wakes_it_and_prepare_goes_on) {
@@ -116,12 +82,12 @@ TEST_F(Pause, FLOW_21_an_outside_event_wakes_it_and_prepare_goes_on) {
                                                                .commit = {}, .abort = {}})});
     }
     auto running = start(*flow, exchange());
-    settle();
+    settle_lane();
     ASSERT_EQ(asked.size(), 1u);
     EXPECT_FALSE(running->outcome) << "it sleeps";
     EXPECT_TRUE(flow->expects(Namespace("app"), asked[0]));
     EXPECT_TRUE(wake(*flow, asked[0]).has_value());
-    settle();
+    settle_lane();
     ASSERT_TRUE(running->outcome);
     EXPECT_EQ(running->outcome->kind, OutcomeKind::committed);
     EXPECT_EQ(record.calls, durable ? (std::vector<std::string>{"before", "after", "host.commit"}) : (std::vector<std::string>{"answer yes"}));
@@ -141,7 +107,7 @@ TEST_F(Pause, FLOW_21_a_paused_exchange_survives_restarts_with_its_draft_and_dea
   {
     auto before = make(store.get());
     start(*before, exchange());
-    settle();
+    settle_lane();
     EXPECT_EQ(paused(), 1u);
   }
   const std::string token = asked.at(0);
@@ -155,7 +121,7 @@ TEST_F(Pause, FLOW_21_a_paused_exchange_survives_restarts_with_its_draft_and_dea
   recover(*flow);
   record.calls.clear();
   EXPECT_TRUE(wake(*flow, token));
-  settle();
+  settle_lane();
   EXPECT_EQ(record.calls, (std::vector<std::string>{"after", "host.commit"})) << "not run from the start again";
   EXPECT_EQ(number("ann"), 15) << "the draft from before the pause took effect";
   EXPECT_EQ(number("bob"), 10);
@@ -180,24 +146,24 @@ TEST_F(Pause, FLOW_21_a_newer_exchange_with_the_same_token_does_not_end_the_one_
   {
     auto before = shared();
     start(*before, exchange());
-    settle();
+    settle_lane();
     EXPECT_EQ(paused(), 1u);
   }
   auto flow = shared();
   const auto young = start(*flow, exchange());  // the doors are open already
-  settle();
+  settle_lane();
   EXPECT_EQ(paused(), 2u);
   recover(*flow);
-  settle();
+  settle_lane();
   EXPECT_EQ(paused(), 2u) << "the old one sleeps on";
   EXPECT_TRUE(wake(*flow, "box"));
-  settle();
+  settle_lane();
   ASSERT_TRUE(young->outcome);
   EXPECT_EQ(young->outcome->kind, OutcomeKind::committed);
   EXPECT_EQ(paused(), 1u);
   recover(*flow);
   EXPECT_TRUE(wake(*flow, "box")) << "announced by the next sweep";
-  settle();
+  settle_lane();
   EXPECT_EQ(store::ask_now(*store, store::ListOpen{})->size(), 0u);
 }
 
@@ -208,7 +174,7 @@ TEST_F(Pause, FLOW_21_without_an_answer_it_times_out_also_when_the_time_passed_w
     fund();
     auto flow = make(store.get(), Effect::external);
     auto running = start(*flow, exchange());
-    settle();
+    settle_lane();
     if (restarted) {
       flow.reset();
       clock.advance_to(clock.now() + seconds(3600));
@@ -241,8 +207,7 @@ TEST_F(Pause, FLOW_21_an_answer_faster_than_the_pause_is_not_lost) {
                                                                asking.lane = &lane;
                                                                asking.run = [](Job* job) noexcept { static_cast<Asking*>(static_cast<PendingWake*>(job))->over = true; };
                                                                target->wake(asking);
-                                                               while (lane.run_ready() != 0) {
-                                                               }
+                                                               settle_lane();
                                                                return {};
                                                              },
                                                              .answer = [&](Exchange&, ByteView a) -> Result<Vote> { record.calls.push_back(Bytes(a)); return Vote(); },
@@ -253,7 +218,7 @@ TEST_F(Pause, FLOW_21_an_answer_faster_than_the_pause_is_not_lost) {
   std::optional<Outcome> outcome;
   hasty->run(x, std::move(options), [](void* at, Outcome o) noexcept { *static_cast<std::optional<Outcome>*>(at) = std::move(o); }, &outcome);
   drive([&] { return outcome.has_value(); });
-  settle();
+  settle_lane();
   EXPECT_EQ(outcome->kind, OutcomeKind::committed);
   EXPECT_EQ(record.calls, (std::vector<std::string>{"at once"}));
   EXPECT_TRUE(asking.over);
@@ -278,7 +243,7 @@ TEST_F(Pause, FLOW_21_the_callers_deadline_answers_pending_and_the_key_answers_i
   EXPECT_NE(duplicate->outcome->kind, OutcomeKind::committed);
   EXPECT_FALSE(duplicate->outcome->replayed);
   EXPECT_TRUE(wake(*flow, asked.at(0)));
-  settle();
+  settle_lane();
   const Outcome replay = run(*flow, exchange());
   EXPECT_TRUE(replay.replayed);
   EXPECT_EQ(replay.reply->body, "done");
@@ -291,7 +256,7 @@ TEST_F(Pause, FLOW_21_a_restart_after_the_key_was_claimed_by_the_pause_keeps_dup
     idempotency::Keys keys(clock, store.get(), {});
     auto flow = make(store.get(), Effect::store, &keys);
     start(*flow, exchange());
-    settle();
+    settle_lane();
   }
   idempotency::Keys keys(clock, store.get(), {});
   auto flow = make(store.get(), Effect::store, &keys);
@@ -301,7 +266,7 @@ TEST_F(Pause, FLOW_21_a_restart_after_the_key_was_claimed_by_the_pause_keeps_dup
   ASSERT_TRUE(early.cause);
   EXPECT_EQ(early.cause->kind(), FailureKind::in_progress) << early.cause->to_string();
   EXPECT_TRUE(wake(*flow, asked.at(0)));
-  settle();
+  settle_lane();
   advance(seconds(2));  // the end is written lazily
   const Outcome replay = run(*flow, exchange());
   EXPECT_TRUE(replay.replayed) << (replay.cause ? replay.cause->to_string() : "");
@@ -312,10 +277,10 @@ TEST_F(Pause, FLOW_21_only_the_first_wake_up_counts_and_a_decline_aborts) {
   fund();
   auto flow = make(store.get(), Effect::external);
   auto running = start(*flow, exchange());
-  settle();
+  settle_lane();
   EXPECT_TRUE(wake(*flow, asked[0], "no"));
   EXPECT_FALSE(wake(*flow, asked[0], "yes"));
-  settle();
+  settle_lane();
   ASSERT_TRUE(running->outcome);
   EXPECT_EQ(running->outcome->kind, OutcomeKind::aborted);
   EXPECT_EQ(running->outcome->reply->code, "host_said_no");
@@ -350,13 +315,13 @@ TEST_F(Pause, G7_a_wake_token_belongs_to_a_namespace) {
     same.run(std::move(x), std::move(options), [](void* at, Outcome o) noexcept {
       if (o.kind == OutcomeKind::committed) ++*static_cast<int*>(at);
     }, &told);
-    settle();
+    settle_lane();
   };
   sleep(Namespace("app", true));  // shadow traffic came first
   sleep(Namespace("app"));
   EXPECT_TRUE(same.expects(Namespace("app"), "order-7")) << "shadow traffic kept live traffic from its token";
   EXPECT_TRUE(wake(same, "order-7"));
-  settle();
+  settle_lane();
   EXPECT_EQ(told, 1);
   EXPECT_TRUE(same.expects(Namespace("app", true), "order-7")) << "a live wake-up woke shadow traffic";
   EXPECT_FALSE(same.expects(Namespace("app"), "order-7"));
@@ -372,11 +337,11 @@ TEST_F(Pause, FLOW_21_a_pause_is_told_so_that_the_permit_can_go_back) {
   options.lane = &lane;
   options.on_pause = [](void* at) noexcept { ++static_cast<Owner*>(at)->paused; };
   flow->run(exchange(), std::move(options), [](void* at, Outcome) noexcept { ++static_cast<Owner*>(at)->done; }, &owner);
-  settle();
+  settle_lane();
   EXPECT_EQ(owner.paused, 1);
   EXPECT_EQ(owner.done, 0);
   EXPECT_TRUE(wake(*flow, asked.at(0)));
-  settle();
+  settle_lane();
   EXPECT_EQ(owner.paused, 1);
   EXPECT_EQ(owner.done, 1);
 }

@@ -186,13 +186,7 @@ TEST_F(Sentences, FLOW_24_a_failed_read_of_the_journal_is_not_an_unknown_version
   Blind blind(*store);
   Flow flow("f", {.store = store.get()});
   flow.group("main", {record.stage("a", Effect::external)});
-  Flows flows;
-  flows.add(flow);
-  Recovery recovery(blind, flows, lane);
-  bool over = false;
-  lane.post([&] { recovery.start([&](const Result<RecoveryProgress>&) { over = true; }); });
-  drive([&] { return over; });
-  settle_lane();
+  recover(flow, &blind);
   const auto rows = store::ask_now(*store, store::ListOpen{});
   ASSERT_EQ(rows->size(), 1u);
   EXPECT_NE(rows->at(0).state, store::OpenState::in_doubt) << "an operator may now settle what is merely unread";

@@ -200,7 +200,9 @@ TEST_F(Sentences, PROTOCOL_3_a_precondition_named_journal_is_refused_by_name) {
 
 // IDEM-7: what is unknown is never run again by a retry. The stage cannot be undone.
 TEST_F(Sentences, IDEM_7_an_external_stage_without_abort_whose_outcome_is_unknown_is_not_run_again) {
-  for (const FailureKind kind : {FailureKind::unknown_outcome, FailureKind::timeout}) {
+  // in_doubt, pending, in_progress: what was asked has decided, or still runs.
+  for (const FailureKind kind : {FailureKind::unknown_outcome, FailureKind::timeout, FailureKind::cancelled, FailureKind::internal,
+                                 FailureKind::in_doubt, FailureKind::pending, FailureKind::in_progress}) {
     SCOPED_TRACE(traits(kind).name);
     store = testing_support::make_any_store(clock, random);
     keys = std::make_unique<idempotency::Keys>(clock, store.get());
@@ -214,6 +216,30 @@ TEST_F(Sentences, IDEM_7_an_external_stage_without_abort_whose_outcome_is_unknow
     settle_lane();
     run(flow, exchange());
     EXPECT_EQ(paid, 1) << "paid twice under one key";
+  }
+}
+// A stage that changes nothing outside: the failure table decides alone.
+TEST_F(Sentences, IDEM_7_of_a_failure_without_a_reply_the_table_decides) {
+  for (const auto& row : failure_table()) {
+    if (row.kind == FailureKind::none) continue;
+    SCOPED_TRACE(row.name);
+    int runs = 0;
+    auto options = keyed(*store, *keys);
+    options.key = [&row](const Exchange&) { return std::optional<std::string>(row.name); };
+    Flow flow("f", std::move(options));
+    flow.group("main", {func("a", [&](Exchange&) -> Result<Vote> {
+                          ++runs;
+                          return fail(row.kind, "said_so", "");
+                        })});
+    const Outcome first = run(flow, exchange());
+    EXPECT_EQ(first.kind, OutcomeKind::aborted);
+    EXPECT_EQ(first.cause->kind(), row.kind);
+    const Outcome again = run(flow, exchange());
+    const bool stored = row.remember == Remember::store;
+    EXPECT_EQ(again.replayed, stored);
+    EXPECT_EQ(runs, stored ? 1 : 2);
+    EXPECT_EQ(again.cause->kind(), row.kind);
+    EXPECT_EQ(again.cause->code(), "said_so");
   }
 }
 TEST_F(Sentences, IDEM_7_an_external_abort_that_may_be_cured_frees_the_key_in_this_process_too) {

@@ -1,4 +1,4 @@
-// Second phase, retries, throws, profile, drawing: FLOW-12 … FLOW-19, FLOW-32, FLOW-33.
+// Second phase, throws, time limits, drawing: FLOW-12 … FLOW-19, FLOW-33.
 #include "flow/flow_fixture.hpp"
 
 namespace sluice::flow {
@@ -95,28 +95,6 @@ TEST_F(FlowTest, FLOW_16_attempt_grows_and_the_token_stays) {
   EXPECT_EQ(tokens, std::vector<std::string>(3, to_string(x->id()) + ".1"));
 }
 
-TEST_F(FlowTest, FLOW_17_a_throw_from_any_phase_is_a_classified_failure) {
-  Flow prepare("p");
-  prepare.group("main", {record.stage("a"), func("b", [](Exchange&) -> Result<Vote> { throw std::runtime_error("boom"); })});
-  const auto outcome = run(prepare);
-  EXPECT_EQ(outcome.kind, OutcomeKind::aborted);
-  EXPECT_EQ(outcome.cause->kind(), FailureKind::internal);
-  EXPECT_NE(outcome.cause->detail().find("boom"), std::string_view::npos);
-  EXPECT_EQ(record.calls.back(), "a.abort(1)");
-  Flow commit("c");
-  Phases stage;
-  stage.commit = [](Exchange&) -> Status { throw 7; };
-  commit.group("main", {phases("a", Effect::none, stage)});
-  EXPECT_EQ(run(commit).kind, OutcomeKind::in_doubt);
-  Flow task("t");
-  task.group("main", {task_func("a", [](Exchange&) -> Task<Result<Vote>> {
-                        auto nap = sleep_for(milliseconds(1));
-                        co_await nap;
-                        throw std::runtime_error("later");
-                      })});
-  EXPECT_EQ(run(task).cause->kind(), FailureKind::internal);
-}
-
 class LimitedStage final : public Stage {
  public:
   std::string_view name() const noexcept override { return "limited"; }
@@ -137,57 +115,6 @@ TEST_F(FlowTest, FLOW_19_a_time_limit_ends_a_suspended_prepare) {
   const Instant began = clock.now();
   EXPECT_EQ(run(flow).cause->kind(), FailureKind::timeout);
   EXPECT_LE(clock.now() - began, milliseconds(40));
-}
-
-TEST_F(FlowTest, FLOW_22_observers_see_what_happens_and_their_failure_changes_nothing) {
-  class Seen final : public Observer {
-   public:
-    std::vector<std::string> events;
-    void observe(const FlowEvent& event) override {
-      events.push_back(std::string(to_string(event.kind)) + "#" + std::to_string(event.sequence));
-      throw std::runtime_error("observer");
-    }
-  };
-  auto seen = std::make_shared<Seen>();
-  FlowOptions options;
-  options.observers.push_back(seen);
-  Flow flow("f", std::move(options));
-  flow.group("main", {record.stage("a")});
-  EXPECT_EQ(run(flow).kind, OutcomeKind::committed);
-  EXPECT_EQ(seen->events, (std::vector<std::string>{"begin#1", "committed#2"}));
-}
-
-TEST_F(FlowTest, FLOW_32_the_profile_names_each_phase_and_is_one_line) {
-  std::string line;
-  FlowOptions options;
-  options.profiler = [&](const Exchange&, const Profile& profile) { line = profile.line(); };
-  Flow flow("f", std::move(options));
-  flow.group("main", {func("check", [&](Exchange&) -> Result<Vote> {
-                        clock.advance(microseconds(12));
-                        return Vote();
-                      }),
-                      record.stage("debit")});
-  run(flow);
-  EXPECT_EQ(line, "check/prepare=12µs debit/prepare=0µs debit/commit=0µs total=12µs");
-}
-
-TEST_F(FlowTest, FLOW_32_off_reads_no_clock_per_stage) {
-  class Counting final : public Clock {
-   public:
-    int reads = 0;
-    Instant now() noexcept override { return ++reads, Instant(seconds(1)); }
-    WallTime wall() noexcept override { return ++reads, WallTime(milliseconds(1)); }
-  } counting;
-  Lane own(counting);
-  Flow flow("f");
-  flow.group("main", {record.stage("a"), record.stage("b"), record.stage("c")});
-  counting.reads = 0;
-  RunOptions options;
-  options.lane = &own;
-  bool done = false;
-  flow.run(exchange(), std::move(options), [](void* d, Outcome) noexcept { *static_cast<bool*>(d) = true; }, &done);
-  EXPECT_TRUE(done);
-  EXPECT_EQ(counting.reads, 0);
 }
 
 TEST_F(FlowTest, FLOW_33_the_graph_is_drawn_and_linted) {

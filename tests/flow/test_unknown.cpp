@@ -1,4 +1,5 @@
 // The store could not say whether the decision is durable; sweeps beside running exchanges; figures.
+#include <climits>
 #include <stdexcept>
 
 #include "flow_fixture.hpp"
@@ -16,9 +17,11 @@ class DoubtfulStore final : public testing_support::ForwardingStore {
   int doubtful = 0;
   bool applies = false;
   bool closed_then = false;
+  int dies_at = INT_MAX;  ///< from this one on nothing arrives, and nobody is there to be told
   int seen = 0;
   void submit(store::PendingCommit& pending) override {
     const int n = seen++;
+    if (n >= dies_at) return;
     if (n < doubtful || (n > doubtful && !closed_then)) return inner_.submit(pending);
     if (n == doubtful && applies) (void)store::commit_and_wait(inner_, pending.commit);
     pending.outcome = n == doubtful ? Result<store::CommitOutcome>(fail(FailureKind::unknown_outcome, "", "lost"))
@@ -105,19 +108,51 @@ TEST_F(Unknown, FLOW_22_after_an_intent_the_second_phase_follows_what_was_decide
   }
 }
 
-class Sweeps : public Unknown {
- protected:
-  RecoveryProgress sweep(Flow& flow, RecoveryOptions options = {}) {
-    Flows flows;
-    flows.add(flow);
-    Recovery recovery(*store, flows, lane, options);
-    std::optional<Result<RecoveryProgress>> result;
-    lane.post([&] { recovery.start([&](const Result<RecoveryProgress>& r) { result = r; }); });
-    drive([&] { return result.has_value(); });
-    lane.run_ready();
-    return **result;
+// A decline after an intent, whose decision is lost and whose end is lost too: what was told must be what
+// recovery finds.
+TEST_F(Unknown, FLOW_22_FLOW_30_a_decline_that_is_decided_again_keeps_its_reply_on_record) {
+  for (const bool refused : {false, true}) {
+    SCOPED_TRACE(refused ? "refused by a precondition" : "declined by a stage");
+    store = testing_support::make_any_store(clock, random);
+    DoubtfulStore doubtful(*store);
+    doubtful.doubtful = refused ? 2 : 1;  // the intent, what is refused, and then the decision to abort
+    doubtful.dies_at = doubtful.doubtful + 2;     // decided again, and then the record of its end
+    int runs = 0;
+    idempotency::Keys before(clock, &doubtful), after(clock, store.get());
+    const auto make = [&](store::Store& on, idempotency::Keys& keys) {
+      FlowOptions options;
+      options.store = &on;
+      options.keys = &keys;
+      options.key = [](const Exchange&) { return std::optional<std::string>("k"); };
+      auto flow = std::make_unique<Flow>("f", std::move(options));
+      flow->group("main", {record.stage("a", Effect::external), func("limit", [&](Exchange& x) -> Result<Vote> {
+                             if (++runs > 1) return Vote();  // would be approved now
+                             if (refused) {
+                               x.draft().take(at("empty"), 1, "sold_out");
+                             } else {
+                               x.respond({.kind = FailureKind::rejected, .code = "sold_out"});
+                               x.abort("sold_out");
+                             }
+                             return Vote();
+                           })});
+      return flow;
+    };
+    auto flow = make(doubtful, before);
+    const Outcome told = run(*flow, exchange());
+    EXPECT_EQ(told.kind, OutcomeKind::aborted);
+    ASSERT_TRUE(told.reply);
+    EXPECT_EQ(told.reply->code, "sold_out");
+    ASSERT_EQ(doubtful.seen, doubtful.dies_at + 1) << "the record of its end was lost";
+    auto next = make(*store, after);
+    recover(*next);
+    const Outcome again = run(*next, exchange());
+    EXPECT_EQ(again.kind, OutcomeKind::aborted) << "declined, and then approved under one key";
+    EXPECT_EQ(again.reply_bytes, told.reply_bytes);
+    EXPECT_EQ(runs, 1);
   }
-};
+}
+
+class Sweeps : public Unknown {};
 
 TEST_F(Sweeps, FLOW_24_a_sweep_leaves_exchanges_alone_that_still_run_here) {
   Flow flow("f", {.store = store.get()});
@@ -130,11 +165,10 @@ TEST_F(Sweeps, FLOW_24_a_sweep_leaves_exchanges_alone_that_still_run_here) {
                       })});
   auto x = exchange();
   auto running = start(flow, x);
-  while (lane.run_ready() != 0) {
-  }
+  settle_lane();
   ASSERT_EQ(open(), 1u);
   EXPECT_TRUE(flow.running(x->id()));
-  EXPECT_EQ(sweep(flow).found, 0u);
+  EXPECT_EQ(recover(flow).found, 0u);
   drive([&] { return running->outcome.has_value(); });
   EXPECT_EQ(running->outcome->kind, OutcomeKind::committed);
   lane.run_ready();
@@ -164,17 +198,15 @@ TEST_F(Sweeps, FLOW_24_ten_thousand_open_exchanges_are_finished_in_bounded_batch
     options.lane = &lane;
     doomed.run(doomed_ones.back(), std::move(options), nullptr, nullptr);
   }
-  while (lane.run_ready() != 0) {
-  }
+  settle_lane();
   ASSERT_EQ(open(), 1000u) << "the default limit of a listing";
   Flow again("f", {.store = store.get()});
   shape(again);
-  EXPECT_EQ(sweep(again).aborted, kOpen);
+  EXPECT_EQ(recover(again).aborted, kOpen);
   EXPECT_EQ(open(), 0u);
   // The first process is gone: nothing of it may act any more.
   for (auto& x : doomed_ones) x->scope().cancel();
-  while (lane.run_ready() != 0) {
-  }
+  settle_lane();
   EXPECT_EQ(open(), 0u);
 }
 

@@ -34,7 +34,7 @@ class Background {
   Thread thread_;
 };
 
-TEST_F(GrpcTest, FLOW_17_a_callers_deadline_gives_the_command_up) {
+TEST_F(GrpcTest, a_callers_deadline_gives_the_command_up) {
   start();
   CallOptions brief;
   brief.within = milliseconds(50);
@@ -44,7 +44,7 @@ TEST_F(GrpcTest, FLOW_17_a_callers_deadline_gives_the_command_up) {
   EXPECT_GE(door->stats().cancelled, 1u);
 }
 
-TEST_F(GrpcTest, FLOW_17_a_caller_that_cancels_cancels_the_command) {
+TEST_F(GrpcTest, a_caller_that_cancels_cancels_the_command) {
   start();
   const auto context = std::make_shared<grpc::ClientContext>();
   CallOptions with;
@@ -56,7 +56,7 @@ TEST_F(GrpcTest, FLOW_17_a_caller_that_cancels_cancels_the_command) {
   EXPECT_TRUE(wait_until([&] { return door->drained(); }));
 }
 
-TEST_F(GrpcTest, CONSOLE_8_a_draining_door_ends_what_it_took_and_refuses_the_rest) {
+TEST_F(GrpcTest, STREAM_12_a_draining_door_ends_what_it_took_and_refuses_the_rest) {
   start();
   Background call([&] { return execute("hold", "{}"); });
   ASSERT_TRUE(wait_until([&] { return held_count() == 1; }));
@@ -73,7 +73,7 @@ TEST_F(GrpcTest, CONSOLE_8_a_draining_door_ends_what_it_took_and_refuses_the_res
   EXPECT_EQ(execute("echo", "{}").status.error_code(), grpc::UNAVAILABLE);
 }
 
-TEST_F(GrpcTest, CONSOLE_8_what_outlives_the_grace_is_cancelled_and_told_so) {
+TEST_F(GrpcTest, STREAM_12_what_outlives_the_grace_is_cancelled_and_told_so) {
   start();
   Background call([&] { return execute("hold", "{}"); });
   ASSERT_TRUE(wait_until([&] { return held_count() == 1; }));
@@ -82,7 +82,7 @@ TEST_F(GrpcTest, CONSOLE_8_what_outlives_the_grace_is_cancelled_and_told_so) {
   EXPECT_TRUE(wait_until([&] { return door->drained(); }));
 }
 
-TEST_F(GrpcTest, CONSOLE_8_a_command_that_does_not_end_does_not_hold_the_stop) {
+TEST_F(GrpcTest, STREAM_12_a_command_that_does_not_end_does_not_hold_the_stop) {
   std::atomic<rpc::Invocation*> stuck = nullptr;
   add("stuck", rpc::KeyUse::none, [&](rpc::Invocation& invocation) { stuck = &invocation; });
   start();
@@ -126,7 +126,7 @@ TEST_F(GrpcTest, CONSOLE_9_a_port_in_use_and_a_bad_address_are_told) {
   }
 }
 
-TEST_F(GrpcTest, CONSOLE_7_health_follows_the_drain) {
+TEST_F(GrpcTest, health_follows_the_drain) {
   start();
   const auto health = [&] {
     const grpc::Slice none;
@@ -144,7 +144,7 @@ TEST_F(GrpcTest, CONSOLE_7_health_follows_the_drain) {
   EXPECT_EQ(health(), "\x08\x02") << "NOT_SERVING";
 }
 
-TEST_F(GrpcTest, CONSOLE_7_tls_serves_who_trusts_the_certificate) {
+TEST_F(GrpcTest, tls_serves_who_trusts_the_certificate) {
   TempFolder folder;
   const auto made = test::make_certificate("localhost");
   options.tls_cert = folder.file("cert.pem");

@@ -142,7 +142,7 @@ TEST_F(GrpcTest, CONSOLE_3_failures_keep_kind_code_details_and_retry_time) {
   EXPECT_TRUE(limit);
 }
 
-TEST_F(GrpcTest, FLOW_20_pending_and_in_doubt_name_the_transaction) {
+TEST_F(GrpcTest, pending_and_in_doubt_name_the_transaction) {
   start();
   const auto pending = execute("unsettled", "{}");
   EXPECT_EQ(pending.status.error_code(), grpc::DEADLINE_EXCEEDED);

@@ -88,7 +88,7 @@ TEST_F(TypedTest, CONSOLE_9_bindings_are_checked_before_the_door_opens) {
   EXPECT_EQ(refused("sluice.v1.Commands/Execute", "shop.order").code(), "method_bound_twice");
 }
 
-TEST_F(TypedTest, CONSOLE_7_reflection_lists_the_services) {
+TEST_F(TypedTest, reflection_lists_the_services) {
   start_with("probe.v1.Shop/PlaceOrder", "shop.order");
   // ServerReflectionRequest{list_services: "*"}, told by number: the messages are in no package.
   grpc::ClientContext context;

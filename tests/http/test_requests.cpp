@@ -155,7 +155,7 @@ TEST_F(DoorTest, CONSOLE_10_health_readiness_and_metrics) {
   EXPECT_FALSE(head.receive(50)) << "a HEAD has no body";
 }
 
-TEST_F(DoorTest, FLOW_16_the_deadline_is_the_callers_within_the_bound) {
+TEST_F(DoorTest, the_deadline_is_the_callers_within_the_bound) {
   Instant deadline{};
   add("when", rpc::KeyUse::none, [&](rpc::Invocation& invocation) {
     deadline = invocation.command.deadline;

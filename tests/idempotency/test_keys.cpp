@@ -1,4 +1,6 @@
 // The life cycle of a key, the same over memory alone, the memory store and SQLite.
+#include <set>
+
 #include "idempotency/keys_fixture.hpp"
 
 namespace sluice::idempotency {
@@ -192,6 +194,26 @@ TEST_P(KeyLife, IDEM_1_scopes_that_look_alike_when_joined_are_apart) {
     auto again = request(scope);
     EXPECT_EQ(claim(again).replayed(), "reply of " + to_hex(scope));
   }
+}
+
+// Names of every length, made of the bytes that lengths are made of: no two lists of them are one scope.
+TEST(Scope, IDEM_1_no_two_callers_commands_versions_or_keys_are_one_scope) {
+  std::vector<std::string> words{""};
+  for (const char a : {'\0', '\1', 'a'}) {
+    words.push_back(std::string(1, a));
+    for (const char b : {'\0', '\1', 'a'}) words.push_back(std::string{a, b});
+  }
+  std::set<Bytes> scopes;
+  std::size_t made = 0;
+  for (const auto& ns : {Namespace("a"), Namespace("a", true), Namespace("aa")})
+    for (const auto& principal : words)
+      for (const auto& command : words)
+        for (const std::uint32_t version : {1u, 97u, 256u})
+          for (const auto& key : words) {
+            scopes.insert(make_scope(ns, principal, command, version, key));
+            ++made;
+          }
+  EXPECT_EQ(scopes.size(), made);
 }
 
 TEST_P(KeyLife, IDEM_8_an_expired_key_stays_refused_after_a_restart) {

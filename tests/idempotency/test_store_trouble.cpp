@@ -153,7 +153,7 @@ TEST_F(KeyTrouble, IDEM_11_a_silent_store_costs_the_deadline_and_no_more) {
   EXPECT_EQ(keys.stats().running, 0u);
 }
 
-TEST_F(KeyTrouble, IDEM_11_the_first_may_be_forgotten_while_others_wait) {
+TEST_F(KeyTrouble, IDEM_6_the_first_may_be_forgotten_while_others_wait) {
   ASSERT_FALSE(keys.claim(a));
   ASSERT_FALSE(keys.claim(b));
   EXPECT_TRUE(keys.forget(a));

@@ -153,7 +153,7 @@ TEST_F(ClientTest, RES_1_an_answer_that_is_no_json_and_a_throw_are_failures) {
   EXPECT_EQ(call(client->add(reads("get"))).error().code(), "call_threw");
 }
 
-TEST_F(ClientTest, FLOW_13_only_external_stages_may_call_what_is_not_read_only) {
+TEST_F(ClientTest, only_external_stages_may_call_what_is_not_read_only) {
   chain({});
   outside = false;
   EXPECT_EQ(call(client->add(writes("put"))).error().code(), "call_from_pure_stage");
@@ -163,7 +163,7 @@ TEST_F(ClientTest, FLOW_13_only_external_stages_may_call_what_is_not_read_only) 
   EXPECT_TRUE(call(client->add(writes("put"))));
 }
 
-TEST_F(ClientTest, FLOW_13_a_flow_tells_its_stages_what_they_may_call) {
+TEST_F(ClientTest, a_flow_tells_its_stages_what_they_may_call) {
   chain({});
   const RemoteCommand& put = client->add(writes("put"));
   std::map<std::string, std::string> told;
@@ -204,7 +204,7 @@ TEST_F(ClientTest, FLOW_13_a_flow_tells_its_stages_what_they_may_call) {
   EXPECT_EQ(told["outside"], "called");
 }
 
-TEST_F(ClientTest, FLOW_13_in_the_second_phase_too_each_child_of_parallel_has_its_own_leave) {
+TEST_F(ClientTest, in_the_second_phase_too_each_child_of_parallel_has_its_own_leave) {
   struct Asking final : flow::Stage {
     Asking(std::string name, flow::Effect effect, std::map<std::string, bool>& told)
         : name_(std::move(name)), effect_(effect), told_(told) {}
@@ -244,7 +244,7 @@ TEST_F(ClientTest, FLOW_13_in_the_second_phase_too_each_child_of_parallel_has_it
   EXPECT_EQ(told, (std::map<std::string, bool>{{"first", false}, {"second", true}, {"third", false}}));
 }
 
-TEST_F(ClientTest, FLOW_13_a_stage_calls_under_its_own_token) {
+TEST_F(ClientTest, IDEM_12_a_stage_calls_under_its_own_token) {
   flow::Exchange exchange({77}, Namespace("shop", true), "{}");
   exchange.correlation = "c";
   exchange.trace = "t";

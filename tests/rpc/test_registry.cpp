@@ -1,94 +1,8 @@
 // The registry's checks, in their order, on a lane that the test drives by hand.
-#include <gtest/gtest.h>
-
-#include <deque>
-
-#include "sim/clock.hpp"
-#include "sim/random.hpp"
-#include "sluice/rpc/registry.hpp"
-#include "support/any_store.hpp"
+#include "rpc/registry_fixture.hpp"
 
 namespace sluice::rpc {
 namespace {
-
-struct Got {
-  bool done = false;
-  Answer answer;
-  Reply reply() const { return *Reply::decode(*answer.reply); }
-  std::string code() const {
-    return answer.kind == Answer::Kind::failure ? std::string(answer.failure->code()) : "";
-  }
-};
-
-class RegistryTest : public ::testing::Test {
- protected:
-  RegistryTest() : registry(*store, keys, ids) {
-    principal = std::make_shared<Principal>(Principal{"ann", {"shop:order.*"}, false});
-  }
-  ~RegistryTest() override {
-    lane.run_ready();
-    store->close();
-  }
-
-  CommandSpec spec(std::string name = "order.place") {
-    CommandSpec s;
-    s.name = std::move(name);
-    s.app = "shop";
-    s.handler = [this](Invocation& invocation) {
-      ++runs;
-      held.push_back(&invocation);
-      if (!hold) answer_next("{\"ok\":true}");
-    };
-    return s;
-  }
-  void answer_next(std::string body) {
-    auto* next = held.front();
-    held.pop_front();
-    next->finish(Answer::of(Reply::ok(std::move(body))));
-  }
-  Invocation& make(std::string name, std::optional<std::string> key, std::string payload = "{}") {
-    auto& invocation = invocations.emplace_back();
-    invocation.command.name = std::move(name);
-    invocation.command.version = 0;
-    invocation.command.ns = Namespace("shop");
-    invocation.command.principal = principal;
-    invocation.command.idempotency_key = std::move(key);
-    invocation.command.payload = std::move(payload);
-    invocation.lane = &lane;
-    return invocation;
-  }
-  Got& send(Invocation& invocation) {
-    auto& got = answers.emplace_back();
-    invocation.owner = &got;
-    invocation.done = [](Invocation& i, Answer answer) noexcept {
-      auto* g = static_cast<Got*>(i.owner);
-      EXPECT_FALSE(g->done) << "answered twice";
-      g->done = true;
-      g->answer = std::move(answer);
-    };
-    registry.dispatch(invocation);
-    lane.run_ready();
-    return got;
-  }
-  std::vector<store::AuditRow> audit() {
-    lane.run_ready();
-    return *store::ask_now(*store, store::ListAudit{});
-  }
-
-  sim::SimClock clock;
-  sim::SimRandom random{1};
-  Lane lane{clock};
-  std::unique_ptr<store::Store> store = testing_support::make_any_store(clock, random);
-  idempotency::Keys keys{clock, store.get()};
-  IdSource ids{clock, 1};
-  Registry registry;
-  std::shared_ptr<Principal> principal;
-  std::deque<Invocation> invocations;
-  std::deque<Got> answers;
-  std::deque<Invocation*> held;
-  bool hold = false;
-  int runs = 0;
-};
 
 TEST_F(RegistryTest, CONSOLE_2_unknown_name_and_version_are_told_apart) {
   ASSERT_TRUE(registry.add(spec()));
@@ -145,22 +59,6 @@ TEST_F(RegistryTest, IDEM_6_a_missing_or_malformed_key_is_refused) {
   EXPECT_EQ(send(make("order.place", std::string(256, 'k'))).code(), "bad_idempotency_key");
   EXPECT_EQ(send(make("order.place", "a\nb")).code(), "bad_idempotency_key");
   EXPECT_EQ(runs, 0);
-}
-
-TEST_F(RegistryTest, IDEM_1_a_key_without_a_principal_is_refused_and_nothing_runs) {
-  auto s = spec();
-  s.anonymous = true;
-  s.idempotency = KeyUse::optional;
-  ASSERT_TRUE(registry.add(s));
-  for (const bool nameless : {false, true}) {
-    auto& invocation = make("order.place", "k");
-    invocation.command.principal = nameless ? std::make_shared<Principal>() : nullptr;
-    EXPECT_EQ(send(invocation).code(), "key_needs_principal");
-  }
-  EXPECT_EQ(runs, 0);
-  auto& keyless = make("order.place", std::nullopt);
-  keyless.command.principal = nullptr;
-  EXPECT_EQ(send(keyless).answer.kind, Answer::Kind::reply);
 }
 
 // One row, in the Commit that decides: neither lost with a crash nor doubled by the batch.
@@ -285,25 +183,6 @@ TEST_F(RegistryTest, IDEM_6_a_command_may_answer_duplicates_at_once) {
   answer_next("{}");
 }
 
-TEST_F(RegistryTest, IDEM_7_the_table_decides_which_failures_are_remembered) {
-  auto s = spec();
-  FailureKind kind = FailureKind::unavailable;
-  s.handler = [&](Invocation& invocation) {
-    ++runs;
-    invocation.finish(Answer::of(Failure(kind, "said_so", "detail")));
-  };
-  ASSERT_TRUE(registry.add(s));
-  EXPECT_EQ(send(make("order.place", "a")).code(), "said_so");
-  EXPECT_EQ(send(make("order.place", "a")).code(), "said_so");
-  EXPECT_EQ(runs, 2) << "unavailable releases the key";
-  kind = FailureKind::rejected;
-  EXPECT_EQ(send(make("order.place", "a")).reply().code, "said_so");
-  auto& again = send(make("order.place", "a"));
-  EXPECT_TRUE(again.answer.replayed);
-  EXPECT_EQ(again.reply().kind, FailureKind::rejected);
-  EXPECT_EQ(runs, 3);
-}
-
 TEST_F(RegistryTest, CONSOLE_3_a_throw_is_an_answer) {
   auto s = spec();
   s.handler = [&](Invocation&) {
@@ -316,31 +195,7 @@ TEST_F(RegistryTest, CONSOLE_3_a_throw_is_an_answer) {
   EXPECT_EQ(runs, 1);
 }
 
-TEST_F(RegistryTest, IDEM_7_a_refused_precondition_is_the_stored_reply) {
-  auto s = spec();
-  s.handler = [&](Invocation& invocation) {
-    ++runs;
-    store::Commit commit;
-    commit.requires_.push_back({store::KvAtLeast{{"shop", "stock", "a"}, 1}, "sold_out", -1});
-    commit.then.emplace_back(store::KvAdd{{"shop", "stock", "a"}, -1});
-    invocation.finish_with(std::move(commit), Reply::ok("{}"));
-  };
-  ASSERT_TRUE(registry.add(s));
-  auto& got = send(make("order.place", "k"));
-  ASSERT_EQ(got.answer.kind, Answer::Kind::reply);
-  EXPECT_EQ(got.reply().kind, FailureKind::precondition_failed);
-  EXPECT_EQ(got.reply().code, "sold_out");
-  auto& again = send(make("order.place", "k"));
-  EXPECT_TRUE(again.answer.replayed);
-  EXPECT_EQ(*again.answer.reply, *got.answer.reply);
-  EXPECT_EQ(runs, 1);
-  const auto key = store::ask_now(*store, store::FindKey{idempotency::make_scope(
-                                              Namespace("shop"), "ann", "order.place", 1, "k")});
-  ASSERT_TRUE(key && *key);
-  EXPECT_EQ((*key)->reply, *got.answer.reply);
-}
-
-TEST_F(RegistryTest, FLOW_10_cancelling_a_waiting_duplicate_leaves_the_first_alone) {
+TEST_F(RegistryTest, FLOW_29_cancelling_a_waiting_duplicate_leaves_the_first_alone) {
   ASSERT_TRUE(registry.add(spec()));
   hold = true;
   auto& first = send(make("order.place", "k"));

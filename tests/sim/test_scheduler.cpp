@@ -1,3 +1,6 @@
+#ifndef SLUICE_PROBES
+#define SLUICE_PROBES
+#endif
 #include <gtest/gtest.h>
 
 #include <set>
@@ -94,14 +97,12 @@ TEST(SimScheduler, ABoundOfStepsEndsWhatWouldRunForEver) {
   EXPECT_FALSE(scheduler.run_until([] { return false; }, 1000));
 }
 
-#ifdef SLUICE_PROBES
 TEST(Probes, CountTheirHitsUnderTheirName) {
   EXPECT_FALSE(probe_hits().contains("test.rare"));
   for (int i = 0; i < 3; ++i) SLUICE_PROBE("test.rare");
   SLUICE_PROBE("test.rare");
   EXPECT_EQ(probe_hits().at("test.rare"), 4u);
 }
-#endif
 
 }  // namespace
 }  // namespace sluice::sim

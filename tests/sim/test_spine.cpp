@@ -6,6 +6,7 @@
 
 #include "simulate/campaign.hpp"
 #include "simulate/checkers.hpp"
+#include "simulate/rare_paths.hpp"
 
 namespace sluice::simulate {
 namespace {
@@ -19,7 +20,7 @@ void expect_promises_hold(const std::string& spine, Backing backing, std::uint64
     final += verdict.committed + verdict.declined;
     for (const std::string& broken : verdict.violations)
       ADD_FAILURE() << broken << "\nreplay: sluice_simulate --spine " << spine << " --store "
-                    << (backing == Backing::memory ? "memory" : "sqlite") << " --seed " << seed
+                    << to_string(backing) << " --seed " << seed
                     << " --print";
     if (!verdict.violations.empty()) return;
   }
@@ -30,8 +31,18 @@ TEST(Simulation, PROOF_1_the_spine_on_a_faulty_disk_keeps_every_promise) {
   expect_promises_hold("flow", Backing::sqlite, 1, 150);
 }
 
+TEST(Simulation, PROOF_1_the_spine_on_a_database_behind_a_bad_wire_keeps_every_promise) {
+  expect_promises_hold("flow", Backing::database, 10'000, 500);
+}
+
 TEST(Simulation, PROOF_1_the_spine_in_memory_keeps_every_promise) {
   expect_promises_hold("flow", Backing::memory, 1, 150);
+}
+
+// A branch that no history takes is a branch that nobody tests.
+TEST(Simulation, PROOF_1_the_histories_take_every_rare_path) {
+  expect_promises_hold("flow", Backing::database, 1, 2000);
+  EXPECT_EQ(never_taken(), std::vector<std::string>{}) << "give the histories what leads there, or drop the probe";
 }
 
 // Ten times a thousand histories, with SLUICE_LONG set (`./test --all`).
@@ -40,6 +51,12 @@ TEST_P(LongCampaign, PROOF_1_a_thousand_histories) {
   if (const char* asked = std::getenv("SLUICE_LONG"); asked == nullptr || *asked == '\0')
     GTEST_SKIP() << "set SLUICE_LONG=1 to run it";
   expect_promises_hold("flow", Backing::sqlite, 1000 * GetParam(), 1000);
+}
+TEST_P(LongCampaign, PROOF_1_ten_thousand_histories_behind_a_bad_wire) {
+  if (const char* asked = std::getenv("SLUICE_LONG"); asked == nullptr || *asked == '\0')
+    GTEST_SKIP() << "set SLUICE_LONG=1 to run it";
+  expect_promises_hold("flow", Backing::database, 10'000 * GetParam(), 10'000);
+  EXPECT_EQ(never_taken(), std::vector<std::string>{});
 }
 INSTANTIATE_TEST_SUITE_P(Simulation, LongCampaign, testing::Range<std::uint64_t>(1, 11));
 
@@ -62,7 +79,7 @@ TEST(Simulation, PROOF_1_the_sqlite_store_on_a_faulty_disk_keeps_every_promise) 
 
 TEST(Simulation, PROOF_1_the_same_seed_gives_the_same_history) {
   for (const std::string& spine : spine_names())
-    for (const Backing backing : {Backing::memory, Backing::sqlite})
+    for (const Backing backing : {Backing::memory, Backing::sqlite, Backing::database})
       for (std::uint64_t seed = 1; seed <= 10; ++seed) {
         HistoryOptions options{.seed = seed, .backing = backing, .externals = spine != "store"};
         const Verdict once = run_history(options, spine_named(spine));

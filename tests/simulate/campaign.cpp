@@ -88,6 +88,7 @@ class Run {
       operation.amount = static_cast<std::int64_t>(1 + random.below(120));
       operation.external = options_.externals && random.one_in(2);
       operation.declined = random.one_in(12);
+      if (options_.backing == Backing::database && operation.number % 3 == 0) operation.holds = 2;
       memories_.push_back({.operation = operation});
     }
     verdict_.operations = operations;
@@ -119,6 +120,13 @@ class Run {
       maybe("files.read", 8, 20, 400, 2);
       maybe("files.open", 8, 2, 10, 2);
       if (random.one_in(6)) world_.files.set_budget(60'000 + random.below(400'000));
+      crashes_left_ = random.below(5);
+    }
+    if (options_.backing == Backing::database) {
+      maybe("database.down", 3, 10, 60, UINT64_MAX);
+      maybe("database.request_lost", 2, 10, 80, UINT64_MAX);
+      maybe("database.answer_lost", 2, 10, 80, UINT64_MAX);
+      maybe("database.unreadable", 4, 10, 60, UINT64_MAX);
       crashes_left_ = random.below(5);
     }
     plan_crash();

@@ -70,7 +70,7 @@ std::vector<std::string> judge(const std::vector<Memory>& memories, const Books&
       if (entry.state == Partner::State::held)
         broken.push_back(fmt::format("{}: the partner still holds {}", key, token));
     }
-    if (operation.external && confirmed != effects)
+    if (operation.external && confirmed != effects * operation.holds)
       broken.push_back(
           fmt::format("{}: {} effects here, {} at the partner", key, effects, confirmed));
   }

@@ -51,8 +51,8 @@ Reply refusal(const Exchange& exchange, std::string_view code) {
 
 class PartnerStage final : public flow::Stage {
  public:
-  explicit PartnerStage(Partner& partner) : partner_(partner) {}
-  std::string_view name() const noexcept override { return "partner"; }
+  explicit PartnerStage(Partner& partner, std::string_view name = "partner") : partner_(partner), name_(name) {}
+  std::string_view name() const noexcept override { return name_; }
   Effect effect() const noexcept override { return Effect::external; }
   bool asynchronous() const noexcept override { return true; }
   bool has_commit() const noexcept override { return true; }
@@ -84,6 +84,7 @@ class PartnerStage final : public flow::Stage {
 
  private:
   Partner& partner_;
+  std::string_view name_;
 };
 
 Result<Vote> check(Exchange& exchange) {
@@ -179,7 +180,8 @@ class FlowSpine final : public Spine {
     plain_ = make_flow("transfer", false);
     external_ = make_flow("transfer_external", true);
     paused_ = make_flow("transfer_paused", true, true);
-    for (auto* flow : {plain_.get(), external_.get(), paused_.get()}) flows_.add(*flow);
+    doubly_ = make_flow("transfer_doubly", true, false, true);
+    for (auto* flow : {plain_.get(), external_.get(), paused_.get(), doubly_.get()}) flows_.add(*flow);
     recovery_ = std::make_unique<flow::Recovery>(*store_, flows_, lane_);
   }
 
@@ -198,6 +200,7 @@ class FlowSpine final : public Spine {
   // that never runs again, so they are left where they are, with what they point to. The store goes with this: a
   // claim that a request still held asks it for the next in line.
   void crash() noexcept override {
+    *alive_ = false;
     store_->close();
     world_.partner.hang_up();
     static_cast<void>(recovery_.release());
@@ -205,6 +208,7 @@ class FlowSpine final : public Spine {
     static_cast<void>(plain_.release());
     static_cast<void>(external_.release());
     static_cast<void>(paused_.release());
+    static_cast<void>(doubly_.release());
   }
 
   Task<Answer> handle(Operation operation) override {
@@ -234,6 +238,7 @@ class FlowSpine final : public Spine {
           *context.scope, [](void* e) noexcept { static_cast<Exchange*>(e)->scope().cancel(); },
           exchange.get());
     flow::Flow& flow = !operation.external           ? *plain_
+                       : operation.holds == 2      ? *doubly_
                        : operation.number % 2 == 0 ? *paused_
                                                    : *external_;
     Task<flow::Outcome> running = flow.run(exchange, std::move(run->claim));
@@ -242,7 +247,7 @@ class FlowSpine final : public Spine {
   }
 
  private:
-  std::unique_ptr<flow::Flow> make_flow(std::string name, bool external, bool pauses = false) {
+  std::unique_ptr<flow::Flow> make_flow(std::string name, bool external, bool pauses = false, bool doubly = false) {
     flow::FlowOptions options;
     options.store = store_.get();
     options.keys = keys_.get();
@@ -253,9 +258,10 @@ class FlowSpine final : public Spine {
                                        flow::func("debit", debit)};
     if (pauses) {
       flow::Awaited awaited;
-      awaited.timeout = seconds(20);
+      awaited.timeout = world_.database && world_.random.one_in(3) ? milliseconds(150) : seconds(20);
       awaited.ask = [this](Exchange& exchange) -> Status {
         world_.asked.insert(exchange.token());
+        if (world_.database && world_.random.one_in(2)) answer_soon(exchange.token());
         return {};
       };
       awaited.answer = [this](Exchange& exchange, ByteView) -> Result<Vote> {
@@ -265,6 +271,7 @@ class FlowSpine final : public Spine {
       stages.push_back(flow::await_answer("host", Effect::store, std::move(awaited)));
     }
     if (external) stages.push_back(std::make_shared<PartnerStage>(world_.partner));
+    if (doubly) stages.push_back(std::make_shared<PartnerStage>(world_.partner, "second partner"));
     stages.push_back(flow::func("credit", credit));
     made->group("main", std::move(stages));
     return made;
@@ -314,18 +321,33 @@ class FlowSpine final : public Spine {
 
   // The host answers about half of those that wait, each time.
   void wake_some() {
-    struct Waking : flow::PendingWake {};
     for (const auto& token : world_.asked) {
       const auto waiting = flows_.expecting(token);
       if (waiting.empty() || !world_.random.one_in(2)) continue;
-      auto* waking = new Waking;
-      waking->ns = waiting[0].ns;
-      waking->token = token;
-      waking->payload = "yes";
-      waking->lane = &lane_;
-      waking->run = [](Job* job) noexcept { delete static_cast<Waking*>(static_cast<flow::PendingWake*>(job)); };
-      waiting[0].flow->wake(*waking);
+      wake(waiting[0], token);
     }
+  }
+
+  void wake(const flow::Flows::Expecting& waiting, const std::string& token) {
+    struct Waking : flow::PendingWake {};
+    auto* waking = new Waking;
+    waking->ns = waiting.ns;
+    waking->token = token;
+    waking->payload = "yes";
+    waking->lane = &lane_;
+    waking->run = [](Job* job) noexcept { delete static_cast<Waking*>(static_cast<flow::PendingWake*>(job)); };
+    waiting.flow->wake(*waking);
+  }
+
+  // A quick host: perhaps before the pause is on disk.
+  void answer_soon(const std::string& token) {
+    const auto pause = microseconds(static_cast<std::int64_t>(world_.random.below(3000)));
+    world_.scheduler.after(pause, [this, alive = alive_, token] {
+      if (!*alive) return;
+      lane_.post([this, token] {
+        if (const auto waiting = flows_.expecting(token); !waiting.empty()) wake(waiting[0], token);
+      });
+    });
   }
 
   std::size_t open_exchanges() {
@@ -333,7 +355,8 @@ class FlowSpine final : public Spine {
     query.query = store::ListOpen{};
     query.lane = &lane_;
     query.run = [](Job*) noexcept {};
-    SLUICE_ASSERT(store_->ask(query), "an embedded store answers at once");
+    store::Store& from = world_.database ? *world_.database : *store_;
+    SLUICE_ASSERT(from.ask(query), "it answers at once");
     if (!query.answer) return 1;
     return std::get<store::ListOpen::Answer>(*query.answer).size();
   }
@@ -346,10 +369,12 @@ class FlowSpine final : public Spine {
   std::unique_ptr<flow::Flow> plain_;
   std::unique_ptr<flow::Flow> external_;
   std::unique_ptr<flow::Flow> paused_;
+  std::unique_ptr<flow::Flow> doubly_;
   flow::Flows flows_;
   std::unique_ptr<flow::Recovery> recovery_;
   Timer again_;
   bool sweeping_ = false;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace

@@ -4,7 +4,7 @@
 #include <cstdio>
 
 #include "simulate/campaign.hpp"
-#include "sluice/base/probe.hpp"
+#include "simulate/rare_paths.hpp"
 
 namespace {
 
@@ -14,7 +14,7 @@ void report(const HistoryOptions& options, const Verdict& verdict, const std::st
   std::printf("seed %llu broke a promise:\n", static_cast<unsigned long long>(options.seed));
   for (const std::string& broken : verdict.violations) std::printf("  %s\n", broken.c_str());
   std::printf("replay: sluice_simulate --spine %s --store %s --seed %llu --print\n", spine.c_str(),
-              options.backing == Backing::memory ? "memory" : "sqlite",
+              std::string(to_string(options.backing)).c_str(),
               static_cast<unsigned long long>(options.seed));
 }
 
@@ -28,12 +28,12 @@ int main(int argc, char** argv) {
   std::string spine = default_spine();
   app.add_option("--seed", options.seed, "the first seed");
   app.add_option("--histories", histories, "how many seeds, counted up from the first");
-  app.add_option("--store", backing, "memory or sqlite")
-      ->check(CLI::IsMember({"memory", "sqlite"}));
+  app.add_option("--store", backing, "memory, sqlite, or a database apart")
+      ->check(CLI::IsMember({"memory", "sqlite", "database"}));
   app.add_option("--spine", spine, "what is driven")->check(CLI::IsMember(spine_names()));
   app.add_flag("--print", options.print, "every entry of the history");
   CLI11_PARSE(app, argc, argv);
-  options.backing = backing == "memory" ? Backing::memory : Backing::sqlite;
+  options.backing = *backing_named(backing);
   const SpineFactory factory = spine_named(spine);
 
   Verdict sum;
@@ -67,5 +67,6 @@ int main(int argc, char** argv) {
       n(sum.hash), n(failed));
   for (const auto& [name, hits] : sluice::probe_hits())
     std::printf("  probe %-40s %llu\n", name.c_str(), n(hits));
+  for (const auto& path : never_taken()) std::printf("  probe %-40s never\n", path.c_str());
   return failed == 0 ? 0 : 1;
 }

@@ -2,8 +2,10 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 
 #include "sim/files.hpp"
 #include "simulate/partner.hpp"
@@ -20,6 +22,7 @@ struct Operation {
   std::uint32_t to = 0;
   std::int64_t amount = 0;
   bool external = false;  ///< the partner takes part
+  std::uint32_t holds = 1;  ///< and is asked by so many stages
   bool declined = false;  ///< a stage declines it, whatever the balances
 };
 
@@ -57,6 +60,8 @@ struct World {
   /// Wake tokens of exchanges that asked a host and sleep; it answers when it is ready, and again
   /// until it is heard.
   std::set<std::string> asked;
+  /// With Backing::database: what every process is connected to.
+  std::unique_ptr<store::Store> database;
 };
 
 /// One incarnation of the process under test. Destroyed at any moment by a crash.
@@ -73,7 +78,9 @@ class Spine {
   virtual void crash() noexcept = 0;
 };
 
-enum class Backing : std::uint8_t { memory, sqlite };
+enum class Backing : std::uint8_t { memory, sqlite, database };
+std::string_view to_string(Backing backing) noexcept;
+std::optional<Backing> backing_named(std::string_view name) noexcept;
 /// Fails when the store does not open, as it may while faults are armed.
 using SpineFactory = std::function<Result<std::unique_ptr<Spine>>(World&, Lane&, Backing)>;
 

@@ -1,4 +1,4 @@
-#include "simulate/spine.hpp"
+#include "simulate/database.hpp"
 #include "sluice/store/memory.hpp"
 #include "sluice/store/sqlite.hpp"
 
@@ -20,7 +20,19 @@ Result<std::unique_ptr<store::Store>> open_store(World& world, Backing backing) 
     if (!opened) return fail(std::move(opened).error());
     return std::move(*opened);
   }
-  return store::make_memory_store(world.clock, world.random);
+  if (backing == Backing::memory) return store::make_memory_store(world.clock, world.random);
+  if (!world.database) world.database = store::make_memory_store(world.clock, world.random);
+  if (world.faults.fires("database.down")) return fail(FailureKind::unavailable, "database_down", "the database refuses connections");
+  return std::make_unique<DatabaseLink>(world);
+}
+
+std::string_view to_string(Backing backing) noexcept {
+  return backing == Backing::memory ? "memory" : backing == Backing::sqlite ? "sqlite" : "database";
+}
+std::optional<Backing> backing_named(std::string_view name) noexcept {
+  for (const Backing one : {Backing::memory, Backing::sqlite, Backing::database})
+    if (to_string(one) == name) return one;
+  return std::nullopt;
 }
 
 Task<Status> open_accounts(store::Store& store) {

@@ -92,7 +92,7 @@ TEST_F(Postgres, NODE_1_groups_go_by_index_whatever_the_planner_has_seen) {
   EXPECT_LT(scans() - before - 2 * idle, kCommits / 5);
 }
 
-TEST_F(Postgres, NODE_2_two_nodes_share_one_hot_row_exactly) {
+TEST_F(Postgres, NODE_1_two_nodes_share_one_hot_row_exactly) {
   auto one = must_open(options()), two = must_open(options());
   ASSERT_TRUE(commit_and_wait(*one, {.then = {KvPut{at("stock"), "", 150}}}));
   Burst first, second;

@@ -1,6 +1,6 @@
 // Probes mark rare branches that a simulation campaign must have reached at least once: a branch
-// no seed ever takes is a branch nobody tested. Compiled in with SLUICE_PROBES (debug builds);
-// otherwise they are nothing at all.
+// no seed ever takes is a branch nobody tested. Compiled in with SLUICE_PROBES, which the rooms that
+// have probes are built with where there are tests; otherwise they are nothing at all.
 #pragma once
 #include <atomic>
 #include <cstdint>

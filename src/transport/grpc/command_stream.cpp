@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "sluice/base/reply.hpp"
+#include "sluice/rpc/remembered.hpp"
 #include "transport/envelope.hpp"
 #include "transport/grpc/metadata.hpp"
 #include "transport/grpc/status.hpp"
@@ -292,10 +293,7 @@ void CommandStream::handle_message(Item& item) {
 
 void CommandStream::answered(Item& item, const rpc::Answer& answer) {
   using Kind = rpc::Answer::Kind;
-  if (answer.kind == Kind::failure) {
-    const Failure& failure = *answer.failure;
-    item.extra.stored = failure.traits().remember == Remember::store || failure.kind() == FailureKind::unknown_outcome;
-  }
+  if (answer.kind == Kind::failure) item.extra.stored = rpc::remembered(*answer.failure);
   const auto named = [&](Failure failure) {
     return answer.exchange ? failure.with("transaction", to_string(answer.exchange)) : failure;
   };
