@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "sluice/idempotency/key_header.hpp"
-#include "sluice/rpc/json_check.hpp"
+#include "sluice/rpc/json_canonical.hpp"
 
 namespace sluice::transport {
 
@@ -83,11 +83,14 @@ Status decode_envelope(const Envelope& envelope, std::string_view name, std::uin
   return {};
 }
 
-Status check_payload(Bytes& payload, std::size_t max_json_depth) {
-  if (payload.empty()) payload = "{}";
-  if (const auto problem = rpc::check_json(payload, max_json_depth))
-    return fail(bad(problem->too_deep ? "json_too_deep" : "bad_json",
-                    "the body is not JSON that can be taken: " + problem->to_string()));
+Status check_payload(rpc::Command& command, std::size_t max_json_depth) {
+  if (command.payload.empty()) command.payload = "{}";
+  constexpr std::string_view kRefused = "the body is not JSON that can be taken: ";
+  if (const auto problem = rpc::check_json(command.payload, max_json_depth))
+    return fail(bad(problem->too_deep ? "json_too_deep" : "bad_json", std::string(kRefused) + problem->to_string()));
+  // Readers differ in which of the two they take: what was authorised would not be what is handled.
+  if (const auto problem = rpc::canonical_json(command.payload, command.canonical))
+    return fail(bad("repeated_member", std::string(kRefused) + problem->to_string()));
   return {};
 }
 

@@ -24,8 +24,9 @@ struct Envelope {
 /// caller did wrong.
 Status decode_envelope(const Envelope& envelope, std::string_view name, std::uint32_t version,
                        const rpc::Registry& registry, rpc::Command& out);
-/// An empty payload becomes {}. Fails bad_json or json_too_deep, saying where.
-Status check_payload(Bytes& payload, std::size_t max_json_depth);
+/// An empty payload becomes {}; fills the canonical form. Fails bad_json, json_too_deep or
+/// repeated_member, saying where.
+Status check_payload(rpc::Command& command, std::size_t max_json_depth);
 /// Null principal: anonymous. Fails unauthenticated for a malformed header or an unknown token.
 Result<std::shared_ptr<const rpc::Principal>> authenticate_bearer(std::string_view authorization,
                                                                   const Authenticate& authenticate);

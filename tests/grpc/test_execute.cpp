@@ -105,6 +105,22 @@ TEST_F(GrpcTest, CONSOLE_2_unknown_names_versions_and_methods) {
             grpc::UNIMPLEMENTED);
 }
 
+TEST_F(GrpcTest, IDEM_5_a_payload_is_one_request_on_every_door_however_it_is_written) {
+  start();
+  const auto key = [] { return CallOptions().with("idempotency-key", "k"); };
+  ASSERT_TRUE(execute("place", R"({"b":1,"a":"x"})", key()).status.ok());
+  EXPECT_TRUE(execute("place", R"({"a": "\u0078", "b": 1})", key()).status.ok());
+  EXPECT_EQ(execute("place", R"({"a": "x", "b": 2})", key()).failure().code(), "fingerprint_mismatch");
+  EXPECT_EQ(execute("place", R"({"a": "x", "a": 2})", key()).failure().code(), "repeated_member");
+  start_http();
+  test::HttpClient client(http->port());
+  const auto over_http = client.ask(
+      test::post("place", R"( {"b":1, "a":"x"} )", "Authorization: Bearer ann-token\r\nIdempotency-Key: k\r\n"));
+  ASSERT_TRUE(over_http);
+  EXPECT_EQ(over_http->status, 200) << over_http->body;
+  EXPECT_EQ(runs, 1);
+}
+
 TEST_F(GrpcTest, CONSOLE_4_5_no_wrong_and_another_apps_token) {
   start();
   const auto as = [](const std::string& header) {

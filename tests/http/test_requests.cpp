@@ -29,6 +29,29 @@ TEST_F(DoorTest, IDEM_4_a_duplicate_is_byte_identical_and_marked) {
   EXPECT_EQ(runs, 1);
 }
 
+TEST_F(DoorTest, IDEM_5_a_body_written_otherwise_is_the_same_request) {
+  start();
+  const std::string key = kAnn + "Idempotency-Key: k-1\r\n";
+  const auto first = ask(post("place", R"({"item":"chair","count":2})", key));
+  ASSERT_EQ(first.status, 200) << first.body;
+  for (const char* same : {R"({ "item": "chair", "count": 2 })", R"({"count":2,"item":"ch\u0061ir"})"}) {
+    const auto again = ask(post("place", same, key));
+    EXPECT_EQ(again.status, 200) << same << ": " << again.body;
+    EXPECT_EQ(again.body, first.body);
+  }
+  EXPECT_EQ(ask(post("place", R"({"item":"chair","count":3})", key)).status, 422);
+  EXPECT_EQ(ask(post("place", R"({"item":"chair ","count":2})", key)).status, 422) << "a blank in a text is part of it";
+  EXPECT_EQ(runs, 1);
+}
+
+TEST_F(DoorTest, IDEM_5_a_name_that_stands_twice_is_refused_by_name) {
+  start();
+  const auto r = ask(post("echo", R"({"to":"ann","to":"eve"})", kAnn));
+  EXPECT_EQ(r.status, 400);
+  EXPECT_TRUE(r.has("\"code\":\"repeated_member\"")) << r.body;
+  EXPECT_TRUE(r.has("line 1, column 13: the name \\\"to\\\" stands twice")) << r.body;
+}
+
 TEST_F(DoorTest, IDEM_6_missing_and_malformed_keys_are_400) {
   start();
   EXPECT_TRUE(ask(post("place", "{}", kAnn)).has("idempotency_key_required"));

@@ -5,6 +5,8 @@
 
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
+#include "sluice/idempotency/fingerprint.hpp"
+#include "sluice/rpc/flow_handler.hpp"
 #include "sluice/rpc/registry.hpp"
 #include "support/any_store.hpp"
 #include "support/forwarding_store.hpp"
@@ -78,10 +80,10 @@ class RegistrySentences : public ::testing::Test {
     s.handler = std::move(handler);
     return s;
   }
-  Got& send(std::optional<std::string> key = "k", bool as_anonymous = false) {
+  Got& send(std::optional<std::string> key = "k", bool as_anonymous = false, std::uint32_t version = 0) {
     auto& invocation = invocations.emplace_back();
     invocation.command.name = "order.place";
-    invocation.command.version = 0;
+    invocation.command.version = version;
     invocation.command.ns = Namespace("shop");
     if (!as_anonymous) invocation.command.principal = principal;
     invocation.command.idempotency_key = std::move(key);
@@ -129,6 +131,47 @@ TEST_F(RegistrySentences, IDEM_7_in_doubt_pending_and_unknown_are_never_run_agai
     send("k" + std::to_string(kind));
     EXPECT_EQ(runs, 1);
   }
+}
+
+// Another node finishes the key, with another payload, between this one's look and its Commit.
+TEST_F(RegistrySentences, IDEM_5_NODE_3_who_loses_its_key_to_another_request_is_not_given_its_reply) {
+  ASSERT_TRUE(registry->add(spec([&](Invocation& invocation) {
+    store::Commit commit;
+    commit.then.push_back(store::KvAdd{{"shop", "stock", "a"}, 1});
+    invocation.finish_with(std::move(commit), Reply::ok("{\"mine\":true}"));
+  })));
+  flow::FlowOptions options;
+  options.store = &store;
+  options.keys = keys.get();
+  options.ids = &ids;
+  flow::Flow flow("place", options);
+  flow.group("main", {flow::func("add", [](flow::Exchange& exchange) -> Result<flow::Vote> {
+               exchange.draft().add({"shop", "stock", "a"}, 1);
+               exchange.respond(Reply::ok("{\"mine\":true}"));
+               return flow::Vote::continue_();
+             })});
+  ASSERT_TRUE(registry->add(spec(flow_handler(flow), 2)));
+  for (std::uint32_t version : {1u, 2u}) {
+    SCOPED_TRACE(version == 1 ? "a commit of its own" : "a flow");
+    store.before = [&] {
+      store.before = nullptr;
+      store::Commit theirs;
+      store::KeyPut put;
+      put.row.scope = idempotency::make_scope(Namespace("shop"), "ann", "order.place", version, "k");
+      put.row.fingerprint = idempotency::fingerprint("order.place", version, R"({"other":1})");
+      put.row.exchange = ids.exchange();
+      put.row.state = store::KeyState::completed;
+      put.row.reply = Reply::ok("{\"theirs\":true}").encode();
+      put.ttl = std::chrono::hours(1);
+      theirs.then.emplace_back(std::move(put));
+      ASSERT_TRUE(store::commit_and_wait(*inner, std::move(theirs)));
+    };
+    const Got& got = send("k", false, version);
+    ASSERT_TRUE(got.done);
+    EXPECT_EQ(got.code(), "fingerprint_mismatch");
+  }
+  const auto rows = store::ask_now(*inner, store::GetRows{{{"shop", "stock", "a"}}});
+  EXPECT_FALSE(rows->at(0)) << "nothing of them took effect";
 }
 
 // The caller's own branch is applied without the key: a retry after a restart applies it again.

@@ -61,7 +61,7 @@ struct CommandSpec {
   idempotency::KeyPolicy keys;
   /// Commands with the same non-empty ordering key run in arrival order. Empty function: none.
   std::function<std::string(const Command&)> ordering_key;
-  /// What the fingerprint covers. Empty function: the whole payload.
+  /// What the fingerprint covers. Empty function: the whole payload, however its JSON is written.
   std::function<Bytes(const Command&)> projection;
   std::size_t max_payload = 1 << 20;  ///< bytes
   std::string input_schema;           ///< JSON Schema text, told by describe(); may be empty
@@ -158,6 +158,7 @@ class Invocation {
   void committed();
   void task_done();
   void audit_answer(const Answer& answer);
+  Answer not_the_same();
   void deliver(Answer answer);
   void leave_gate() noexcept;
   static void cancelled(void* owner) noexcept;
@@ -249,12 +250,16 @@ class Registry {
   Gatekeeper* gatekeeper_ = nullptr;
   std::map<std::string, std::map<std::uint32_t, std::shared_ptr<const CommandSpec>>, std::less<>>
       specs_;
+  static Failure mismatch();
   struct AuditLog;
   std::shared_ptr<AuditLog> audit_log_;
   std::atomic<std::uint64_t> dispatched_{0}, replayed_{0}, denied_{0}, failed_{0};
 };
 
-/// The digest a key is bound to: SHA-256 over length-prefixed (command, version, projection).
+/// The digest a key is bound to: SHA-256 over length-prefixed (command, version, projection). Without a
+/// declared projection it is the payload in its canonical form.
 Digest fingerprint_of(const CommandSpec& spec, const Command& command);
+/// What versions before this form stored for it, when that is another one: over the payload as sent.
+std::optional<Digest> earlier_fingerprint_of(const CommandSpec& spec, const Command& command);
 
 }  // namespace sluice::rpc

@@ -129,7 +129,7 @@ Status Call::decode() {
   SLUICE_TRY(codec_.decode(request_, command));
   const std::string name = command.name;  // the envelope's decoder writes to the command
   SLUICE_TRY(decode_envelope(envelope, name, command.version, shared_->registry, command));
-  SLUICE_TRY(check_payload(command.payload, shared_->options.max_json_depth));
+  SLUICE_TRY(check_payload(command, shared_->options.max_json_depth));
   SLUICE_ASSIGN(command.principal, authenticate_bearer(authorization, shared_->hooks.authenticate));
   return {};
 }

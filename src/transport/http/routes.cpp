@@ -111,9 +111,9 @@ Status decode_command(HttpRequest& request, std::string_view name, const HttpOpt
   }
   out.deadline = now + within;
 
-  // The bytes that were checked are the bytes that are fingerprinted and handled.
+  // What was checked is what is fingerprinted and handled.
   out.payload.swap(request.body);
-  return check_payload(out.payload, options.max_json_depth);
+  return check_payload(out, options.max_json_depth);
 }
 
 Result<TransactionQuery> decode_query(const Route& route) {
