@@ -42,6 +42,13 @@ Failure Registry::mismatch() {
                  "request, or repeat the first payload unchanged");
 }
 
+// Before anything ran. Not for what is told to come again: its retry leaves the row.
+void Registry::refuse(Invocation& invocation, Failure failure) {
+  refused(invocation.audit_row({}, {}), failure, anonymous(invocation.command), invocation.command.client,
+          invocation.lane->clock().now());
+  invocation.deliver(Answer::of(std::move(failure)));
+}
+
 Status Registry::authorise(Invocation& invocation) {
   const auto& command = invocation.command;
   const auto& spec = *invocation.spec_;
@@ -107,7 +114,7 @@ void Registry::dispatch(Invocation& invocation) {
   invocation.stage_ = Invocation::Stage::entering;
   const std::uint32_t asked_version = command.version;
   auto spec = find(command.name, asked_version);
-  if (!spec) return invocation.deliver(Answer::of(std::move(spec).error()));
+  if (!spec) return refuse(invocation, std::move(spec).error());
   invocation.spec_ = std::move(*spec);
   command.version = invocation.spec_->version;
   const bool any_version = asked_version == 0 && command.idempotency_key && versions_of(command.name) > 1;
@@ -119,22 +126,14 @@ void Registry::dispatch(Invocation& invocation) {
 // Authorised, of a bearable size, with a usable key. False: answered.
 bool Registry::check(Invocation& invocation) {
   const auto& command = invocation.command;
-  if (auto allowed = authorise(invocation); !allowed) {
-    denied_.fetch_add(1, std::memory_order_relaxed);
-    audit(invocation.audit_row(store::AuditOutcome::denied, allowed.error().code()));
-    invocation.deliver(Answer::of(std::move(allowed).error()));
-    return false;
-  }
-  if (command.payload.size() > invocation.spec_->max_payload) {
-    invocation.deliver(
-        Answer::of(Failure(FailureKind::too_large, "payload_too_large",
-                           "command '" + command.name + "' takes at most " +
-                               std::to_string(invocation.spec_->max_payload) + " bytes, got " +
-                               std::to_string(command.payload.size()))));
-    return false;
-  }
-  if (auto ok = check_key(invocation); !ok) {
-    invocation.deliver(Answer::of(std::move(ok).error()));
+  Status ok = authorise(invocation);
+  if (ok && command.payload.size() > invocation.spec_->max_payload)
+    ok = fail(FailureKind::too_large, "payload_too_large",
+              "command '" + command.name + "' takes at most " + std::to_string(invocation.spec_->max_payload) +
+                  " bytes, got " + std::to_string(command.payload.size()));
+  if (ok) ok = check_key(invocation);
+  if (!ok) {
+    refuse(invocation, std::move(ok).error());
     return false;
   }
   invocation.has_key_ =

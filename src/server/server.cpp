@@ -126,6 +126,7 @@ struct Server::Impl {
 transport::HttpHooks Server::Impl::hooks() {
   transport::HttpHooks hooks;
   hooks.authenticate = [this](std::string_view token) { return tokens->authenticate(token); };
+  hooks.name_of = [this](std::string_view token) { return tokens->name_of(token); };
   hooks.healthy = [this] { return store->health(); };
   // Recovery goes on beside new requests; keys of what it works on answer in_progress.
   hooks.ready = [this] { return store->health(); };
@@ -166,7 +167,8 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   self.ids = std::make_unique<IdSource>(self.clock, self.config.node);
   self.ids->advance_past(self.store->largest_id());
   self.keys = std::make_unique<idempotency::Keys>(self.clock, self.store.get(), self.config.keys);
-  self.registry = std::make_unique<rpc::Registry>(*self.store, *self.keys, *self.ids);
+  self.registry = std::make_unique<rpc::Registry>(*self.store, *self.keys, *self.ids,
+                                                  rpc::RegistryOptions{.metrics = &self.metrics});
   self.queries = std::make_unique<TransactionQueries>(*self.store, self.flows, *self.registry, self.clock);
   self.tokens = std::make_unique<Tokens>(*self.store, self.clock, self.random);
   SLUICE_TRY(self.tokens->load());
@@ -207,6 +209,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   if (!self.config.grpc.listen.empty()) {
     transport::GrpcHooks hooks;
     hooks.authenticate = [&self](std::string_view token) { return self.tokens->authenticate(token); };
+    hooks.name_of = [&self](std::string_view token) { return self.tokens->name_of(token); };
     if (self.config.store_kind != "memory") hooks.marks = self.store.get();
     hooks.random = &self.random;
     self.config.grpc.stream.shutdown.grace = self.config.grace;  // one for all doors

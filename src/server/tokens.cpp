@@ -120,6 +120,13 @@ Result<std::shared_ptr<const rpc::Principal>> Tokens::authenticate(std::string_v
   return principal;
 }
 
+std::string Tokens::name_of(std::string_view token) const {
+  const Digest digest = sha256(token);
+  const std::shared_lock lock(mutex_);
+  const auto found = by_digest_.find(std::string(digest.view()));
+  return found == by_digest_.end() ? std::string() : found->second.info.name;
+}
+
 std::vector<TokenInfo> Tokens::list() const {
   std::vector<TokenInfo> all;
   {

@@ -35,20 +35,45 @@ bool usable_correlation(std::string_view text) noexcept {
   });
 }
 
-Result<std::shared_ptr<const rpc::Principal>> authenticate_bearer(
-    std::string_view authorization, const Authenticate& authenticate) {
-  if (authorization.empty()) return nullptr;
+std::string_view token_of(std::string_view authorization) noexcept {
   constexpr std::string_view kScheme = "bearer ";
   const bool bearer =
       authorization.size() > kScheme.size() &&
       std::ranges::equal(authorization.substr(0, kScheme.size()), kScheme,
                          [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a + 32 : a) == b; });
-  if (!bearer)
+  return bearer ? authorization.substr(kScheme.size()) : std::string_view();
+}
+
+Result<std::shared_ptr<const rpc::Principal>> authenticate_bearer(
+    std::string_view authorization, const Authenticate& authenticate) {
+  if (authorization.empty()) return nullptr;
+  const auto token = token_of(authorization);
+  if (token.empty())
     return fail(FailureKind::unauthenticated, "bad_authorization",
                 "Authorization: expected 'Bearer <token>'");
   if (!authenticate)
     return fail(FailureKind::unauthenticated, "unknown_token", "no tokens are known here");
-  return authenticate(authorization.substr(kScheme.size()));
+  return authenticate(token);
+}
+
+Failure needs_token() {
+  return Failure(FailureKind::unauthenticated, "unauthenticated",
+                 "this needs a token: Authorization: Bearer <token>");
+}
+
+Failure refuse(rpc::Registry& registry, const NameOf& name_of, const Asked& asked, Failure failure) {
+  const bool stranger = asked.principal == nullptr;
+  if (stranger && failure.kind() != FailureKind::unauthenticated) {
+    const auto spec = registry.find(asked.command, 0);
+    if (!spec || !(*spec)->anonymous) failure = needs_token();
+  }
+  store::AuditRow row;
+  if (!stranger) row.principal = asked.principal->id;
+  else if (const auto token = token_of(asked.authorization); name_of && !token.empty()) row.principal = name_of(token);
+  row.command = asked.command;
+  row.correlation = asked.correlation;
+  registry.refused(std::move(row), failure, stranger, asked.client, asked.now);
+  return failure;
 }
 
 Status decode_envelope(const Envelope& envelope, std::string_view name, std::uint32_t version,

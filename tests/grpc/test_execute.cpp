@@ -105,6 +105,25 @@ TEST_F(GrpcTest, CONSOLE_2_unknown_names_versions_and_methods) {
             grpc::UNIMPLEMENTED);
 }
 
+TEST_F(GrpcTest, CONSOLE_2_CONSOLE_6_a_stranger_is_told_nothing_and_leaves_a_row) {
+  hooks.name_of = [](std::string_view token) { return std::string(token == "old-token" ? "till" : ""); };
+  start();
+  CallOptions none, old;
+  none.metadata.clear();
+  old.metadata["authorization"] = "Bearer old-token";
+  EXPECT_EQ(execute("nothing", "{", none).failure().code(), "unauthenticated");
+  EXPECT_EQ(execute("nothing", "{", old).failure().code(), "unknown_token");
+  EXPECT_EQ(execute("nothing", "{}").failure().code(), "unknown_command");
+  const auto has = [&](const std::string& principal, store::AuditOutcome outcome, const std::string& code) {
+    for (const auto& row : *store::ask_now(*store, store::ListAudit{}))
+      if (row.principal == principal && row.command == "nothing" && row.outcome == outcome && row.detail.starts_with(code)) return true;
+    return false;
+  };
+  EXPECT_TRUE(has("", store::AuditOutcome::denied, "unauthenticated from ipv4:127.0.0.1:"));
+  EXPECT_TRUE(has("till", store::AuditOutcome::denied, "unknown_token from "));
+  EXPECT_TRUE(has("ann", store::AuditOutcome::error, "unknown_command"));
+}
+
 TEST_F(GrpcTest, IDEM_5_a_payload_is_one_request_on_every_door_however_it_is_written) {
   start();
   const auto key = [] { return CallOptions().with("idempotency-key", "k"); };

@@ -64,6 +64,7 @@ class Call final : public grpc::ServerUnaryReactor {
        const grpc::ByteBuffer& request, grpc::ByteBuffer& response);
   void start();
   Status decode();
+  Failure told(Failure failure);
   Instant deadline() const;
   void answer(const rpc::Answer& answer);
   void answer_reply(const rpc::Answer& answer);

@@ -36,7 +36,7 @@ bool is_json(std::string_view type) noexcept {
 Route route_of(Method method, std::string_view target) noexcept {
   Route route;
   const auto mark = target.find('?');
-  const auto path = target.substr(0, mark);
+  const auto path = route.path = target.substr(0, mark);
   if (mark != std::string_view::npos) route.query = target.substr(mark + 1);
   using Kind = Route::Kind;
   const bool reads = method == Method::get || method == Method::head;

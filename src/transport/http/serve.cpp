@@ -4,13 +4,6 @@
 
 namespace sluice::transport {
 
-namespace {
-Failure needs_token() {
-  return Failure(FailureKind::unauthenticated, "unauthenticated",
-                 "this needs a token: Authorization: Bearer <token>");
-}
-}  // namespace
-
 void Connection::dispatch() {
   began_ = shared_.clock.now();
   shared_.requests.fetch_add(1, std::memory_order_relaxed);
@@ -36,10 +29,10 @@ void Connection::dispatch() {
     case Route::Kind::command:
       return run_command(route.name);
     case Route::Kind::commands:
-      if (may_read({})) respond_json(shared_.registry.describe());
+      if (may_read(route.path)) respond_json(shared_.registry.describe());
       return;
     case Route::Kind::openapi:
-      if (may_read({})) respond_json(openapi_document(shared_.registry));
+      if (may_read(route.path)) respond_json(openapi_document(shared_.registry));
       return;
     case Route::Kind::transaction:
     case Route::Kind::transactions:
@@ -64,15 +57,11 @@ void Connection::run_command(std::string_view name) {
   auto& command = invocation_.command;
   // Who asks comes before what: a stranger is not told which commands there are, nor how to ask.
   auto principal = authenticate(request_, shared_.hooks);
-  if (!principal) return respond_problem(principal.error());
+  if (!principal) return refuse_request(name, std::move(principal).error());
   command.principal = std::move(*principal);
-  const auto decoded = decode_command(request_, name, shared_.options, shared_.registry,
-                                      shared_.clock.now(), command);
-  if (!decoded) {
-    const auto spec = shared_.registry.find(name, 0);
-    const bool stranger = command.principal == nullptr && !(spec && (*spec)->anonymous);
-    return respond_problem(stranger ? needs_token() : decoded.error());
-  }
+  auto decoded = decode_command(request_, name, shared_.options, shared_.registry,
+                                shared_.clock.now(), command);
+  if (!decoded) return refuse_request(name, std::move(decoded).error());
   command.correlation = correlation_;
   command.client = client_;
   invocation_.lane = &loop_.lane();
@@ -88,35 +77,37 @@ void Connection::run_command(std::string_view name) {
   shared_.registry.dispatch(invocation_);
 }
 
-bool Connection::may_read(std::string_view permission) {
-  if (request_.repeated) {
-    respond_problem(Failure(FailureKind::invalid_argument, "repeated_header",
-                            "a header that may stand once stands twice"));
+// With its audit row.
+void Connection::refuse_request(std::string_view what, Failure failure) {
+  (void)context();  // settles the correlation id
+  const Asked asked{request_.authorization, what, correlation_, client_, invocation_.command.principal.get(), shared_.clock.now()};
+  respond_problem(transport::refuse(shared_.registry, shared_.hooks.name_of, asked, std::move(failure)));
+}
+
+// False: refused, and answered.
+bool Connection::may_read(std::string_view path, std::string_view permission) {
+  invocation_.reset();
+  const std::string what = "GET " + std::string(path);
+  const auto no = [&](Failure failure) {
+    refuse_request(what, std::move(failure));
     return false;
-  }
+  };
   auto principal = authenticate(request_, shared_.hooks);
-  if (!principal) {
-    respond_problem(principal.error());
-    return false;
-  }
-  if (*principal == nullptr) {
-    respond_problem(needs_token());
-    return false;
-  }
-  invocation_.command.principal = *principal;
+  if (!principal) return no(std::move(principal).error());
+  if (*principal == nullptr) return no(needs_token());
+  invocation_.command.principal = *std::move(principal);
+  if (request_.repeated)
+    return no(Failure(FailureKind::invalid_argument, "repeated_header", "a header that may stand once stands twice"));
   const std::string_view app = request_.app.empty() ? std::string_view("default") : request_.app;
-  if (permission.empty() || (*principal)->may(app, permission)) return true;
-  respond_problem(Failure(FailureKind::forbidden, "forbidden",
-                          "this token does not grant '" + std::string(app.substr(0, 64)) + ":" +
-                              std::string(permission) + "'"));
-  return false;
+  if (permission.empty() || invocation_.command.principal->may(app, permission)) return true;
+  return no(Failure(FailureKind::forbidden, "forbidden",
+                    "this token does not grant '" + std::string(app.substr(0, 64)) + ":" + std::string(permission) + "'"));
 }
 
 void Connection::run_query(const Route& route) {
   auto query = decode_query(route);
   if (!query) return respond_problem(query.error());
-  invocation_.reset();
-  if (!may_read("transactions.read")) return;
+  if (!may_read(route.path, "transactions.read")) return;
   if (!shared_.hooks.transactions)
     return respond_problem(
         Failure(FailureKind::not_found, "unknown_route", "no transactions are kept here"));
