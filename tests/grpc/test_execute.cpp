@@ -43,6 +43,7 @@ TEST_F(GrpcTest, IDEM_4_a_stored_refusal_is_told_again_with_its_data) {
   start();
   const auto first = execute("decline", "{}", CallOptions().with("idempotency-key", "d"));
   const auto second = execute("decline", "{}", CallOptions().with("idempotency-key", "d"));
+  EXPECT_EQ(second.status.error_details(), first.status.error_details()) << "byte for byte";
   EXPECT_EQ(first.failure().kind(), FailureKind::rejected);
   EXPECT_EQ(first.failure().code(), "no_funds");
   EXPECT_EQ(first.status.error_message(), "the account is empty");

@@ -194,16 +194,17 @@ void Call::answer_reply(const rpc::Answer& answer) {
   const auto reply = Reply::decode(*answer.reply);
   if (!reply) return refuse(reply.error(), answer.exchange);
   for (const auto& [name, value] : reply->headers) note(name.c_str(), value);
+  // Nothing of this one call in it: a replay says the same, byte for byte.
   if (reply->kind != FailureKind::none)
-    return refuse(reply->to_failure(), answer.exchange, reply->body);
+    return finish(to_grpc_status(reply->to_failure(), {{}, answer.exchange, reply->body}));
   auto encoded = codec_.encode(reply->body);
   if (!encoded) return refuse(encoded.error(), answer.exchange);
   response_.Swap(&*encoded);
   finish(grpc::Status::OK);
 }
 
-void Call::refuse(const Failure& failure, ExchangeId exchange, std::string_view data) {
-  finish(to_grpc_status(failure, {invocation_.command.correlation, exchange, data}));
+void Call::refuse(const Failure& failure, ExchangeId exchange) {
+  finish(to_grpc_status(failure, {invocation_.command.correlation, exchange, {}}));
 }
 
 void Call::abandon() {
