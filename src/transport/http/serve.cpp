@@ -4,20 +4,29 @@
 
 namespace sluice::transport {
 
+namespace {
+Failure not_allowed(const char* detail, const char* allow) {
+  return Failure(FailureKind::invalid_argument, kMethodNotAllowed, detail).with(std::string(kAllow), allow);
+}
+}  // namespace
+
 void Connection::dispatch() {
   began_ = shared_.clock.now();
   shared_.requests.fetch_add(1, std::memory_order_relaxed);
   head_ = request_.method == Method::head;
   const Route route = route_of(request_.method, request_.target);
   const auto& hooks = shared_.hooks;
+  // Source: RFC 9112, 3.2.
+  if (request_.bad_host)
+    return respond_problem(Failure(FailureKind::invalid_argument, "bad_host",
+                                   "HTTP/1.1 asks for one Host header: send it, and once"));
   if (route.kind == Route::Kind::none)
     return respond_problem(Failure(FailureKind::not_found, "unknown_route",
                                    "nothing is served here; commands are at /v1/commands"));
   if (!route.method_matches)
-    return respond_problem(Failure(FailureKind::invalid_argument, "method_not_allowed",
-                                   route.kind == Route::Kind::command
-                                       ? "commands are sent with POST"
-                                       : "this is read with GET"));
+    return respond_problem(route.kind == Route::Kind::command
+                               ? not_allowed("commands are sent with POST", "POST")
+                               : not_allowed("this is read with GET", "GET, HEAD"));
   const auto health = [&](const std::function<Status()>& check, const std::function<std::string()>& body = {}) {
     const Status status = check ? check() : Status{};
     if (!status) return respond_problem(status.error());
