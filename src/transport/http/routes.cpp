@@ -131,7 +131,7 @@ Result<TransactionQuery> decode_query(const Route& route) {
       return fail(bad("bad_limit", "limit: expected 1–1000, got " + quoted(limit)));
   if (const auto before = query_value(route.query, "before"); !before.empty()) {
     const auto id = id_from_text(before);
-    if (!id) return fail(bad("bad_before", "before: expected a transaction id"));
+    if (!id) return fail(bad("bad_before", "before: expected the id of a transaction, 13 characters as lists show it, got " + quoted(before)));
     query.before = {*id};
   }
   query.state = query_value(route.query, "state");
