@@ -137,6 +137,8 @@ transport::HttpHooks Server::Impl::hooks() {
   hooks.metrics = [this] {
     if (const auto* nodes = store::nodes_of(*store))
       metrics.gauge("sluice_store_membership_changes", "Times that this node saw another join or took over a dead one").set(static_cast<std::int64_t>(nodes->takeovers()));
+    metrics.gauge("sluice_audit_rows_lost", "Audit rows that could not be written since the start")
+        .set(static_cast<std::int64_t>(registry->stats().audit_lost));
     return metrics.prometheus_text();
   };
   hooks.home =
