@@ -109,6 +109,7 @@ class Auditor {
   void balance() {
     for (const auto& [id, a] : accounts_) {
       ++books_.vouchers;
+      if (a.voucher.stock > 0 && a.stock == 0) ++books_.sold_out;
       if (a.issued > a.voucher.stock)
         wrong("voucher {}: {} issued of a stock of {}", id, a.issued, a.voucher.stock);
       if (a.stock < 0 || a.stock + a.issued != a.voucher.stock)

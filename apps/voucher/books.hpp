@@ -16,6 +16,7 @@ struct Books {
   std::int64_t stock = 0;   ///< of all vouchers, as imported
   std::int64_t left = 0;    ///< of all vouchers, as the rows say now
   std::int64_t issued = 0;  ///< assignments found
+  std::uint64_t sold_out = 0;  ///< vouchers that had stock and have none left
   std::uint64_t events = 0; ///< voucher.distributed events found
   std::vector<std::string> wrong;  ///< each a full sentence; at most kMaxWrong
   static constexpr std::size_t kMaxWrong = 50;

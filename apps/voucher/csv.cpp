@@ -9,18 +9,20 @@ namespace {
 
 constexpr std::size_t kBuffer = 64 << 10;
 constexpr int kEnd = -1;
+constexpr std::size_t kShownHeader = 200;
+constexpr std::size_t kHeaderFieldsMax = 1000;  // read of a first line, which may be any file's
 
 // What a person sees of a byte or a field: short and printable.
-std::string shown(std::string_view text) {
+std::string shown(std::string_view text, std::size_t limit = 40) {
   std::string out = "\"";
-  for (const char c : text.substr(0, 40)) {
+  for (const char c : text.substr(0, limit)) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte < 0x20 || byte == 0x7F)
       out += fmt::format("\\x{:02x}", byte);
     else
       out.push_back(c);
   }
-  out += text.size() > 40 ? "…\"" : "\"";
+  out += text.size() > limit ? "…\"" : "\"";
   return out;
 }
 
@@ -155,10 +157,10 @@ Result<bool> CsvReader::read_record() {
   if (first == kEnd) return false;
   record_line_ = line_;
   for (bool last = false; !last;) {
-    if (ends_.size() > columns_.size()) break;
+    if (ends_.size() > (header_read_ ? columns_.size() : kHeaderFieldsMax)) break;
     SLUICE_TRY(read_field(last));
   }
-  if (ends_.size() != columns_.size())
+  if (ends_.size() != columns_.size() && header_read_)
     return fail(FailureKind::invalid_argument, "malformed_csv",
                 fmt::format("{}: line {}, column {}: expected {} fields, got {}; {}", file_,
                             record_line_, ends_.size(), columns_.size(),
@@ -174,16 +176,17 @@ Status CsvReader::read_header() {
   if (!any)
     return malformed("a first line that names the columns", "an empty file",
                      "see the columns in docs/how-to/distribute-vouchers.md");
+  std::vector<std::string> got;
   std::size_t begin = 0;
-  for (std::size_t i = 0; i < columns_.size(); ++i) {
-    std::string_view name = std::string_view(text_).substr(begin, ends_[i] - begin);
-    if (i == 0 && name.starts_with(kMark)) name.remove_prefix(kMark.size());
-    begin = ends_[i];
-    if (name != columns_[i])
-      return fail(complain(i, fmt::format("the column name \"{}\"", columns_[i]),
-                           "name the columns in this order on the first line"));
+  for (const std::size_t end : ends_) {
+    got.push_back(text_.substr(begin, end - begin));
+    begin = end;
   }
-  return {};
+  if (got.front().starts_with(kMark)) got.front().erase(0, kMark.size());
+  if (got == columns_) return {};
+  return fail(FailureKind::invalid_argument, "malformed_csv",
+              fmt::format("{}: line 1: expected the columns {}, got {}; name them in this order on the first line",
+                          file_, fmt::join(columns_, ","), shown(fmt::format("{}", fmt::join(got, ",")), kShownHeader)));
 }
 
 Result<bool> CsvReader::next(std::vector<std::string_view>& fields) {

@@ -64,6 +64,7 @@ std::string voucher_line(const GeneratorOptions& options, std::int64_t n) {
   std::int64_t stock = options.codes_per_voucher;
   if (!hot && r.within(0, 9) == 0) stock = std::max<std::int64_t>(1, stock * 6 / 10);
   std::int64_t budget = value * stock;
+  if (hot && options.hot_stock > 0) stock = options.hot_stock;
   if (!hot && r.within(0, 9) == 0) budget = std::max<std::int64_t>(value, budget * 8 / 10);
   const std::int64_t user_quota = hot ? 2 : r.within(1, 5);
   const std::int64_t day_quota = hot ? 1'000'000 : r.within(std::max<std::int64_t>(1, stock / 4), stock);

@@ -16,6 +16,8 @@ struct GeneratorOptions {
   std::int64_t users = 5'000;
   /// The first this many vouchers are hot: open, for all regions, without daily limits.
   std::int64_t hot = 20;
+  /// Of each hot one; 0: as many as its codes. Fewer: the stock alone ends its sale.
+  std::int64_t hot_stock = 0;
   /// Windows lie around this day (days since 1970-01-01).
   std::int64_t today = 20'454;
 };

@@ -42,7 +42,13 @@ void add_audit(CLI::App& app) {
   command->add_option("--command", options->command, "Only this command");
   command->add_option("--outcome", options->outcome, "Only ok, error, denied or replayed")
       ->check(CLI::IsMember({"ok", "error", "denied", "replayed"}));
-  command->add_option("--before", options->before, "Older than the row of this sequence");
+  command->add_option("--before", options->before, "Older than the row of this sequence, as `More:` shows it")
+      ->check(CLI::Validator(
+          [](std::string& given) {
+            const bool number = !given.empty() && given.size() < 19 && given.find_first_not_of("0123456789") == std::string::npos;
+            return number ? std::string() : "expected the sequence of a row, a whole number as `sluice audit` shows it behind More:, got '" + given + "'";
+          },
+          "", "sequence"));
   command->add_option("--limit", options->limit, "How many")->check(CLI::Range(1, 1000))->capture_default_str();
   add_server_options(*command, *options);
   command->footer("Rows of reads and refusals are written with the next commit, a moment later.\n"

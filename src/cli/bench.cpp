@@ -9,6 +9,8 @@ namespace sluice::cli {
 void add_bench(CLI::App& app) {
   auto* command = app.add_subcommand("bench", "Measures this machine, each bench beside its limit");
   command->require_subcommand(1);
+  command->footer("Status 1: a note says WRONG. docs/benchmarks.md says what each measures and what it gave.\n"
+                  "Examples:\n  sluice bench http\n  sluice bench durable --rounds 3 --seconds 0.5 --json");
   for (const auto& bench : sluice::bench::benches()) {
     auto options = std::make_shared<sluice::bench::Options>();
     auto* one = command->add_subcommand(std::string(bench.name), std::string(bench.what));

@@ -271,6 +271,7 @@ class Demo {
       if (intent.account >= 0) ++expected[static_cast<std::size_t>(intent.account)];
       if (intent.account < 0) ++batches_;
       if (intent.acknowledged.find(R"("status":"issued")") != std::string::npos) ++issued_;
+      if (intent.acknowledged.find(R"("sold_out")") != std::string::npos) ++sold_out_;
     }
     int at = 0;
     bench::http_drive(
@@ -295,6 +296,10 @@ class Demo {
     for (const auto& wrong : books_.wrong) problem(wrong);
     if (books_.issued != issued_)
       problem(fmt::format("{} vouchers are issued in the books, but {} were acknowledged", books_.issued, issued_));
+    // Else no stock was in danger, and that it held says nothing.
+    constexpr std::uint64_t kHotInAll = static_cast<std::uint64_t>(kHotVouchers * kHotStock);
+    if (batches_ > kHotInAll + kHotInAll / 2 && (books_.sold_out == 0 || sold_out_ == 0))
+      problem(fmt::format("{} batches for {} vouchers of a stock of {} each, and none is sold out", batches_, kHotVouchers, kHotStock));
   }
 
   void problem(std::string text) {
@@ -340,7 +345,9 @@ class Demo {
         {{done_, "done"}, {replayed_, "replayed byte for byte"}, {retry_later_, "told to try later"}, {refused_, "hostile, refused"}});
     sum("took effect", first, {{n(total_), "on the accounts"}, {batches_, "voucher batches: each once"}});
     sum("vouchers", n(books_.stock), {{n(books_.left), "left"}, {n(books_.issued), "issued"}});
-    sum("batches", batches_, {{n(issued_), "issued a voucher"}, {batches_ - n(issued_), "declined (sold out, quota)"}});
+    sum("batches", batches_,
+        {{n(issued_), "issued a voucher"}, {sold_out_, fmt::format("told that it is sold out ({} of {} hot vouchers are)", books_.sold_out, kHotVouchers)},
+         {batches_ - n(issued_) - sold_out_, "declined (quota)"}});
     std::vector<std::pair<std::uint64_t, std::string>> hostile_parts;
     for (const auto& hostile : kHostile)
       hostile_parts.emplace_back(hostile_answers_[hostile.what], fmt::format("{} ({})", hostile.what, hostile.expected));
@@ -370,7 +377,7 @@ class Demo {
   std::uint64_t sent_ = 0, duplicates_ = 0, hostile_sent_ = 0, cut_off_ = 0, resent_ = 0, replayed_ = 0, reproduced_ = 0,
                 retry_later_ = 0, done_ = 0, refused_ = 0, hostile_cut_off_ = 0, asked_at_end_ = 0;
   std::int64_t total_ = 0, issued_ = 0;
-  std::uint64_t batches_ = 0;
+  std::uint64_t batches_ = 0, sold_out_ = 0;
   CampaignBooks books_;
   double seconds_ = 0;
 };
@@ -380,8 +387,8 @@ class Demo {
 void add_demo(CLI::App& app) {
   auto* demo = app.add_subcommand("demo", "Starts a server, drives it through a crash, checks the books");
   auto options = std::make_shared<DemoOptions>();
-  demo->add_option("--requests", options->requests, "How many to send")->check(CLI::Range(1000, 10'000'000));
-  demo->add_option("--seed", options->seed, "Of the drive; the same seed sends the same requests");
+  demo->add_option("--requests", options->requests, "How many to send")->check(CLI::Range(1000, 10'000'000))->capture_default_str();
+  demo->add_option("--seed", options->seed, "Of the drive; the same seed sends the same requests")->capture_default_str();
   demo->add_option("--store", options->store, "postgres://… of an empty database: two nodes on it, one is killed");
   demo->add_flag("--stay", options->stay, "Leave the server running at the end");
   demo->add_flag("--json", options->json, "The report as one JSON line");

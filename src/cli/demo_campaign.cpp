@@ -70,7 +70,10 @@ std::string import_parts(const std::string& database, voucher::GeneratorOptions 
 }  // namespace
 
 std::string prepare_campaign(const std::string& database) {
-  return import_parts(database, {}, {kVouchers, kCodes, kUsers}, {"voucher"}, false);
+  voucher::GeneratorOptions campaign;
+  campaign.hot = kHotVouchers;
+  campaign.hot_stock = kHotStock;
+  return import_parts(database, campaign, {kVouchers, kCodes, kUsers}, {"voucher"}, false);
 }
 
 std::string prepare_services(const std::string& shop, const std::string& codes, const std::string& users) {
@@ -108,14 +111,15 @@ CampaignBooks audit_campaign(const std::string& database, const std::string& cod
   result.left = books->left;
   result.issued = books->issued;
   result.codes = books->codes;
+  result.sold_out = books->sold_out;
   result.wrong = books->wrong;
   return result;
 }
 
 std::string campaign_request(std::uint64_t id, std::uint64_t n) {
   return fmt::format(R"({{"request_id":"demo-{}","region":"DE","items":[{{"user":"{}","voucher":"{}"}}]}})", id,
-                     voucher::generated_user_id(static_cast<std::int64_t>(n / 20 % 5000)),
-                     voucher::generated_voucher_id(static_cast<std::int64_t>(n % 20)));
+                     voucher::generated_user_id(static_cast<std::int64_t>(n / kHotVouchers % 5000)),
+                     voucher::generated_voucher_id(static_cast<std::int64_t>(n % kHotVouchers)));
 }
 
 }  // namespace sluice::cli

@@ -6,8 +6,11 @@
 
 namespace sluice::cli {
 
-/// Generates 1,000 vouchers with 100 codes each and 5,000 users, and imports them. Empty: done; else
-/// what went wrong.
+/// Of the vouchers that campaign_request() asks for.
+inline constexpr std::int64_t kHotVouchers = 20, kHotStock = 50;
+
+/// Generates 1,000 vouchers with 100 codes each and 5,000 users, and imports them. The hot ones have
+/// stock for half their codes, so that it is the stock that must hold. Empty: done; else what went wrong.
 std::string prepare_campaign(const std::string& database);
 
 /// A smaller one whose codes lie in another database: 40 vouchers, each with 2,000 codes.
@@ -18,6 +21,7 @@ struct CampaignBooks {
   std::int64_t left = 0;
   std::int64_t issued = 0;
   std::uint64_t codes = 0;
+  std::uint64_t sold_out = 0;  ///< vouchers with nothing left
   std::vector<std::string> wrong;  ///< each a sentence
 };
 /// `codes`: the database that holds the codes; empty: the same.

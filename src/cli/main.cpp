@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "cli/commands.hpp"
+#include "sluice/base/spelling.hpp"
 
 namespace sluice::cli {
 
@@ -27,22 +28,6 @@ constexpr void (*kCommands[])(CLI::App&) = {
     add_completion,
 };
 
-// How many letters must be changed, added or taken away.
-std::size_t distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
-}
-
 /// The subcommand that the arguments name, as deep as they do.
 CLI::App* named(CLI::App& app, const std::vector<std::string>& arguments, std::string& path, std::string& unknown) {
   CLI::App* at = &app;
@@ -60,14 +45,6 @@ CLI::App* named(CLI::App& app, const std::vector<std::string>& arguments, std::s
   return at;
 }
 
-std::string nearest(const std::string& word, const std::vector<std::string>& names) {
-  std::string found;
-  std::size_t best = 4;
-  for (const auto& name : names)
-    if (const auto far = distance(word, name); far < best && far < word.size()) best = far, found = name;
-  return found;
-}
-
 // The first option that the command does not have, with what is near.
 void suggest_option(const CLI::App& at, const std::vector<std::string>& arguments) {
   std::vector<std::string> names;
@@ -76,7 +53,7 @@ void suggest_option(const CLI::App& at, const std::vector<std::string>& argument
   for (const auto& argument : arguments) {
     const std::string name = argument.substr(0, argument.find('='));
     if (!name.starts_with("--") || name == "--" || std::ranges::find(names, name) != names.end()) continue;
-    if (const std::string near = nearest(name, names); !near.empty())
+    if (const std::string near = nearest_word(name, names); !near.empty())
       fmt::print(stderr, "Did you mean '{}' instead of '{}'?\n", near, name);
     return;
   }
@@ -91,7 +68,7 @@ int usage(CLI::App& app, const std::vector<std::string>& arguments, const CLI::P
     fmt::print(stderr, "{}: there is no '{}'.", path, unknown);
     std::vector<std::string> names;
     for (const auto* sub : subcommands) names.push_back(sub->get_name());
-    if (const std::string near = nearest(unknown, names); !near.empty())
+    if (const std::string near = nearest_word(unknown, names); !near.empty())
       fmt::print(stderr, " Did you mean '{}'?", near);
     fmt::print(stderr, "\n");
   } else if (!subcommands.empty() && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
@@ -140,9 +117,9 @@ int main(int argc, char** argv) {
       "Examples:\n"
       "  sluice serve --config sluice.toml\n"
       "  sluice send sluice.echo '{\"hello\":1}' --key first --token $SLUICE_TOKEN");
-  app.add_subcommand("version", "Prints the version")->callback([] {
-    fmt::print("sluice {}\n", SLUICE_VERSION);
-  });
+  auto* version = app.add_subcommand("version", "Prints the version, as --version does");
+  version->footer("Example: sluice version");
+  version->callback([] { fmt::print("sluice {}\n", SLUICE_VERSION); });
   for (auto* add : sluice::cli::kCommands) add(app);
   return sluice::cli::run(app, argc, argv);
 }

@@ -118,7 +118,10 @@ void show_json(const server::Config& config) {
 
 server::Config load_config_or_die(const std::string& path, const server::Environment& environment) {
   auto config = server::load_config(path, environment);
-  if (config) return *std::move(config);
+  if (config) {
+    for (const auto& warning : config->warnings) fmt::print(stderr, "sluice: warning: {}\n", warning);
+    return *std::move(config);
+  }
   // Also a file that is not there: what was asked for is wrong, trying again does not help.
   fmt::print(stderr, "sluice: {}\n", config.error().to_string());
   std::exit(2);
@@ -147,6 +150,8 @@ void add_serve(CLI::App& app) {
 void add_config(CLI::App& app) {
   auto* config = app.add_subcommand("config", "Checks and shows the configuration");
   config->require_subcommand(1);
+  config->footer("A flag beats its SLUICE_* variable, and that the file. docs/reference.md lists every key.\n"
+                 "Examples:\n  sluice config check sluice.toml\n  sluice config show > sluice.toml");
   struct Options {
     std::string path, file;
     bool json = false;

@@ -32,18 +32,27 @@ struct Options {
   bool shadow = false, json = false;
 };
 
+// Nobody has it, and it cannot be shown again. Its name stays its own, so another is made by renewing it.
+[[noreturn]] void not_shown(server::Tokens& tokens, const Options& options, const std::string& id) {
+  const auto revoked = tokens.revoke(id);
+  std::string what = fmt::format("the token could not be written to standard output (is the disk full?) and is {}",
+                                 revoked ? "revoked" : "NOT revoked, as that failed too: " + revoked.error().to_string());
+  if (!options.replaces.empty()) what += fmt::format("; the one it replaced, {}, has ended with it", options.replaces);
+  die(Failure(FailureKind::unavailable, "cannot_write",
+              fmt::format("{}. Make room, and renew it, with the same options otherwise: sluice token create {} --replaces {}",
+                          what, options.name, id)));
+}
+
 void create(const Options& options) {
+  if (options.permissions.empty())
+    fmt::print(stderr, "sluice: warning: without --grant this token may do nothing; give it what it is for, as --grant 'voucher:*'\n");
   with_tokens(options.config, options.store, [&](server::Tokens& tokens) {
     const auto made = tokens.create(
         {options.name, options.permissions, options.shadow, seconds(options.ttl_seconds), options.replaces});
     if (!made) die(made.error());
     const nlohmann::ordered_json json{{"id", made->info.id}, {"token", made->token}};
     fmt::print("{}\n", options.json ? json.dump() : made->token);
-    if (std::fflush(stdout) != 0) {  // nobody has it, and it cannot be shown again
-      (void)tokens.revoke(made->info.id);
-      die(Failure(FailureKind::unavailable, "cannot_write",
-                  "the token could not be written to standard output (is the disk full?) and is revoked; run the same command again"));
-    }
+    if (std::fflush(stdout) != 0) not_shown(tokens, options, made->info.id);
   });
 }
 
@@ -78,15 +87,20 @@ void add_token(CLI::App& app) {
   };
   auto* create_command = add("create", "Makes a token and prints it, once");
   create_command->add_option("name", options->name, "Who holds it: the principal of its requests, one token for each")->required();
-  create_command->add_option("--grant", options->permissions, "app:command patterns");
+  create_command->add_option("--grant", options->permissions,
+                             "app:command patterns, * for any: what it may do; without one it may do nothing");
   create_command->add_option("--ttl", options->ttl_seconds, "Life in seconds; 0: no end")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{3'153'600'000}));
   create_command->add_option("--replaces", options->replaces, "Id of the token of this name that ends now; its keys go on");
   create_command->add_flag("--shadow", options->shadow, "May send shadow traffic");
   create_command->footer("Example: sluice token create till-7 --grant 'voucher:*' --ttl 86400");
   create_command->callback([options] { create(*options); });
-  add("list", "All tokens, without their secrets")->callback([options] { list(*options); });
-  auto* revoke = add("revoke", "Ends a token");
+  auto* listing = add("list", "All tokens, without their secrets: id, name, whether it is revoked");
+  listing->footer("On a running server: sluice send sluice.token.list '{}'\nExample: sluice token list --store orders.db --json");
+  listing->callback([options] { list(*options); });
+  auto* revoke = add("revoke", "Ends a token, for good: to give its holder another, `token create NAME --replaces ID` renews it");
+  revoke->footer("On a running server: sluice send sluice.token.revoke '{\"id\":\"496aa0d146439988\"}'\n"
+                 "Example: sluice token revoke 496aa0d146439988");
   revoke->add_option("id", options->id, "As `token list` shows it")->required();
   revoke->callback([options] {
     with_tokens(options->config, options->store, [&](server::Tokens& tokens) {

@@ -4,6 +4,7 @@
 #include "cli/client.hpp"
 #include "cli/commands.hpp"
 #include "cli/json_text.hpp"
+#include "sluice/base/ids.hpp"
 
 namespace sluice::cli {
 namespace {
@@ -36,7 +37,8 @@ void list(const TxOptions& options) {
 
 std::string what_follows(const Json& tx) {
   const std::string outcome = text(tx, "outcome"), id = text(tx, "id");
-  if (outcome == "committed") return "It is over: everything took effect.";
+  // A committed one may be a refusal in its own words, or a batch some of whose items were refused.
+  if (outcome == "committed") return "It is over: what its reply says took effect, whole.";
   if (outcome == "aborted") return "It is over: nothing took effect.";
   if (outcome == "in_doubt")
     return "It is decided, but a stage outside does not answer as it should. Each sweep tries again. When you know "
@@ -128,7 +130,13 @@ void add_tx(CLI::App& app) {
   listing->add_option("--state", options->state, "open (all that are not over), in_doubt, or paused")
       ->check(CLI::IsMember({"open", "in_doubt", "paused"}));
   listing->add_option("--limit", options->limit, "How many")->check(CLI::Range(1, 1000))->capture_default_str();
-  listing->add_option("--before", options->before, "Older than this transaction");
+  listing->add_option("--before", options->before, "Older than this transaction: its id, as the list shows it")
+      ->check(CLI::Validator(
+          [](std::string& given) {
+            return id_from_text(given) ? std::string()
+                                       : "expected the id of a transaction, 13 characters as `sluice tx list` shows it, got '" + given + "'";
+          },
+          "", "transaction"));
   listing->footer("Examples:\n  sluice tx list\n  sluice tx list --state in_doubt --json");
   auto* showing = add("show", "One transaction: what is known, stage by stage, and what follows", show);
   showing->add_option("id", options->id, "As the reply's X-Sluice-Transaction says")->required();

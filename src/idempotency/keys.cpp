@@ -53,7 +53,7 @@ bool Keys::claim(PendingClaim& pending) {
   if (entry != nullptr) {
     if (entry->state != KeyEntry::State::completed) return impl.wait(shard, *entry, pending);
     const bool live = !entry->cached->expired(now);
-    if (live && entry->fingerprint != pending.fingerprint) {
+    if (live && !pending.same_request(entry->fingerprint)) {
       ++shard.stats.mismatches;
       pending.answer = Claimed{Mismatch{}};
       return true;

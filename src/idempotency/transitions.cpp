@@ -36,7 +36,7 @@ class Answered {
 
 Claimed by_reply(KeyShard& shard, const PendingClaim& pending,
                  const std::shared_ptr<const Cached>& cached) {
-  if (pending.fingerprint != cached->fingerprint) {
+  if (!pending.same_request(cached->fingerprint)) {
     ++shard.stats.mismatches;
     return Mismatch{};
   }
@@ -46,7 +46,7 @@ Claimed by_reply(KeyShard& shard, const PendingClaim& pending,
 
 Claimed by_holder(KeyShard& shard, const PendingClaim& pending, ExchangeId holder,
                   const Digest& fingerprint) {
-  if (pending.fingerprint != fingerprint) {
+  if (!pending.same_request(fingerprint)) {
     ++shard.stats.mismatches;
     return Mismatch{};
   }
@@ -105,7 +105,7 @@ void Keys::Impl::start(KeyShard&, KeyEntry& entry, PendingClaim& pending, std::u
 
 bool Keys::Impl::wait(KeyShard& shard, KeyEntry& entry, PendingClaim& pending) {
   const bool runs = entry.state == KeyEntry::State::running;
-  if (runs && (!pending.policy.wait || pending.fingerprint != entry.fingerprint)) {
+  if (runs && (!pending.policy.wait || !pending.same_request(entry.fingerprint))) {
     pending.answer = by_holder(shard, pending, entry.exchange, entry.fingerprint);
     return true;
   }
@@ -202,7 +202,7 @@ void Keys::Impl::settle(KeyEntry& entry, const Result<store::Answer>& answer,
     // Those who came while the store was asked are judged now that somebody runs.
     Waiters came = std::exchange(entry.waiters, Waiters{});
     while (PendingClaim* pending = came.pop()) {
-      if (pending->policy.wait && pending->fingerprint == entry.fingerprint) {
+      if (pending->policy.wait && pending->same_request(entry.fingerprint)) {
         entry.waiters.push(*pending, &entry);
         continue;
       }

@@ -19,15 +19,11 @@ std::string_view principal_id(const Command& command) noexcept {
   return command.principal == nullptr ? std::string_view() : command.principal->id;
 }
 
+constexpr std::size_t kCanonicalKept = 16 << 10;  // bytes, for the next request
+
 // The app of the server's own commands: tokens, settling, guards. They act on every app, so leave to
 // run them is never leave of the app that a caller names.
 constexpr std::string_view kServersApp = "sluice";
-
-Failure mismatch() {
-  return Failure(FailureKind::fingerprint_mismatch, "fingerprint_mismatch",
-                 "this idempotency key was used with another payload; use a new key for a new "
-                 "request, or repeat the first payload unchanged");
-}
 
 Answer replay(std::shared_ptr<const Cached> cached) {
   Answer answer;
@@ -39,6 +35,19 @@ Answer replay(std::shared_ptr<const Cached> cached) {
 }
 
 }  // namespace
+
+Failure Registry::mismatch() {
+  return Failure(FailureKind::fingerprint_mismatch, "fingerprint_mismatch",
+                 "this idempotency key was used with another payload; use a new key for a new "
+                 "request, or repeat the first payload unchanged");
+}
+
+// Before anything ran. Not for what is told to come again: its retry leaves the row.
+void Registry::refuse(Invocation& invocation, Failure failure) {
+  refused(invocation.audit_row({}, {}), failure, anonymous(invocation.command), invocation.command.client,
+          invocation.lane->clock().now());
+  invocation.deliver(Answer::of(std::move(failure)));
+}
 
 Status Registry::authorise(Invocation& invocation) {
   const auto& command = invocation.command;
@@ -105,7 +114,7 @@ void Registry::dispatch(Invocation& invocation) {
   invocation.stage_ = Invocation::Stage::entering;
   const std::uint32_t asked_version = command.version;
   auto spec = find(command.name, asked_version);
-  if (!spec) return invocation.deliver(Answer::of(std::move(spec).error()));
+  if (!spec) return refuse(invocation, std::move(spec).error());
   invocation.spec_ = std::move(*spec);
   command.version = invocation.spec_->version;
   const bool any_version = asked_version == 0 && command.idempotency_key && versions_of(command.name) > 1;
@@ -117,22 +126,14 @@ void Registry::dispatch(Invocation& invocation) {
 // Authorised, of a bearable size, with a usable key. False: answered.
 bool Registry::check(Invocation& invocation) {
   const auto& command = invocation.command;
-  if (auto allowed = authorise(invocation); !allowed) {
-    denied_.fetch_add(1, std::memory_order_relaxed);
-    audit(invocation.audit_row(store::AuditOutcome::denied, allowed.error().code()));
-    invocation.deliver(Answer::of(std::move(allowed).error()));
-    return false;
-  }
-  if (command.payload.size() > invocation.spec_->max_payload) {
-    invocation.deliver(
-        Answer::of(Failure(FailureKind::too_large, "payload_too_large",
-                           "command '" + command.name + "' takes at most " +
-                               std::to_string(invocation.spec_->max_payload) + " bytes, got " +
-                               std::to_string(command.payload.size()))));
-    return false;
-  }
-  if (auto ok = check_key(invocation); !ok) {
-    invocation.deliver(Answer::of(std::move(ok).error()));
+  Status ok = authorise(invocation);
+  if (ok && command.payload.size() > invocation.spec_->max_payload)
+    ok = fail(FailureKind::too_large, "payload_too_large",
+              "command '" + command.name + "' takes at most " + std::to_string(invocation.spec_->max_payload) +
+                  " bytes, got " + std::to_string(command.payload.size()));
+  if (ok) ok = check_key(invocation);
+  if (!ok) {
+    refuse(invocation, std::move(ok).error());
     return false;
   }
   invocation.has_key_ =
@@ -194,7 +195,8 @@ void Registry::proceed(Invocation& invocation) {
     pending.scope = scope_of(command, command.version);
     invocation.fingerprint_ = fingerprint_of(*invocation.spec_, command);
     if (auto cached = keys_.lookup(pending.scope)) {
-      if (cached->fingerprint != invocation.fingerprint_) {
+      if (cached->fingerprint != invocation.fingerprint_ &&
+          cached->fingerprint != earlier_fingerprint_of(*invocation.spec_, command)) {
         audit(invocation.audit_row(store::AuditOutcome::error, mismatch().code()));
         return invocation.deliver(Answer::of(mismatch()));
       }
@@ -227,6 +229,7 @@ void Registry::claim(Invocation& invocation) {
   invocation.stage_ = Invocation::Stage::claiming;
   pending.self = &invocation;
   pending.fingerprint = invocation.fingerprint_;
+  pending.earlier = earlier_fingerprint_of(*invocation.spec_, invocation.command);
   pending.exchange = invocation.exchange_;
   pending.policy = invocation.spec_->keys;
   pending.policy.ttl = std::max(pending.policy.ttl, invocation.keep_key_for);
@@ -263,17 +266,19 @@ void Invocation::claimed() {
   }
   // Unlike a full gate or a key that runs still, these are never answered otherwise later.
   const bool expired = std::holds_alternative<idempotency::ExpiredKey>(*answer);
-  auto row = audit_row(store::AuditOutcome::error, expired ? "expired_key" : mismatch().code());
+  auto row = audit_row(store::AuditOutcome::error, expired ? "expired_key" : Registry::mismatch().code());
   row.exchange = {};  // nothing ran that could be looked up
   registry_->audit(std::move(row));
   if (expired)
     return deliver(Answer::of(Failure(FailureKind::invalid_argument, "expired_key",
                                       "this idempotency key has expired and is not run again")));
-  deliver(Answer::of(mismatch()));
+  deliver(Answer::of(Registry::mismatch()));
 }
 
 void Registry::handle(Invocation& invocation) {
   invocation.stage_ = Invocation::Stage::running;
+  // It has done its work; a large one is not held as long as the handler runs.
+  if (auto& canonical = invocation.command.canonical; canonical.capacity() > kCanonicalKept) Bytes().swap(canonical);
   invocation.context_ = {invocation.lane, &invocation.scope, invocation.command.deadline};
   // A throw after finish() must not touch the invocation, which may be gone.
   bool finished = false;

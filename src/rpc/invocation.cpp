@@ -19,6 +19,7 @@ void Invocation::reset() {
   command.version = 0;
   command.trace.clear();
   command.correlation.clear();
+  command.canonical.clear();
   scope.reset();
   spec_.reset();
   has_key_ = false;
@@ -41,8 +42,19 @@ store::AuditRow Invocation::audit_row(AuditOutcome outcome, std::string_view det
   return row;
 }
 
+// Nothing of it took effect: there is nothing to look up, and no Commit that carries its row.
+Answer Invocation::not_the_same() {
+  audited_ = false;
+  exchange_ = {};
+  return Answer::of(Registry::mismatch());
+}
+
 void Invocation::finish(Answer answer) {
   SLUICE_ASSERT(stage_ == Stage::running, "an invocation is finished twice, or never ran");
+  // Its Commit has lost the key to another node's, which may have been another request.
+  if (answer.replayed && has_key_)
+    if (const auto won = registry_->keys_.lookup(pending_claim_.scope); won && !pending_claim_.same_request(won->fingerprint))
+      answer = not_the_same();
   if (!claim_) return deliver(std::move(answer));
   if (answer.kind == Answer::Kind::reply && !answer.replayed) {
     const auto reply = Reply::decode(*answer.reply);
@@ -137,6 +149,10 @@ void Invocation::committed() {
   }
   const auto refused = static_cast<std::size_t>(outcome->refused);
   if (refused < pending_commit_.own_requirements) {
+    if (outcome->key && !pending_claim_.same_request(outcome->key->fingerprint)) {
+      claim_.lost(*outcome->key);
+      return deliver(not_the_same());
+    }
     if (!outcome->key) {
       claim_.release();
       return deliver(Answer::of(Failure(FailureKind::in_progress, "in_progress",

@@ -232,16 +232,21 @@ std::string JsonProblem::to_string() const {
   return "line " + std::to_string(line) + ", column " + std::to_string(column) + ": " + what;
 }
 
-std::optional<JsonProblem> check_json(std::string_view text, std::size_t max_depth) {
-  Checker checker(text, max_depth);
-  if (checker.run()) return std::nullopt;
+JsonProblem problem_at(std::string_view text, std::size_t offset, std::string what) {
   JsonProblem problem;
-  problem.offset = checker.at();
-  const auto before = text.substr(0, checker.at());
+  problem.offset = offset;
+  const auto before = text.substr(0, offset);
   problem.line = 1 + static_cast<std::size_t>(std::ranges::count(before, '\n'));
   const auto newline = before.rfind('\n');
   problem.column = newline == std::string_view::npos ? before.size() + 1 : before.size() - newline;
-  problem.what = checker.what();
+  problem.what = std::move(what);
+  return problem;
+}
+
+std::optional<JsonProblem> check_json(std::string_view text, std::size_t max_depth) {
+  Checker checker(text, max_depth);
+  if (checker.run()) return std::nullopt;
+  JsonProblem problem = problem_at(text, checker.at(), checker.what());
   problem.too_deep = checker.too_deep();
   return problem;
 }

@@ -4,7 +4,9 @@
 #include <nlohmann/json.hpp>
 
 #include "rpc/audit_log.hpp"
+#include "rpc/refusals.hpp"
 #include "sluice/idempotency/fingerprint.hpp"
+#include "sluice/rpc/json_canonical.hpp"
 
 namespace sluice::rpc {
 
@@ -36,6 +38,15 @@ bool valid_name(std::string_view name) noexcept {
   return std::ranges::all_of(name, [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
   });
+}
+
+constexpr std::size_t kShownCommand = 80;  // a name has up to 64, a route a method before it
+
+std::string printable(std::string_view text, std::size_t limit) {
+  std::string out(text.substr(0, limit));
+  for (char& c : out)
+    if (c < 0x20 || c == 0x7F) c = '?';
+  return out;
 }
 
 }  // namespace
@@ -88,8 +99,17 @@ Answer Answer::in_doubt(ExchangeId exchange) {
 }
 
 Digest fingerprint_of(const CommandSpec& spec, const Command& command) {
-  if (!spec.projection) return idempotency::fingerprint(spec.name, spec.version, command.payload);
-  return idempotency::fingerprint(spec.name, spec.version, spec.projection(command));
+  if (spec.projection) return idempotency::fingerprint(spec.name, spec.version, spec.projection(command));
+  if (!command.canonical.empty()) return idempotency::fingerprint(spec.name, spec.version, command.canonical);
+  // Of no door. What has no canonical form is covered as it is.
+  Bytes canonical;
+  const bool has_one = !check_json(command.payload) && !canonical_json(command.payload, canonical);
+  return idempotency::fingerprint(spec.name, spec.version, has_one ? canonical : command.payload);
+}
+
+std::optional<Digest> earlier_fingerprint_of(const CommandSpec& spec, const Command& command) {
+  if (spec.projection || command.canonical == command.payload) return std::nullopt;
+  return idempotency::fingerprint(spec.name, spec.version, command.payload);
 }
 
 Registry::Registry(store::Store& store, idempotency::Keys& keys, IdSource& ids,
@@ -98,7 +118,8 @@ Registry::Registry(store::Store& store, idempotency::Keys& keys, IdSource& ids,
       keys_(keys),
       ids_(ids),
       options_(options),
-      audit_log_(std::make_shared<AuditLog>(store, options.max_audit_buffer)) {}
+      audit_log_(std::make_shared<AuditLog>(store, options.max_audit_buffer)),
+      refusals_(std::make_unique<Refusals>()) {}
 Registry::~Registry() = default;
 
 Status Registry::add(CommandSpec spec) {
@@ -170,6 +191,29 @@ std::string Registry::describe() const {
 }
 
 void Registry::audit(store::AuditRow row) { audit_log_->add(std::move(row)); }
+
+void Registry::refused(store::AuditRow row, const Failure& failure, bool stranger, std::string_view client,
+                       Instant now) {
+  const std::string code(failure.code().empty() ? failure.traits().name : failure.code());
+  if (options_.metrics != nullptr)
+    options_.metrics
+        ->counter("sluice_requests_refused_total", "Requests refused before they ran, by the code they were told",
+                  {{"code", code}})
+        .add();
+  const bool denied = failure.kind() == FailureKind::unauthenticated || failure.kind() == FailureKind::forbidden;
+  if (denied) denied_.fetch_add(1, std::memory_order_relaxed);
+  row.outcome = denied ? store::AuditOutcome::denied : store::AuditOutcome::error;
+  row.detail = code;
+  if (stranger) {
+    const auto before = refusals_->row(code + '\n' + row.principal, now);
+    if (!before) return;
+    if (!client.empty()) row.detail.append(" from ").append(client);
+    if (*before > 0) row.detail += ", " + std::to_string(*before) + " more before";
+  }
+  // A stranger chooses these words.
+  row.command = printable(row.command, kShownCommand);
+  audit(std::move(row));
+}
 
 RegistryStats Registry::stats() const noexcept {
   const auto get = [](const std::atomic<std::uint64_t>& n) {

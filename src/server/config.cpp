@@ -5,12 +5,12 @@
 #include <toml++/toml.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
-#include <set>
 
-#include "server/guard_rules.hpp"
 #include "sluice/base/files.hpp"
 #include "sluice/base/runtime.hpp"
+#include "sluice/base/spelling.hpp"
 
 extern "C" char** environ;
 
@@ -92,10 +92,32 @@ std::string shown(const std::string& text) {
 std::string nearest(std::string_view name) {
   // The key with the same last word, if there is one: most mistakes are a wrong table.
   const auto word = name.substr(name.rfind('.') + 1);
-  for (const auto& key : config_keys())
+  std::vector<std::string> names;
+  for (const auto& key : config_keys()) {
     if (key.name.substr(key.name.find('.') + 1) == word)
       return "; did you mean '" + std::string(key.name) + "'?";
+    names.emplace_back(key.name);
+  }
+  if (const auto near = nearest_word(name, names); !near.empty()) return "; did you mean '" + near + "'?";
   return "; `sluice config show` lists all keys";
+}
+
+// "http" of "http.port".
+bool is_table(std::string_view name) {
+  if (name == "channels" || (name.starts_with("channels.") && name.find('.', 9) == std::string_view::npos)) return true;
+  const std::string begin = std::string(name) + ".";
+  return std::ranges::any_of(config_keys(), [&](const ConfigKey& key) { return key.name.starts_with(begin); });
+}
+
+struct Value {
+  std::string text, shown;
+  std::optional<KeyType> type;  // none: of no kind that a key has
+};
+Value value_of(const toml::node& node) {
+  if (const auto* s = node.as_string()) return {s->get(), "text \"" + shown(s->get()) + "\"", KeyType::text};
+  if (const auto* i = node.as_integer()) return {std::to_string(i->get()), "integer " + std::to_string(i->get()), KeyType::integer};
+  if (const auto* b = node.as_boolean()) return {b->get() ? "true" : "false", b->get() ? "boolean true" : "boolean false", KeyType::boolean};
+  return {{}, node.is_table() ? "a table" : node.is_array() ? "a list" : node.is_floating_point() ? "a number with a point" : "a date or time", {}};
 }
 
 void read_table(const toml::table& table, const std::string& prefix, Config& config,
@@ -108,48 +130,47 @@ void read_table(const toml::table& table, const std::string& prefix, Config& con
       continue;
     }
     const ConfigKey* key = find_key(full);
+    const Value value = value_of(node);
+    if (key == nullptr && is_table(full)) {
+      problems.add(line, "'" + full + "': expected a table ([" + full + "] on a line of its own), got " + value.shown);
+      continue;
+    }
     if (key == nullptr) {
       problems.add(line, "unknown key '" + full + "'" + nearest(full));
       continue;
     }
-    std::string text, got;
-    bool matches = false;
-    if (const auto* s = node.as_string()) {
-      text = s->get();
-      got = "text \"" + shown(text) + "\"";
-      matches = key->type == KeyType::text;
-    } else if (const auto* i = node.as_integer()) {
-      text = std::to_string(i->get());
-      got = "integer " + text;
-      matches = key->type == KeyType::integer;
-    } else if (const auto* b = node.as_boolean()) {
-      text = b->get() ? "true" : "false";
-      got = "boolean " + text;
-      matches = key->type == KeyType::boolean;
-    } else {
-      got = "another kind of value";
-    }
-    const std::string wanted = matches ? take(config, *key, text) : expected(*key);
+    const std::string wanted = value.type == key->type ? take(config, *key, value.text) : expected(*key);
     if (!wanted.empty())
-      problems.add(line, "key '" + full + "': expected " + wanted + ", got " + got);
+      problems.add(line, "key '" + full + "': expected " + wanted + ", got " + value.shown);
+    config.places[full] = std::string(problems.file) + ":" + std::to_string(line);
   }
 }
 
+// Of the command line, and no configuration.
+constexpr std::string_view kOtherVariables[] = {
+    "SLUICE_CONFIG",       "SLUICE_TOKEN",      "SLUICE_SERVER",     "SLUICE_APPS",       "SLUICE_CODE_SERVICE",
+    "SLUICE_USER_SERVICE", "SLUICE_CODE_TOKEN", "SLUICE_USER_TOKEN", "SLUICE_SERVICE_CA", "SLUICE_OWNER",
+    "SLUICE_GRPC"};
+
+std::string unknown_variable(const std::string& variable) {
+  std::vector<std::string> names(std::begin(kOtherVariables), std::end(kOtherVariables));
+  for (const auto& key : config_keys()) names.push_back(key.environment());
+  const std::string near = nearest_word(variable, names);
+  return "environment: unknown variable '" + variable + "', which changes nothing" +
+         (near.empty() ? "; docs/reference.md lists all" : "; did you mean '" + near + "'?");
+}
+
 void read_environment(const Environment& env, Config& config, Problems& problems) {
-  // Variables of the command line that are no configuration.
-  static const std::set<std::string_view> kOthers{
-      "SLUICE_CONFIG",       "SLUICE_TOKEN",      "SLUICE_SERVER",     "SLUICE_APPS",       "SLUICE_CODE_SERVICE",
-      "SLUICE_USER_SERVICE", "SLUICE_CODE_TOKEN", "SLUICE_USER_TOKEN", "SLUICE_SERVICE_CA", "SLUICE_OWNER"};
   for (const auto& [variable, value] : env) {
-    if (!variable.starts_with("SLUICE_") || kOthers.contains(variable)) continue;
+    if (!variable.starts_with("SLUICE_") || std::ranges::find(kOtherVariables, variable) != std::end(kOtherVariables)) continue;
     const ConfigKey* found = find_variable(variable, config);
     if (found == nullptr) {
-      problems.add_text("environment: unknown variable '" + variable + "'");
+      config.warnings.push_back(unknown_variable(variable));
       continue;
     }
     if (const auto wanted = take(config, *found, value); !wanted.empty())
-      problems.add_text("environment: " + variable + ": expected " + wanted + ", got '" + shown(value) +
-                        "'");
+      problems.add_text("environment: " + variable + ": expected " + wanted + ", got '" + shown(value) + "'");
+    config.places[std::string(found->name)] = "environment: " + variable;
   }
 }
 
@@ -240,36 +261,6 @@ std::string config_reference() {
   for (const auto& key : config_keys()) row(key);
   for (const auto& key : channel_keys("NAME")) row(key);
   return out;
-}
-
-Status check_files(const Config& config) {
-  RealClock clock;
-  RealRandom random;
-  resilience::Guards guards(clock, random);
-  const GuardRules rules(guards, config.guard_rules, null_logger());
-  if (!config.guard_rules.empty()) SLUICE_TRY(rules.plan(std::nullopt));
-  for (const auto& [name, channel] : config.channels)
-    if (!channel.options.target.empty()) SLUICE_TRY(open_channel(name, channel));
-  return transport::check_certificates(config.grpc);
-}
-
-Result<std::shared_ptr<rpc::Channel>> open_channel(const std::string& name, const ChannelConfig& config) {
-  transport::GrpcChannelOptions options = config.options;
-  options.tls = options.tls || !options.tls_ca.empty() || !options.tls_cert.empty() || !options.tls_key.empty();
-  if (!config.token_file.empty()) {
-    RealFiles files;
-    auto file = files.open(config.token_file, OpenMode::read);
-    std::string text(4096, '\0');
-    const auto read = file ? (*file)->read_at(0, text.data(), text.size()) : Result<std::size_t>(fail(file.error()));
-    if (!read)
-      return fail(FailureKind::invalid_argument, "bad_token_file",
-                  "channels." + name + ".token_file: " + config.token_file + " cannot be read: expected a file whose first "
-                  "line is a token");
-    options.token = text.substr(0, std::min(*read, text.find_first_of("\r\n")));
-  }
-  auto channel = transport::make_grpc_channel(std::move(options));
-  if (!channel) return fail(channel.error().at("channels." + name));
-  return channel;
 }
 
 }  // namespace sluice::server

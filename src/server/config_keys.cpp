@@ -104,19 +104,25 @@ ConfigKey text(std::string_view name, std::string_view meaning, Member member,
           }};
 }
 
-// Shown without its password: what is shown ends up in logs and tickets.
-ConfigKey store_url() {
-  return {"store.url",
-          KeyType::text,
-          "postgres://user@host:5432/database?sslmode=…; empty: SQLite. The password better in PGPASSFILE",
-          0,
-          0,
-          [](const Config& c) { return store::without_password(c.postgres.url); },
-          [](Config& c, const std::string& value) -> std::string {
-            if (!value.empty() && !store::is_postgres_url(value)) return "an address that begins with postgres://";
-            c.postgres.url = value;
-            return {};
-          }};
+// `check`: empty when a text is good, else what was expected.
+template <class Member>
+ConfigKey checked(std::string_view name, std::string_view meaning, Member member, std::string (*check)(const std::string&)) {
+  ConfigKey key = text(name, meaning, member);
+  key.set = [member, check](Config& c, const std::string& value) {
+    std::string expected = check(value);
+    if (expected.empty()) member(c) = value;
+    return expected;
+  };
+  return key;
+}
+
+// What is shown ends up in logs and tickets.
+ConfigKey without_password(ConfigKey key) {
+  key.get = [get = std::move(key.get)](const Config& c) { return store::without_password(get(c)); };
+  return key;
+}
+std::string check_url(const std::string& value) {
+  return value.empty() || store::is_postgres_url(value) ? "" : "an address that begins with postgres://";
 }
 
 // Names are not looked up: an address that depends on a resolver is a surprise at the next start.
@@ -125,35 +131,14 @@ bool is_ip(const std::string& text) {
   return inet_pton(AF_INET, text.c_str(), &into) == 1 || inet_pton(AF_INET6, text.c_str(), &into) == 1;
 }
 
-ConfigKey http_address() {
-  return {"http.address",
-          KeyType::text,
-          "IPv4 or IPv6 address to listen on",
-          0,
-          0,
-          [](const Config& c) { return c.http.address; },
-          [](Config& c, const std::string& value) -> std::string {
-            if (!is_ip(value)) return "an IPv4 or IPv6 address";
-            c.http.address = value;
-            return {};
-          }};
-}
+std::string check_address(const std::string& value) { return is_ip(value) ? "" : "an IPv4 or IPv6 address"; }
 
-ConfigKey grpc_listen() {
-  return {"grpc.listen",
-          KeyType::text,
-          "host:port of the gRPC door, port 0: any free one; empty: none",
-          0,
-          0,
-          [](const Config& c) { return c.grpc.listen; },
-          [](Config& c, const std::string& value) -> std::string {
-            const auto colon = value.rfind(':');
-            const std::string port = colon == std::string::npos ? "" : value.substr(colon + 1);
-            const bool number = !port.empty() && port.size() <= 5 && std::ranges::all_of(port, [](char d) { return d >= '0' && d <= '9'; });
-            if (!value.empty() && (colon == 0 || !number || to_integer(port) > 65'535)) return "host:port with a port from 0 to 65535";
-            c.grpc.listen = value;
-            return {};
-          }};
+std::string check_listen(const std::string& value) {
+  const auto colon = value.rfind(':');
+  const std::string port = colon == std::string::npos ? "" : value.substr(colon + 1);
+  const bool number = !port.empty() && port.size() <= 5 && std::ranges::all_of(port, [](char d) { return d >= '0' && d <= '9'; });
+  const bool good = value.empty() || (colon != 0 && number && to_integer(port) <= 65'535);
+  return good ? "" : "host:port with a port from 0 to 65535";
 }
 
 // What happens to a message of a stream when `streams.capacity` messages run.
@@ -203,7 +188,9 @@ std::vector<ConfigKey> make_keys() {
       text("store.kind", "where state lives: sqlite, or memory (lost at the stop)",
            SLUICE_MEMBER(store_kind), {"sqlite", "memory"}),
       text("store.path", "the SQLite database file", SLUICE_MEMBER(sqlite.path)),
-      store_url(),
+      without_password(checked("store.url",
+                               "postgres://user@host:5432/database?sslmode=…; empty: SQLite. The password better in PGPASSFILE",
+                               SLUICE_MEMBER(postgres.url), check_url)),
       boolean("store.pooled", "no prepared statements, for a pooler that pools transactions (PostgreSQL)",
               SLUICE_MEMBER(postgres.pooled)),
       boolean("store.migrate", "make or upgrade the schema at the start (PostgreSQL)", SLUICE_MEMBER(postgres.migrate)),
@@ -230,7 +217,7 @@ std::vector<ConfigKey> make_keys() {
              SLUICE_MEMBER(purge.retention)),
       integer("store.purge_batch", "rows of each table deleted in one commit", 1, 1'000'000,
               SLUICE_MEMBER(purge.batch)),
-      http_address(),
+      checked("http.address", "IPv4 or IPv6 address to listen on", SLUICE_MEMBER(http.address), check_address),
       integer("http.port", "0: any free port", 0, 65535, SLUICE_MEMBER(http.port)),
       integer("http.loops", "event loops, a thread each", 1, 256, SLUICE_MEMBER(http.loops)),
       integer("http.max_header_bytes", "longest request header", 256, 1 << 20,
@@ -255,7 +242,7 @@ std::vector<ConfigKey> make_keys() {
               SLUICE_MEMBER(http.default_deadline)),
       time_ms("http.max_deadline_ms", "longest deadline a request may name",
               SLUICE_MEMBER(http.max_deadline)),
-      grpc_listen(),
+      checked("grpc.listen", "host:port of the gRPC door, port 0: any free one; empty: none", SLUICE_MEMBER(grpc.listen), check_listen),
       text("grpc.tls_cert", "PEM file of the certificate, leaf first; empty: no TLS",
            SLUICE_MEMBER(grpc.tls_cert)),
       text("grpc.tls_key", "PEM file of the certificate's key", SLUICE_MEMBER(grpc.tls_key)),

@@ -28,13 +28,13 @@ Result<resilience::RuleSet> GuardRules::read(const std::optional<std::string>& t
                 "no rules were given and the configuration names no guards.rules file to read them from");
   std::ifstream file(path_, std::ios::binary);
   if (!file)
-    return fail(FailureKind::not_found, "rules_file",
+    return fail(FailureKind::not_found, kRulesFile,
                 "reading " + path_ + ": there is no such file, or it may not be read; guards.rules names it");
   std::error_code none;
   if (!std::filesystem::is_regular_file(path_, none))
-    return fail(FailureKind::invalid_argument, "rules_file", "reading " + path_ + ": expected a file of rules, it is none");
+    return fail(FailureKind::invalid_argument, kRulesFile, "reading " + path_ + ": expected a file of rules, it is none");
   if (const auto size = std::filesystem::file_size(path_, none); size > kRuleBytesMax)
-    return fail(FailureKind::invalid_argument, "rules_file",
+    return fail(FailureKind::invalid_argument, kRulesFile,
                 "reading " + path_ + ": expected at most " + std::to_string(kRuleBytesMax) + " bytes, got " +
                     std::to_string(size));
   const std::string content{std::istreambuf_iterator<char>(file), {}};

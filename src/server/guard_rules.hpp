@@ -10,6 +10,9 @@
 
 namespace sluice::server {
 
+/// The code of a failure that is about the file, not about what it says.
+inline constexpr std::string_view kRulesFile = "rules_file";
+
 /// Thread-safe but for watch() and its destruction, which belong to the lane's side.
 class GuardRules {
  public:

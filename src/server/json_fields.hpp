@@ -19,7 +19,7 @@ class JsonFields {
     out.object_ = Json::parse(payload, nullptr, false);
     if (!out.object_.is_object())
       return fail(FailureKind::invalid_argument, "bad_payload",
-                  std::string("expected a JSON object, got ") + out.object_.type_name());
+                  "expected a JSON object, got " + kind_of(out.object_));
     return out;
   }
   /// A text of up to `max` bytes, which may be empty; absent: nothing.
@@ -89,7 +89,12 @@ class JsonFields {
     return nullptr;
   }
   void wrong(const char* name, const char* expected, const Json& got) {
-    note(std::string(name) + ": expected " + expected + ", got " + got.type_name());
+    note(std::string(name) + ": expected " + expected + ", got " + kind_of(got));
+  }
+  // A number as it is: 1.5 is one, and not a whole one.
+  static std::string kind_of(const Json& got) {
+    if (got.is_number() || got.is_boolean() || got.is_null()) return got.dump();
+    return got.is_string() ? "text" : got.is_array() ? "a list" : "an object";
   }
   void note(std::string what) {
     if (problem_.empty()) problem_ = std::move(what);

@@ -1,55 +1,20 @@
 #include "sluice/server/server.hpp"
 
-#include <functional>
-
+#include "server/beyond_loopback.hpp"
 #include "server/commands.hpp"
 #include "server/doors.hpp"
 #include "server/gatekeeper.hpp"
 #include "server/guard_rules.hpp"
 #include "server/purger.hpp"
+#include "server/transaction_queries.hpp"
 
 #include "sluice/base/runtime.hpp"
 #include "sluice/resilience/guard_metrics.hpp"
-#include "sluice/store/memory.hpp"
 #include "sluice/store/nodes.hpp"
 
 namespace sluice::server {
 
-bool is_loopback(std::string_view address) noexcept {
-  return address == "::1" || address == "localhost" || address.starts_with("127.");
-}
-
 namespace {
-// Of "host:port" or "[host]:port".
-std::string_view host_of(std::string_view listen) noexcept {
-  auto host = listen.substr(0, listen.rfind(':'));
-  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-  return host;
-}
-}  // namespace
-
-Result<std::unique_ptr<store::Store>> open_store(const Config& config, Clock& clock, Random& random,
-                                                 Executor& executor) {
-  if (config.store_kind == "memory") return store::make_memory_store(clock, random);
-  if (!config.postgres.url.empty()) {
-    store::PostgresOptions options = config.postgres;
-    options.max_queue = config.sqlite.max_queue;
-    options.max_group = config.sqlite.max_group;
-    options.max_readers = config.sqlite.max_readers;
-    auto shared = store::open_postgres_store(std::move(options), clock, random, executor);
-    if (!shared) return fail(std::move(shared).error());
-    return std::unique_ptr<store::Store>(std::move(*shared));
-  }
-  auto opened = store::open_sqlite_store(config.sqlite, clock, random, executor);
-  if (!opened) return fail(std::move(opened).error());
-  return std::unique_ptr<store::Store>(std::move(*opened));
-}
-
-namespace {
-// Of transactions of other apps, for one answer with transactions.
-constexpr int kPagesLookedAt = 16;
-// No audit row waits longer than this for being written.
-constexpr milliseconds kYoung{10'000};
 constexpr milliseconds kProgressEvery{200};
 // Within this a token revoked on another node is refused here.
 constexpr milliseconds kTokensEvery{2'000};
@@ -90,6 +55,7 @@ struct Server::Impl {
   std::unique_ptr<rpc::Registry> registry;
   flow::Flows flows;
   std::unique_ptr<Tokens> tokens;
+  std::unique_ptr<TransactionQueries> queries;
   std::unique_ptr<transport::HttpDoor> door;
   std::unique_ptr<transport::GrpcDoor> grpc;  // on the lanes of the other
   Doors doors;
@@ -155,13 +121,12 @@ struct Server::Impl {
   void show_progress();
   void refresh_tokens();
   void look_at_certificates();
-  Result<flow::TransactionView> look_up(ExchangeId exchange);
-  void answer_query(const transport::TransactionQuery& query, transport::RespondJson respond);
 };
 
 transport::HttpHooks Server::Impl::hooks() {
   transport::HttpHooks hooks;
   hooks.authenticate = [this](std::string_view token) { return tokens->authenticate(token); };
+  hooks.name_of = [this](std::string_view token) { return tokens->name_of(token); };
   hooks.healthy = [this] { return store->health(); };
   // Recovery goes on beside new requests; keys of what it works on answer in_progress.
   hooks.ready = [this] { return store->health(); };
@@ -172,6 +137,8 @@ transport::HttpHooks Server::Impl::hooks() {
   hooks.metrics = [this] {
     if (const auto* nodes = store::nodes_of(*store))
       metrics.gauge("sluice_store_membership_changes", "Times that this node saw another join or took over a dead one").set(static_cast<std::int64_t>(nodes->takeovers()));
+    metrics.gauge("sluice_audit_rows_lost", "Audit rows that could not be written since the start")
+        .set(static_cast<std::int64_t>(registry->stats().audit_lost));
     return metrics.prometheus_text();
   };
   hooks.home =
@@ -179,82 +146,10 @@ transport::HttpHooks Server::Impl::hooks() {
       "<a href=\"/v1/commands\">/v1/commands</a>, metrics: <a href=\"/metrics\">/metrics</a></p>";
   hooks.transactions = [this](transport::TransactionQuery query, transport::RespondJson respond) {
     reader.lane().post([this, query = std::move(query), respond = std::move(respond)]() mutable {
-      answer_query(query, std::move(respond));
+      queries->answer(query, std::move(respond));
     });
   };
   return hooks;
-}
-
-// What a reply has shown is found at once, also while its audit row waits to be written: of the two
-// batches that there may be of those, each empty Commit waits for one.
-Result<flow::TransactionView> Server::Impl::look_up(ExchangeId exchange) {
-  auto view = flow::describe(*store, exchange, &flows);
-  const bool young = clock.wall() < IdSource::time_of(exchange.value) + kYoung;
-  for (int batch = 0; batch < 2 && young && !view && view.error().kind() == FailureKind::not_found; ++batch) {
-    SLUICE_TRY(store::commit_and_wait(*store, {}));
-    view = flow::describe(*store, exchange, &flows);
-  }
-  if (view && !view->audit) {
-    SLUICE_ASSIGN(view->audit, flow::audit_of(*store, exchange));
-  }
-  return view;
-}
-
-void Server::Impl::answer_query(const transport::TransactionQuery& query,
-                                transport::RespondJson respond) {
-  Result<std::string> json;
-  // The app is the transaction's own, whatever the request named.
-  const auto may_see = [&](const flow::TransactionView& view) {
-    const auto ns = Namespace::parse(view.ns);
-    return query.principal != nullptr && query.principal->may(ns ? ns->app() : std::string_view(view.ns), "transactions.read");
-  };
-  if (query.exchange) {
-    const auto view = look_up(query.exchange);
-    if (view && !may_see(*view))
-      json = fail(FailureKind::forbidden, "forbidden", "this token does not grant transactions.read for the app of this transaction");
-    else
-      json = view ? Result<std::string>(transaction_json(*view)) : fail(view.error());
-  } else {
-    // Commands without keys only read, or end at once; they are found by id, and would crowd the list.
-    const auto has_key = [this](const store::AuditRow& row) {
-      const auto spec = registry->find(row.command);
-      return !spec || (*spec)->idempotency != rpc::KeyUse::none;
-    };
-    std::optional<store::OpenState> state;
-    if (query.state == "in_doubt") state = store::OpenState::in_doubt;
-    if (query.state == "paused") state = store::OpenState::paused;
-    auto list = query.state.empty() ? flow::list_transactions(*store, query.before, query.limit, has_key)
-                                    : flow::list_open(*store, state, query.limit);
-    // What is not shown makes room for older ones, through so many pages.
-    for (int page = 0; list && query.state.empty() && page < kPagesLookedAt; ++page) {
-      const bool last = list->size() < query.limit;
-      const ExchangeId oldest = list->empty() ? ExchangeId{} : list->back().exchange;
-      if (std::erase_if(*list, std::not_fn(may_see)) == 0 || last) break;
-      auto older = flow::list_transactions(*store, oldest, query.limit, has_key);
-      if (!older) {
-        list = fail(older.error());
-        break;
-      }
-      for (auto& view : *older) list->push_back(std::move(view));
-    }
-    if (list) {
-      std::erase_if(*list, std::not_fn(may_see));
-      if (list->size() > query.limit) list->resize(query.limit);
-    }
-    if (!list) {
-      json = fail(list.error());
-    } else {
-      std::string text = "{\"transactions\":[";
-      for (const auto& view : *list) {
-        if (text.back() != '[') text += ',';
-        text += transaction_json(view);
-      }
-      json = text + "]}";
-    }
-  }
-  query.lane->post([respond = std::move(respond), json = std::move(json)]() mutable {
-    respond(std::move(json));
-  });
 }
 
 Server::Server() = default;
@@ -263,18 +158,7 @@ Server::~Server() {
 }
 
 Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
-  if (!config.allow_remote && !is_loopback(config.http.address))
-    return fail(FailureKind::invalid_argument, "remote_not_allowed",
-                "http.address " + config.http.address +
-                    " is beyond the loopback and the door has no TLS: set server.allow_remote = "
-                    "true if something in front of it has");
-  if (const auto& listen = config.grpc.listen; !listen.empty() && !config.allow_remote &&
-                                               !is_loopback(host_of(listen)) &&
-                                               config.grpc.tls_cert.empty())
-    return fail(FailureKind::invalid_argument, "remote_not_allowed",
-                "grpc.listen " + listen +
-                    " is beyond the loopback without TLS: set grpc.tls_cert and grpc.tls_key, or "
-                    "server.allow_remote = true if something in front of it has TLS");
+  SLUICE_TRY(check_reach(config));
   std::unique_ptr<Server> server(new Server);
   server->impl_ = std::make_unique<Impl>(std::move(config), parts);
   auto& self = *server->impl_;
@@ -285,7 +169,9 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   self.ids = std::make_unique<IdSource>(self.clock, self.config.node);
   self.ids->advance_past(self.store->largest_id());
   self.keys = std::make_unique<idempotency::Keys>(self.clock, self.store.get(), self.config.keys);
-  self.registry = std::make_unique<rpc::Registry>(*self.store, *self.keys, *self.ids);
+  self.registry = std::make_unique<rpc::Registry>(*self.store, *self.keys, *self.ids,
+                                                  rpc::RegistryOptions{.metrics = &self.metrics});
+  self.queries = std::make_unique<TransactionQueries>(*self.store, self.flows, *self.registry, self.clock);
   self.tokens = std::make_unique<Tokens>(*self.store, self.clock, self.random);
   SLUICE_TRY(self.tokens->load());
   SLUICE_TRY(self.tokens->add_commands(*self.registry));
@@ -325,6 +211,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   if (!self.config.grpc.listen.empty()) {
     transport::GrpcHooks hooks;
     hooks.authenticate = [&self](std::string_view token) { return self.tokens->authenticate(token); };
+    hooks.name_of = [&self](std::string_view token) { return self.tokens->name_of(token); };
     if (self.config.store_kind != "memory") hooks.marks = self.store.get();
     hooks.random = &self.random;
     self.config.grpc.stream.shutdown.grace = self.config.grace;  // one for all doors

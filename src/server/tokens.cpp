@@ -111,13 +111,21 @@ Result<std::shared_ptr<const rpc::Principal>> Tokens::authenticate(std::string_v
   std::shared_lock lock(mutex_);
   const auto found = by_digest_.find(std::string(digest.view()));
   if (found == by_digest_.end())
-    return fail(FailureKind::unauthenticated, "unknown_token", "this token is not known here");
+    return fail(FailureKind::unauthenticated, "unknown_token", "this token is not known here: look whether it is whole (slc_ and 64 digits and letters) and of this "
+                "server's store; who has lost one gets another by \"replaces\" of sluice.token.create");
   const auto& [info, principal] = found->second;
   if (info.revoked)
-    return fail(FailureKind::unauthenticated, "revoked_token", "this token was revoked");
+    return fail(FailureKind::unauthenticated, "revoked_token", "this token was revoked; the command sluice.token.create makes another (of the same name: \"replaces\" with its id)");
   if (clock_.wall() >= info.expires)
-    return fail(FailureKind::unauthenticated, "expired_token", "this token has expired");
+    return fail(FailureKind::unauthenticated, "expired_token", "this token has expired; the command sluice.token.create renews it: \"replaces\" with its id");
   return principal;
+}
+
+std::string Tokens::name_of(std::string_view token) const {
+  const Digest digest = sha256(token);
+  const std::shared_lock lock(mutex_);
+  const auto found = by_digest_.find(std::string(digest.view()));
+  return found == by_digest_.end() ? std::string() : found->second.info.name;
 }
 
 std::vector<TokenInfo> Tokens::list() const {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "sluice/idempotency/key_header.hpp"
-#include "sluice/rpc/json_check.hpp"
+#include "sluice/rpc/json_canonical.hpp"
 
 namespace sluice::transport {
 
@@ -35,20 +35,45 @@ bool usable_correlation(std::string_view text) noexcept {
   });
 }
 
-Result<std::shared_ptr<const rpc::Principal>> authenticate_bearer(
-    std::string_view authorization, const Authenticate& authenticate) {
-  if (authorization.empty()) return nullptr;
+std::string_view token_of(std::string_view authorization) noexcept {
   constexpr std::string_view kScheme = "bearer ";
   const bool bearer =
       authorization.size() > kScheme.size() &&
       std::ranges::equal(authorization.substr(0, kScheme.size()), kScheme,
                          [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a + 32 : a) == b; });
-  if (!bearer)
+  return bearer ? authorization.substr(kScheme.size()) : std::string_view();
+}
+
+Result<std::shared_ptr<const rpc::Principal>> authenticate_bearer(
+    std::string_view authorization, const Authenticate& authenticate) {
+  if (authorization.empty()) return nullptr;
+  const auto token = token_of(authorization);
+  if (token.empty())
     return fail(FailureKind::unauthenticated, "bad_authorization",
                 "Authorization: expected 'Bearer <token>'");
   if (!authenticate)
     return fail(FailureKind::unauthenticated, "unknown_token", "no tokens are known here");
-  return authenticate(authorization.substr(kScheme.size()));
+  return authenticate(token);
+}
+
+Failure needs_token() {
+  return Failure(FailureKind::unauthenticated, "unauthenticated",
+                 "this needs a token: Authorization: Bearer <token>");
+}
+
+Failure refuse(rpc::Registry& registry, const NameOf& name_of, const Asked& asked, Failure failure) {
+  const bool stranger = asked.principal == nullptr;
+  if (stranger && failure.kind() != FailureKind::unauthenticated) {
+    const auto spec = registry.find(asked.command, 0);
+    if (!spec || !(*spec)->anonymous) failure = needs_token();
+  }
+  store::AuditRow row;
+  if (!stranger) row.principal = asked.principal->id;
+  else if (const auto token = token_of(asked.authorization); name_of && !token.empty()) row.principal = name_of(token);
+  row.command = asked.command;
+  row.correlation = asked.correlation;
+  registry.refused(std::move(row), failure, stranger, asked.client, asked.now);
+  return failure;
 }
 
 Status decode_envelope(const Envelope& envelope, std::string_view name, std::uint32_t version,
@@ -83,11 +108,14 @@ Status decode_envelope(const Envelope& envelope, std::string_view name, std::uin
   return {};
 }
 
-Status check_payload(Bytes& payload, std::size_t max_json_depth) {
-  if (payload.empty()) payload = "{}";
-  if (const auto problem = rpc::check_json(payload, max_json_depth))
-    return fail(bad(problem->too_deep ? "json_too_deep" : "bad_json",
-                    "the body is not JSON that can be taken: " + problem->to_string()));
+Status check_payload(rpc::Command& command, std::size_t max_json_depth) {
+  if (command.payload.empty()) command.payload = "{}";
+  constexpr std::string_view kRefused = "the body is not JSON that can be taken: ";
+  if (const auto problem = rpc::check_json(command.payload, max_json_depth))
+    return fail(bad(problem->too_deep ? "json_too_deep" : "bad_json", std::string(kRefused) + problem->to_string()));
+  // Readers differ in which of the two they take: what was authorised would not be what is handled.
+  if (const auto problem = rpc::canonical_json(command.payload, command.canonical))
+    return fail(bad("repeated_member", std::string(kRefused) + problem->to_string()));
   return {};
 }
 

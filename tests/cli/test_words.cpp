@@ -114,6 +114,70 @@ TEST_F(Words, CONSOLE_6_the_audit_trail_is_a_table_for_people) {
   EXPECT_EQ(serving.ask({"audit", "--outcome", "good"}).status, 2);
 }
 
+TEST_F(Words, CONSOLE_9_a_file_that_the_configuration_names_is_told_with_its_place) {
+  write("sluice.toml", "[http]\nport = 0\n[guards]\nrules = \"none.toml\"\n");
+  const Ran rules = sluice({"config", "check", "sluice.toml"});
+  EXPECT_EQ(rules.status, 2);
+  EXPECT_THAT(rules.err, HasSubstr("sluice.toml:4: guards.rules: reading none.toml"));
+  write("sluice.toml", "[grpc]\nlisten = \"127.0.0.1:0\"\ntls_cert = \"none.pem\"\ntls_key = \"none.key\"\n");
+  const Ran certificate = sluice({"config", "check", "sluice.toml"});
+  EXPECT_EQ(certificate.status, 2);
+  EXPECT_THAT(certificate.err, HasSubstr("sluice.toml:3: grpc.tls_cert: none.pem cannot be read"));
+  write("sluice.toml", "[channels.codes]\ntarget = \"codes:1\"\ntls_ca = \"none.pem\"\n");
+  EXPECT_THAT(sluice({"config", "check", "sluice.toml"}).err, HasSubstr("sluice.toml:3: channels.codes: tls_ca: none.pem cannot be read"));
+  const Ran variable = sluice({"config", "check"}, {{"SLUICE_GUARDS_RULES", "none.toml"}});
+  EXPECT_THAT(variable.err, HasSubstr("environment: SLUICE_GUARDS_RULES: guards.rules: reading none.toml"));
+}
+
+TEST_F(Words, CONSOLE_9_particular_mistakes_are_told_with_what_is_expected) {
+  const Ran before = sluice({"tx", "list", "--before", "x"});
+  EXPECT_EQ(before.status, 2);
+  EXPECT_THAT(before.err, HasSubstr("expected the id of a transaction, 13 characters"));
+  const Ran row = sluice({"audit", "--before", "x"});
+  EXPECT_EQ(row.status, 2);
+  EXPECT_THAT(row.err, HasSubstr("expected the sequence of a row, a whole number"));
+  const Ran store = sluice({"serve", "--listen", "0", "--store", "."});
+  EXPECT_EQ(store.status, 2);
+  EXPECT_THAT(store.err, HasSubstr("this is a folder; expected the path of a database file, as ./sluice.db"));
+  write("users.csv", "name,id\n");
+  const Ran csv = sluice({"voucher", "import", "users", "users.csv"});
+  EXPECT_EQ(csv.status, 1);
+  EXPECT_THAT(csv.err, HasSubstr("users.csv: line 1: expected the columns "));
+  EXPECT_THAT(csv.err, HasSubstr("got \"name,id\""));
+  const Ran powerless = sluice({"token", "create", "till"});
+  EXPECT_EQ(powerless.status, 0);
+  EXPECT_THAT(powerless.err, HasSubstr("without --grant this token may do nothing"));
+  EXPECT_THAT(sluice({"token", "create", "desk", "--grant", "voucher:*"}).err, Not(HasSubstr("warning")));
+
+  Serving serving(folder.path(), {"--store", "other.db"});
+  const Ran delta = serving.ask({"send", "kv.add", R"({"collection":"c","key":"k","delta":1.5})", "--key", "a"});
+  EXPECT_THAT(delta.err, HasSubstr("delta: expected a whole number, got 1.5"));
+  const Ran token = run(folder.path(), {"send", "sluice.echo"}, {{"SLUICE_SERVER", serving.address()}, {"SLUICE_TOKEN", "slc_12"}});
+  EXPECT_THAT(token.err, HasSubstr("look whether it is whole"));
+}
+
+TEST_F(Words, FLOW_27_what_is_said_of_a_transaction_is_true_of_its_reply) {
+  Serving serving(folder.path());
+  const Ran batch = serving.ask({"send", "voucher.ss.distribution.batch_distribute_voucher",
+                                 R"({"request_id":"r","region":"DE","items":[{"user":"nobody","voucher":"none"}]})", "--key", "b"});
+  ASSERT_EQ(batch.status, 0) << batch.err << batch.out;
+  EXPECT_THAT(batch.out, Not(HasSubstr("issued"))) << "its only item is refused";
+  const Ran shown = serving.ask({"tx", "show", batch.err.substr(batch.err.find("transaction ") + 12, 13)});
+  EXPECT_EQ(shown.status, 0) << shown.err;
+  EXPECT_THAT(shown.out, Not(HasSubstr("everything took effect"))) << shown.out;
+  EXPECT_THAT(shown.out, HasSubstr("what its reply says"));
+}
+
+TEST_F(Words, CONSOLE_1_every_help_teaches_by_an_example_and_tells_defaults) {
+  for (const Arguments& page : {Arguments{"config"}, {"bench"}, {"version"}, {"token", "list"}, {"token", "revoke"}}) {
+    Arguments arguments = page;
+    arguments.push_back("--help");
+    EXPECT_THAT(sluice(arguments).out, HasSubstr("sluice " + page[0])) << page[0];
+    EXPECT_THAT(sluice(arguments).out, HasSubstr("Example")) << page[0];
+  }
+  EXPECT_THAT(sluice({"demo", "--help"}).out, HasSubstr("=12000"));
+}
+
 TEST_F(Words, IDEM_6_a_key_for_a_command_that_uses_none_is_refused) {
   Serving serving(folder.path());
   const Ran read = serving.ask({"send", "kv.get", R"({"collection":"c","key":"k"})", "--key", "a"});

@@ -43,6 +43,7 @@ TEST_F(GrpcTest, IDEM_4_a_stored_refusal_is_told_again_with_its_data) {
   start();
   const auto first = execute("decline", "{}", CallOptions().with("idempotency-key", "d"));
   const auto second = execute("decline", "{}", CallOptions().with("idempotency-key", "d"));
+  EXPECT_EQ(second.status.error_details(), first.status.error_details()) << "byte for byte";
   EXPECT_EQ(first.failure().kind(), FailureKind::rejected);
   EXPECT_EQ(first.failure().code(), "no_funds");
   EXPECT_EQ(first.status.error_message(), "the account is empty");
@@ -103,6 +104,41 @@ TEST_F(GrpcTest, CONSOLE_2_unknown_names_versions_and_methods) {
   v1::ExecuteReply reply;
   EXPECT_EQ(ask("/sluice.v1.Commands/Nothing", request, reply).status.error_code(),
             grpc::UNIMPLEMENTED);
+}
+
+TEST_F(GrpcTest, CONSOLE_2_CONSOLE_6_a_stranger_is_told_nothing_and_leaves_a_row) {
+  hooks.name_of = [](std::string_view token) { return std::string(token == "old-token" ? "till" : ""); };
+  start();
+  CallOptions none, old;
+  none.metadata.clear();
+  old.metadata["authorization"] = "Bearer old-token";
+  EXPECT_EQ(execute("nothing", "{", none).failure().code(), "unauthenticated");
+  EXPECT_EQ(execute("nothing", "{", old).failure().code(), "unknown_token");
+  EXPECT_EQ(execute("nothing", "{}").failure().code(), "unknown_command");
+  const auto has = [&](const std::string& principal, store::AuditOutcome outcome, const std::string& code) {
+    for (const auto& row : *store::ask_now(*store, store::ListAudit{}))
+      if (row.principal == principal && row.command == "nothing" && row.outcome == outcome && row.detail.starts_with(code)) return true;
+    return false;
+  };
+  EXPECT_TRUE(has("", store::AuditOutcome::denied, "unauthenticated from ipv4:127.0.0.1:"));
+  EXPECT_TRUE(has("till", store::AuditOutcome::denied, "unknown_token from "));
+  EXPECT_TRUE(has("ann", store::AuditOutcome::error, "unknown_command"));
+}
+
+TEST_F(GrpcTest, IDEM_5_a_payload_is_one_request_on_every_door_however_it_is_written) {
+  start();
+  const auto key = [] { return CallOptions().with("idempotency-key", "k"); };
+  ASSERT_TRUE(execute("place", R"({"b":1,"a":"x"})", key()).status.ok());
+  EXPECT_TRUE(execute("place", R"({"a": "\u0078", "b": 1})", key()).status.ok());
+  EXPECT_EQ(execute("place", R"({"a": "x", "b": 2})", key()).failure().code(), "fingerprint_mismatch");
+  EXPECT_EQ(execute("place", R"({"a": "x", "a": 2})", key()).failure().code(), "repeated_member");
+  start_http();
+  test::HttpClient client(http->port());
+  const auto over_http = client.ask(
+      test::post("place", R"( {"b":1, "a":"x"} )", "Authorization: Bearer ann-token\r\nIdempotency-Key: k\r\n"));
+  ASSERT_TRUE(over_http);
+  EXPECT_EQ(over_http->status, 200) << over_http->body;
+  EXPECT_EQ(runs, 1);
 }
 
 TEST_F(GrpcTest, CONSOLE_4_5_no_wrong_and_another_apps_token) {

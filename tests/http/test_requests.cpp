@@ -29,6 +29,29 @@ TEST_F(DoorTest, IDEM_4_a_duplicate_is_byte_identical_and_marked) {
   EXPECT_EQ(runs, 1);
 }
 
+TEST_F(DoorTest, IDEM_5_a_body_written_otherwise_is_the_same_request) {
+  start();
+  const std::string key = kAnn + "Idempotency-Key: k-1\r\n";
+  const auto first = ask(post("place", R"({"item":"chair","count":2})", key));
+  ASSERT_EQ(first.status, 200) << first.body;
+  for (const char* same : {R"({ "item": "chair", "count": 2 })", R"({"count":2,"item":"ch\u0061ir"})"}) {
+    const auto again = ask(post("place", same, key));
+    EXPECT_EQ(again.status, 200) << same << ": " << again.body;
+    EXPECT_EQ(again.body, first.body);
+  }
+  EXPECT_EQ(ask(post("place", R"({"item":"chair","count":3})", key)).status, 422);
+  EXPECT_EQ(ask(post("place", R"({"item":"chair ","count":2})", key)).status, 422) << "a blank in a text is part of it";
+  EXPECT_EQ(runs, 1);
+}
+
+TEST_F(DoorTest, IDEM_5_a_name_that_stands_twice_is_refused_by_name) {
+  start();
+  const auto r = ask(post("echo", R"({"to":"ann","to":"eve"})", kAnn));
+  EXPECT_EQ(r.status, 400);
+  EXPECT_TRUE(r.has("\"code\":\"repeated_member\"")) << r.body;
+  EXPECT_TRUE(r.has("line 1, column 13: the name \\\"to\\\" stands twice")) << r.body;
+}
+
 TEST_F(DoorTest, IDEM_6_missing_and_malformed_keys_are_400) {
   start();
   EXPECT_TRUE(ask(post("place", "{}", kAnn)).has("idempotency_key_required"));
@@ -82,6 +105,42 @@ TEST_F(DoorTest, CONSOLE_2_unknown_names_versions_routes_and_methods) {
   const auto list = ask(get("/v1/commands", kAnn));
   EXPECT_EQ(list.status, 200);
   EXPECT_TRUE(list.has("\"name\":\"place\""));
+}
+
+TEST_F(DoorTest, CONSOLE_2_a_method_that_is_not_allowed_is_told_which_is) {
+  start();
+  const auto command = ask(get("/v1/commands/echo", kAnn));
+  EXPECT_EQ(command.status, 405);
+  EXPECT_EQ(command.headers.at("allow"), "POST");
+  EXPECT_EQ(ask("PUT /v1/commands/echo HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n").headers.at("allow"), "POST");
+  const auto read = ask("POST /healthz HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n");
+  EXPECT_EQ(read.status, 405);
+  EXPECT_EQ(read.headers.at("allow"), "GET, HEAD");
+}
+
+TEST_F(DoorTest, CONSOLE_9_one_host_is_named_in_http_1_1) {
+  start();
+  EXPECT_TRUE(ask("GET /healthz HTTP/1.1\r\n\r\n").has("bad_host"));
+  EXPECT_EQ(ask("GET /healthz HTTP/1.1\r\n\r\n").status, 400);
+  EXPECT_EQ(ask("GET /healthz HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n").status, 400);
+  EXPECT_EQ(ask("GET /healthz HTTP/1.1\r\nHost:\r\n\r\n").status, 200) << "empty is one";
+  EXPECT_EQ(ask("GET /healthz HTTP/1.0\r\n\r\n").status, 200);
+}
+
+// The body is what is replayed byte for byte; what belongs to one answer stands in its header.
+TEST_F(DoorTest, G1_a_decline_is_replayed_byte_for_byte_and_told_apart_by_its_header) {
+  add("decline", rpc::KeyUse::required, [](rpc::Invocation& invocation) {
+    invocation.finish(rpc::Answer::of(Failure(FailureKind::invalid_argument, "too_many", "at most 5")));
+  });
+  start();
+  const auto first = ask(post("decline", "{}", kAnn + "Idempotency-Key: k\r\nX-Correlation-Id: one\r\n"));
+  const auto again = ask(post("decline", "{}", kAnn + "Idempotency-Key: k\r\nX-Correlation-Id: two\r\n"));
+  EXPECT_EQ(first.status, 400);
+  EXPECT_EQ(again.status, 400);
+  EXPECT_EQ(again.headers.at("idempotency-replayed"), "true");
+  EXPECT_EQ(again.body, first.body);
+  EXPECT_EQ(first.headers.at("x-correlation-id"), "one");
+  EXPECT_EQ(again.headers.at("x-correlation-id"), "two");
 }
 
 TEST_F(DoorTest, CONSOLE_4_5_no_wrong_and_another_apps_token) {

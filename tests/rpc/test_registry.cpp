@@ -1,5 +1,6 @@
 // The registry's checks, in their order, on a lane that the test drives by hand.
 #include "rpc/registry_fixture.hpp"
+#include "sluice/idempotency/fingerprint.hpp"
 
 namespace sluice::rpc {
 namespace {
@@ -145,6 +146,38 @@ TEST_F(RegistryTest, IDEM_5_the_same_key_with_another_payload_runs_nothing) {
   EXPECT_EQ(got.code(), "fingerprint_mismatch");
   EXPECT_EQ(got.answer.failure->traits().http_status, 422);
   EXPECT_EQ(runs, 1);
+}
+
+TEST_F(RegistryTest, IDEM_5_the_same_payload_written_otherwise_is_the_same_request) {
+  ASSERT_TRUE(registry.add(spec()));
+  send(make("order.place", "k", R"({"a":1,"b":"A"})"));
+  EXPECT_TRUE(send(make("order.place", "k", " { \"b\" : \"\\u0041\",\n\"a\":1}")).answer.replayed);
+  EXPECT_EQ(send(make("order.place", "k", R"({"a":1.0,"b":"A"})")).code(), "fingerprint_mismatch");
+  EXPECT_EQ(runs, 1);
+}
+
+// What was stored under the bytes as they were sent is found by whoever sends those bytes again.
+TEST_F(RegistryTest, IDEM_5_a_key_stored_by_an_earlier_version_is_found_by_the_same_bytes) {
+  ASSERT_TRUE(registry.add(spec()));
+  const std::string sent = R"({"b": 2, "a": 1})";
+  store::Commit commit;
+  store::KeyPut put;
+  put.row.scope = idempotency::make_scope(Namespace("shop"), "ann", "order.place", 1, "k");
+  put.row.fingerprint = idempotency::fingerprint("order.place", 1, sent);
+  put.row.exchange = ids.exchange();
+  put.row.state = store::KeyState::completed;
+  put.row.reply = Reply::ok("{\"from\":\"before\"}").encode();
+  put.ttl = std::chrono::hours(1);
+  commit.then.emplace_back(std::move(put));
+  ASSERT_TRUE(store::commit_and_wait(*store, std::move(commit)));
+  for (const char* where : {"from the store", "from memory"}) {
+    auto& got = send(make("order.place", "k", sent));
+    lane.run_ready();
+    ASSERT_TRUE(got.done) << where;
+    EXPECT_TRUE(got.answer.replayed) << where << ": " << got.code();
+    EXPECT_EQ(send(make("order.place", "k", R"({"b": 3, "a": 1})")).code(), "fingerprint_mismatch") << where;
+  }
+  EXPECT_EQ(runs, 0);
 }
 
 TEST_F(RegistryTest, IDEM_5_the_declared_projection_is_what_counts) {

@@ -1,10 +1,13 @@
 // Sentences of the specification at their edges, through the registry.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
+#include "sluice/idempotency/fingerprint.hpp"
+#include "sluice/rpc/flow_handler.hpp"
 #include "sluice/rpc/registry.hpp"
 #include "support/any_store.hpp"
 #include "support/forwarding_store.hpp"
@@ -68,7 +71,7 @@ class RegistrySentences : public ::testing::Test {
   void restart() {
     registry.reset();
     keys = std::make_unique<idempotency::Keys>(clock, &store);
-    registry = std::make_unique<Registry>(store, *keys, ids);
+    registry = std::make_unique<Registry>(store, *keys, ids, RegistryOptions{.metrics = &metrics});
   }
   CommandSpec spec(Handler handler, std::uint32_t version = 1) {
     CommandSpec s;
@@ -78,10 +81,10 @@ class RegistrySentences : public ::testing::Test {
     s.handler = std::move(handler);
     return s;
   }
-  Got& send(std::optional<std::string> key = "k", bool as_anonymous = false) {
+  Got& send(std::optional<std::string> key = "k", bool as_anonymous = false, std::uint32_t version = 0) {
     auto& invocation = invocations.emplace_back();
     invocation.command.name = "order.place";
-    invocation.command.version = 0;
+    invocation.command.version = version;
     invocation.command.ns = Namespace("shop");
     if (!as_anonymous) invocation.command.principal = principal;
     invocation.command.idempotency_key = std::move(key);
@@ -103,6 +106,7 @@ class RegistrySentences : public ::testing::Test {
   sim::SimClock clock;
   sim::SimRandom random{1};
   Lane lane{clock};
+  Metrics metrics;
   std::unique_ptr<store::Store> inner = testing_support::make_any_store(clock, random);
   OddStore store{*inner};
   std::unique_ptr<idempotency::Keys> keys;
@@ -129,6 +133,47 @@ TEST_F(RegistrySentences, IDEM_7_in_doubt_pending_and_unknown_are_never_run_agai
     send("k" + std::to_string(kind));
     EXPECT_EQ(runs, 1);
   }
+}
+
+// Another node finishes the key, with another payload, between this one's look and its Commit.
+TEST_F(RegistrySentences, IDEM_5_NODE_3_who_loses_its_key_to_another_request_is_not_given_its_reply) {
+  ASSERT_TRUE(registry->add(spec([&](Invocation& invocation) {
+    store::Commit commit;
+    commit.then.push_back(store::KvAdd{{"shop", "stock", "a"}, 1});
+    invocation.finish_with(std::move(commit), Reply::ok("{\"mine\":true}"));
+  })));
+  flow::FlowOptions options;
+  options.store = &store;
+  options.keys = keys.get();
+  options.ids = &ids;
+  flow::Flow flow("place", options);
+  flow.group("main", {flow::func("add", [](flow::Exchange& exchange) -> Result<flow::Vote> {
+               exchange.draft().add({"shop", "stock", "a"}, 1);
+               exchange.respond(Reply::ok("{\"mine\":true}"));
+               return flow::Vote::continue_();
+             })});
+  ASSERT_TRUE(registry->add(spec(flow_handler(flow), 2)));
+  for (std::uint32_t version : {1u, 2u}) {
+    SCOPED_TRACE(version == 1 ? "a commit of its own" : "a flow");
+    store.before = [&] {
+      store.before = nullptr;
+      store::Commit theirs;
+      store::KeyPut put;
+      put.row.scope = idempotency::make_scope(Namespace("shop"), "ann", "order.place", version, "k");
+      put.row.fingerprint = idempotency::fingerprint("order.place", version, R"({"other":1})");
+      put.row.exchange = ids.exchange();
+      put.row.state = store::KeyState::completed;
+      put.row.reply = Reply::ok("{\"theirs\":true}").encode();
+      put.ttl = std::chrono::hours(1);
+      theirs.then.emplace_back(std::move(put));
+      ASSERT_TRUE(store::commit_and_wait(*inner, std::move(theirs)));
+    };
+    const Got& got = send("k", false, version);
+    ASSERT_TRUE(got.done);
+    EXPECT_EQ(got.code(), "fingerprint_mismatch");
+  }
+  const auto rows = store::ask_now(*inner, store::GetRows{{{"shop", "stock", "a"}}});
+  EXPECT_FALSE(rows->at(0)) << "nothing of them took effect";
 }
 
 // The caller's own branch is applied without the key: a retry after a restart applies it again.
@@ -281,6 +326,54 @@ TEST_F(RegistrySentences, G6_the_audit_log_does_not_call_itself_deeper_with_each
   const auto newest = store::ask_now(*inner, store::ListAudit{.before = 0, .limit = 1});
   ASSERT_EQ(newest->size(), 1u);
   EXPECT_EQ(newest->at(0).sequence, static_cast<std::uint64_t>(kRows));
+}
+
+// Who has no token writes a row a second at most, and the next says how many there were.
+TEST_F(RegistrySentences, CONSOLE_6_G6_what_strangers_are_refused_is_counted_and_bounded_in_rows) {
+  ASSERT_TRUE(registry->add(spec([](Invocation& i) { i.finish(Answer::of(Reply::ok("{}"))); })));
+  const auto denied = [&] {
+    std::vector<std::string> details;
+    for (const auto& row : *store::ask_now(*inner, store::ListAudit{}))
+      if (row.outcome == store::AuditOutcome::denied) details.push_back(row.principal + "|" + row.detail);
+    std::ranges::reverse(details);  // oldest first
+    return details;
+  };
+  for (int i = 0; i < 1000; ++i) EXPECT_EQ(send({}, true).code(), "unauthenticated");
+  EXPECT_EQ(denied(), std::vector<std::string>{"|unauthenticated"});
+  clock.advance(seconds(1));
+  send({}, true);
+  EXPECT_EQ(denied().back(), "|unauthenticated, 999 more before");
+  EXPECT_EQ(metrics.counter("sluice_requests_refused_total", "", {{"code", "unauthenticated"}}).value(), 1001u);
+
+  // A name known by a token that is no longer good has rows of its own, so bounded too.
+  const Failure expired(FailureKind::unauthenticated, "expired_token", "");
+  for (int i = 0; i < 3; ++i) {
+    store::AuditRow row;
+    row.principal = "till";
+    row.command = "order.place\n" + std::string(1000, 'x');
+    registry->refused(row, expired, true, "10.0.0.7", clock.now());
+  }
+  while (lane.run_ready() != 0) {
+  }
+  EXPECT_EQ(denied().back(), "till|expired_token from 10.0.0.7");
+  EXPECT_EQ(denied().size(), 3u);
+  const auto rows = store::ask_now(*inner, store::ListAudit{});
+  EXPECT_EQ(rows->front().command, "order.place?" + std::string(68, 'x')) << "a stranger chooses these words";
+}
+
+TEST_F(RegistrySentences, CONSOLE_6_what_is_refused_before_it_runs_leaves_a_row_under_its_name) {
+  ASSERT_TRUE(registry->add(spec([](Invocation& i) { i.finish(Answer::of(Reply::ok("{}"))); })));
+  send(std::nullopt);
+  send(std::string(256, 'k'));
+  send("k", false, 7);
+  std::vector<std::string> details;
+  for (const auto& row : *store::ask_now(*inner, store::ListAudit{})) {
+    EXPECT_EQ(row.outcome, store::AuditOutcome::error);
+    EXPECT_EQ(row.principal, "ann");
+    EXPECT_EQ(row.command, "order.place");
+    details.push_back(row.detail);
+  }
+  EXPECT_EQ(details, (std::vector<std::string>{"unsupported_version", "bad_idempotency_key", "idempotency_key_required"}));
 }
 
 }  // namespace

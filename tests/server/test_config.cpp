@@ -19,6 +19,12 @@ std::string problem(std::string_view text, const Environment& env = {}) {
   return config ? "" : std::string(config.error().detail());
 }
 
+std::string warning(const Environment& env) {
+  const auto config = parse_config("", "s.toml", env);
+  EXPECT_TRUE(config);
+  return config && !config->warnings.empty() ? config->warnings.front() : "";
+}
+
 TEST(Config, CONSOLE_9_each_mistake_is_named_with_line_key_expected_and_got) {
   EXPECT_EQ(problem("[http]\nport = \"x\"\n"),
             "s.toml:2: key 'http.port': expected integer from 0 to 65535, got text \"x\"");
@@ -32,6 +38,14 @@ TEST(Config, CONSOLE_9_each_mistake_is_named_with_line_key_expected_and_got) {
   EXPECT_EQ(problem("[log]\nlevel = \"loud\"\n"),
             "s.toml:2: key 'log.level': expected one of trace, debug, info, warn, error, off, got "
             "text \"loud\"");
+  EXPECT_EQ(problem("http = 5\n"), "s.toml:1: 'http': expected a table ([http] on a line of its own), got integer 5");
+  EXPECT_EQ(problem("channels = [1]\n"), "s.toml:1: 'channels': expected a table ([channels] on a line of its own), got a list");
+  EXPECT_EQ(problem("[channels]\ncodes = \"codes:9090\"\n"),
+            "s.toml:2: 'channels.codes': expected a table ([channels.codes] on a line of its own), got text \"codes:9090\"");
+  EXPECT_EQ(problem("[http.port]\nat = 1\n"), "s.toml:1: key 'http.port': expected integer from 0 to 65535, got a table");
+  EXPECT_EQ(problem("[http]\nport = 1.5\n"),
+            "s.toml:2: key 'http.port': expected integer from 0 to 65535, got a number with a point");
+  EXPECT_EQ(problem("[http]\nprot = 1\n"), "s.toml:2: unknown key 'http.prot'; did you mean 'http.port'?");
   EXPECT_TRUE(problem("[http\n").starts_with("s.toml:1: not TOML"));
   const auto two = problem("a = 1\nb = 2\n");
   EXPECT_NE(two.find("s.toml:1"), std::string::npos);
@@ -65,7 +79,8 @@ TEST(Config, RES_1_channels_to_other_services_have_names_of_their_own) {
   EXPECT_TRUE(problem("[channels.\"a b\"]\ntarget = \"x\"\n").starts_with("s.toml:2: unknown key"));
   EXPECT_EQ(problem("", {{"SLUICE_CHANNELS_CODES_BALANCING", "best"}}),
             "environment: SLUICE_CHANNELS_CODES_BALANCING: expected one of round_robin, pick_first, got 'best'");
-  EXPECT_EQ(problem("", {{"SLUICE_CHANNELS_TARGET", "x"}}), "environment: unknown variable 'SLUICE_CHANNELS_TARGET'");
+  EXPECT_EQ(warning({{"SLUICE_CHANNELS_TARGET", "x"}}),
+            "environment: unknown variable 'SLUICE_CHANNELS_TARGET', which changes nothing; docs/reference.md lists all");
   EXPECT_EQ(problem("", {{"SLUICE_APPS", "codes"}, {"SLUICE_CODE_TOKEN", "t"}}), "") << "options of the command";
 }
 
@@ -82,8 +97,10 @@ TEST(Config, CONSOLE_9_the_environment_wins_and_is_checked) {
   EXPECT_EQ(config->http.port, 2);
   EXPECT_EQ(problem("", {{"SLUICE_HTTP_PORT", "two"}}),
             "environment: SLUICE_HTTP_PORT: expected integer from 0 to 65535, got 'two'");
-  EXPECT_EQ(problem("", {{"SLUICE_HTP_PORT", "2"}}),
-            "environment: unknown variable 'SLUICE_HTP_PORT'");
+  // Not a mistake that keeps a server from starting: an orchestrator sets SLUICE_SERVICE_HOST of itself.
+  EXPECT_EQ(warning({{"SLUICE_HTP_PORT", "2"}}),
+            "environment: unknown variable 'SLUICE_HTP_PORT', which changes nothing; did you mean 'SLUICE_HTTP_PORT'?");
+  EXPECT_EQ(warning({{"SLUICE_TOKEN", "t"}, {"SLUICE_HTTP_PORT", "2"}}), "");
   EXPECT_EQ(problem("", {{"SLUICE_TOKEN", "t"}}), "");
 }
 

@@ -104,6 +104,40 @@ TEST_F(Contract, CONSOLE_6_every_command_that_ran_leaves_a_row_ok_error_denied_o
   EXPECT_EQ(puts, 1u) << "one row for one effect";
 }
 
+TEST_F(Contract, CONSOLE_6_a_refused_request_leaves_a_row_with_its_name_if_it_has_one) {
+  const auto made = nlohmann::json::parse(
+      running.ask(test::post("sluice.token.create", R"({"name":"till","permissions":["*:*"]})", running.bearer())).body);
+  const std::string till = "Authorization: Bearer " + made["token"].get<std::string>() + "\r\n";
+  const auto row_of = [&](const std::string& principal, const std::string& command, store::AuditOutcome outcome, const std::string& code) {
+    return wait_until([&] {
+      return std::ranges::any_of(audit(), [&](const store::AuditRow& row) {
+        return row.principal == principal && row.command == command && row.outcome == outcome && row.detail.starts_with(code);
+      });
+    });
+  };
+  using enum store::AuditOutcome;
+  const std::string put = R"({"collection":"c","key":"k","value":1})";
+  const std::string key = "Idempotency-Key: a\r\n";
+  EXPECT_EQ(running.ask(test::post("kv.steal", "{}", till)).status, 404);
+  EXPECT_TRUE(row_of("till", "kv.steal", error, "unknown_command"));
+  EXPECT_EQ(running.ask(test::post("kv.put", put, till)).status, 400);
+  EXPECT_TRUE(row_of("till", "kv.put", error, "idempotency_key_required"));
+  EXPECT_EQ(running.ask(test::post("kv.put", put, till + "Idempotency-Key: \"open\r\n")).status, 400);
+  EXPECT_TRUE(row_of("till", "kv.put", error, "bad_idempotency_key"));
+  EXPECT_EQ(running.ask(test::post("kv.put", "{", till + key)).status, 400);
+  EXPECT_TRUE(row_of("till", "kv.put", error, "bad_json"));
+  EXPECT_EQ(running.ask(test::post("kv.put", put, key)).status, 401);
+  EXPECT_TRUE(row_of("", "kv.put", denied, "unauthenticated from 127.0.0.1"));
+  EXPECT_EQ(running.ask(test::post("kv.put", put, key + "Authorization: Bearer slc_0\r\n")).status, 401);
+  EXPECT_TRUE(row_of("", "kv.put", denied, "unknown_token from 127.0.0.1"));
+  EXPECT_EQ(running.ask(test::get("/v1/transactions", "Authorization: Basic eA==\r\n")).status, 401);
+  EXPECT_TRUE(row_of("", "GET /v1/transactions", denied, "bad_authorization from 127.0.0.1"));
+  ASSERT_TRUE(running.server->tokens().revoke(made["id"].get<std::string>()));
+  EXPECT_EQ(running.ask(test::post("kv.put", put, till + key)).status, 401);
+  EXPECT_TRUE(row_of("till", "kv.put", denied, "revoked_token from 127.0.0.1"));
+  EXPECT_THAT(running.ask(test::get("/metrics")).body, HasSubstr("sluice_requests_refused_total{code=\"revoked_token\"} 1\n"));
+}
+
 TEST_F(Contract, CONSOLE_2_openapi_names_every_command_with_its_schema_and_the_problem) {
   const auto answer = running.ask(test::get("/openapi.json", running.bearer()));
   ASSERT_EQ(answer.status, 200);

@@ -142,6 +142,24 @@ TEST_F(GuardRulesOnServer, RES_40_an_empty_file_is_one_that_is_being_written) {
   EXPECT_EQ(protector.breaker(), nullptr) << "a file that says so has no rules";
 }
 
+// By command and by SIGHUP as well, which is Server::reload_rules().
+TEST_F(GuardRulesOnServer, RES_40_an_empty_file_keeps_the_old_rules_whoever_says_to_read_it) {
+  write(kGood);
+  RunningServer running(config());
+  auto& protector = running.server->context().guards.find("code.get");
+  write("");
+  const Json refused = ask(running, "sluice.rules.reload", Json::object(), 400);
+  EXPECT_EQ(refused["code"], "rules_file_empty");
+  EXPECT_NE(protector.breaker(), nullptr);
+  const auto hup = running.server->reload_rules();
+  ASSERT_FALSE(hup);
+  EXPECT_EQ(hup.error().code(), "rules_file_empty");
+  EXPECT_NE(protector.breaker(), nullptr);
+  write("# none\n");
+  EXPECT_TRUE(running.server->reload_rules());
+  EXPECT_EQ(protector.breaker(), nullptr) << "a comment says that there are none";
+}
+
 TEST_F(GuardRulesOnServer, RES_41_a_breaker_is_forced_before_its_first_call) {
   write(kGood);
   RunningServer running(config());

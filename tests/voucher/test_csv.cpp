@@ -56,7 +56,9 @@ TEST(VoucherCsv, VOUCHER_6_malformed_records_name_line_and_column) {
   EXPECT_THAT(complaint("a,b\n1,2,3\n"), AllOf(HasSubstr("line 2"), HasSubstr("got more")));
   EXPECT_THAT(complaint("a,b\n1,2\r3,4\n"), HasSubstr("LF or CRLF"));
   EXPECT_THAT(complaint(std::string("a,b\n1,\0\n", 8)), HasSubstr("NUL"));
-  EXPECT_THAT(complaint("a,c\n"), HasSubstr("the column name \"b\", got \"c\""));
+  EXPECT_THAT(complaint("a,c\n"), HasSubstr("line 1: expected the columns a,b, got \"a,c\""));
+  EXPECT_THAT(complaint("a\n1\n"), HasSubstr("line 1: expected the columns a,b, got \"a\""));
+  EXPECT_THAT(complaint("a,b,c\n"), HasSubstr("line 1: expected the columns a,b, got \"a,b,c\""));
   EXPECT_THAT(complaint(""), HasSubstr("empty file"));
   EXPECT_THAT(complaint("\n"), HasSubstr("line 1"));
 }

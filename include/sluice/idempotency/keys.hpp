@@ -112,6 +112,8 @@ struct KeyPolicy {
 struct PendingClaim : Job {
   Bytes scope;
   Digest fingerprint{};
+  /// What an earlier version made of the same request, if that was another one: it matches too.
+  std::optional<Digest> earlier;
   ExchangeId exchange;
   KeyPolicy policy;
   /// Waiting ends then with InProgress, or fails `timeout` if the store has not said yet whether
@@ -121,6 +123,10 @@ struct PendingClaim : Job {
   /// deadline nor max_wait is watched.
   Lane* lane = nullptr;
   Result<Claimed> answer = Claimed{Mismatch{}};
+
+  bool same_request(const Digest& stored) const noexcept {
+    return stored == fingerprint || (earlier && stored == *earlier);
+  }
 
   /// Kept by Keys.
   struct Waiting {

@@ -33,6 +33,9 @@ struct Command {
   std::string correlation;  ///< in every answer and log line
   std::string client;       ///< where it came from, for logs
   Bytes payload;            ///< JSON text
+  /// canonical_json() of the payload, which the fingerprint covers. A door fills it, for it refuses
+  /// names that stand twice; empty: it is made when it is needed.
+  Bytes canonical;
 };
 
 }  // namespace sluice::rpc

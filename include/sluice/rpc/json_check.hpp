@@ -19,6 +19,9 @@ struct JsonProblem {
   std::string to_string() const;
 };
 
+/// `what` is wrong at this offset of the text.
+JsonProblem problem_at(std::string_view text, std::size_t offset, std::string what);
+
 /// Nothing when `text` is valid UTF-8 JSON that nests at most `max_depth` deep. Never throws on any
 /// input; does not recurse.
 std::optional<JsonProblem> check_json(std::string_view text, std::size_t max_depth = 64);

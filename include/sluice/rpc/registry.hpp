@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "sluice/base/ids.hpp"
+#include "sluice/base/metrics.hpp"
 #include "sluice/base/task.hpp"
 #include "sluice/idempotency/keys.hpp"
 #include "sluice/rpc/command.hpp"
@@ -40,6 +41,7 @@ struct Answer {
 };
 
 class Invocation;
+class Refusals;
 class Registry;
 /// Runs on the invocation's lane and ends, now or later on that lane, by invocation.finish(). A
 /// throw before that is a failure of kind internal.
@@ -61,7 +63,7 @@ struct CommandSpec {
   idempotency::KeyPolicy keys;
   /// Commands with the same non-empty ordering key run in arrival order. Empty function: none.
   std::function<std::string(const Command&)> ordering_key;
-  /// What the fingerprint covers. Empty function: the whole payload.
+  /// What the fingerprint covers. Empty function: the whole payload, however its JSON is written.
   std::function<Bytes(const Command&)> projection;
   std::size_t max_payload = 1 << 20;  ///< bytes
   std::string input_schema;           ///< JSON Schema text, told by describe(); may be empty
@@ -158,6 +160,7 @@ class Invocation {
   void committed();
   void task_done();
   void audit_answer(const Answer& answer);
+  Answer not_the_same();
   void deliver(Answer answer);
   void leave_gate() noexcept;
   static void cancelled(void* owner) noexcept;
@@ -185,6 +188,7 @@ class Invocation {
 struct RegistryOptions {
   std::size_t max_audit_buffer = 4096;  ///< audit rows waiting; further ones are counted and lost
   std::size_t max_key_bytes = 255;
+  Metrics* metrics = nullptr;  ///< sluice_requests_refused_total{code}; null: not counted
 };
 
 struct RegistryStats {
@@ -222,6 +226,11 @@ class Registry {
 
   /// Buffers an audit row; it is written by a lazy commit and may be lost in a crash.
   void audit(store::AuditRow row);
+  /// For a door: counts a request that was refused before it could be dispatched and buffers its row,
+  /// `denied` for who asked, `error` for what was asked. A `stranger` has no token, or one that is no
+  /// good, whose name the row may have: such rows are one a second for each code and name, and say
+  /// how many there were. `row` has principal, command, namespace and correlation, as far as known.
+  void refused(store::AuditRow row, const Failure& failure, bool stranger, std::string_view client, Instant now);
   RegistryStats stats() const noexcept;
   store::Store& store() noexcept { return store_; }
   idempotency::Keys& keys() noexcept { return keys_; }
@@ -249,12 +258,18 @@ class Registry {
   Gatekeeper* gatekeeper_ = nullptr;
   std::map<std::string, std::map<std::uint32_t, std::shared_ptr<const CommandSpec>>, std::less<>>
       specs_;
+  void refuse(Invocation& invocation, Failure failure);
+  static Failure mismatch();
   struct AuditLog;
   std::shared_ptr<AuditLog> audit_log_;
+  std::unique_ptr<Refusals> refusals_;
   std::atomic<std::uint64_t> dispatched_{0}, replayed_{0}, denied_{0}, failed_{0};
 };
 
-/// The digest a key is bound to: SHA-256 over length-prefixed (command, version, projection).
+/// The digest a key is bound to: SHA-256 over length-prefixed (command, version, projection). Without a
+/// declared projection it is the payload in its canonical form.
 Digest fingerprint_of(const CommandSpec& spec, const Command& command);
+/// What versions before this form stored for it, when that is another one: over the payload as sent.
+std::optional<Digest> earlier_fingerprint_of(const CommandSpec& spec, const Command& command);
 
 }  // namespace sluice::rpc

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "sluice/base/log.hpp"
 #include "sluice/idempotency/keys.hpp"
@@ -61,6 +62,11 @@ struct Config {
   milliseconds sweep_every{30'000};  ///< between two sweeps over what is open or in doubt
   bool allow_remote = false;
   std::map<std::string, ChannelConfig> channels;  ///< by name
+  /// Where each key was set: "sluice.toml:7" or "environment: SLUICE_HTTP_PORT". Those that are absent
+  /// have their default.
+  std::map<std::string, std::string, std::less<>> places;
+  /// What may be a mistake and keeps nobody from starting, a sentence each.
+  std::vector<std::string> warnings;
   Config() {
     sqlite.path = "sluice.db";
     grpc.listen.clear();
@@ -93,7 +99,8 @@ using Environment = std::map<std::string, std::string, std::less<>>;
 Environment process_environment();
 
 /// Over the defaults. `file` names the text in messages. Failures (invalid_argument) name file,
-/// line, key, what was expected and what was found; all of them are reported, one a line.
+/// line, key, what was expected and what was found; all of them are reported, one a line. A variable
+/// nobody knows is a warning: orchestrators set some of their own.
 Result<Config> parse_config(std::string_view text, std::string_view file, const Environment& env);
 /// The same from a file; an empty path: defaults and the environment only.
 Result<Config> load_config(const std::string& path, const Environment& env);
@@ -103,7 +110,7 @@ std::string show_config(const Config& config);
 std::string config_reference();
 
 /// Whether the files that `config` names can be used: rules, certificates, tokens of channels. Fails as the
-/// start would, naming key and file. Reads them; connects to nobody.
+/// start would, naming key, file and where the key is set. Reads them; connects to nobody.
 Status check_files(const Config& config);
 
 }  // namespace sluice::server

@@ -44,6 +44,8 @@ class Tokens {
   bool empty() const;
   /// Fails unauthenticated: unknown_token, expired_token, revoked_token.
   Result<std::shared_ptr<const rpc::Principal>> authenticate(std::string_view token) const;
+  /// Whose it is, also when it is no longer good; empty: nobody's.
+  std::string name_of(std::string_view token) const;
   std::vector<TokenInfo> list() const;
 
   struct Made {

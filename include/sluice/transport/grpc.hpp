@@ -61,6 +61,8 @@ class GrpcMethods {
 /// What the door asks others; called on the lanes, concurrently. Empty: no token is known.
 struct GrpcHooks {
   std::function<Result<std::shared_ptr<const rpc::Principal>>(std::string_view token)> authenticate;
+  /// Whose a token is that is refused, for the audit trail; empty text: nobody's.
+  std::function<std::string(std::string_view token)> name_of;
   /// Where streams that can be resumed keep their mark: a durable store. Null: resume is refused.
   store::Store* marks = nullptr;
   Random* random = nullptr;  ///< spreads retries of messages; null: they are not spread

@@ -48,6 +48,8 @@ using RespondJson = std::move_only_function<void(Result<std::string>)>;
 /// no token is known. Called on the loops' threads, concurrently.
 struct HttpHooks {
   std::function<Result<std::shared_ptr<const rpc::Principal>>(std::string_view token)> authenticate;
+  /// Whose a token is that is refused, for the audit trail; empty text: nobody's.
+  std::function<std::string(std::string_view token)> name_of;
   std::function<void(TransactionQuery, RespondJson)> transactions;
   std::function<Status()> healthy;
   std::function<Status()> ready;

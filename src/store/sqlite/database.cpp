@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -88,6 +89,10 @@ Failure database_failure(sqlite3* handle, std::string_view doing) {
 }
 
 namespace {
+bool is_folder(const std::string& path) {
+  struct stat found;
+  return ::stat(path.c_str(), &found) == 0 && S_ISDIR(found.st_mode);
+}
 // A database that is not there yet is made for its owner alone: it holds names, replies and what is
 // worth money. SQLite itself would ask for 0644; its -wal and -shm take the mode of the database.
 // Not with the umask, which is every thread's. What fails here fails again, with words, in SQLite.
@@ -98,6 +103,10 @@ void make_private(const std::string& path) {
 }  // namespace
 
 Result<Database> open_database(const std::string& path, int flags, const char* vfs) {
+  if (vfs == nullptr && is_folder(path))
+    return fail(FailureKind::invalid_argument, "store_is_a_folder",
+                "opening " + path + ": this is a folder; expected the path of a database file, as " + path +
+                    (path.ends_with('/') ? "" : "/") + "sluice.db");
   if (vfs == nullptr && (flags & SQLITE_OPEN_CREATE) != 0) make_private(path);
   sqlite3* raw = nullptr;
   const int code = sqlite3_open_v2(path.c_str(), &raw, flags | SQLITE_OPEN_NOMUTEX, vfs);

@@ -93,9 +93,9 @@ void Call::start() {
   if (next_ != nullptr) next_->link_ = &next_;
   lane_.head = this;
   ref();  // kept until this returns: the job's own becomes the invocation's
-  if (const auto decoded = decode(); !decoded) {
+  if (auto decoded = decode(); !decoded) {
     shared_->bad_requests.fetch_add(1, std::memory_order_relaxed);
-    refuse(decoded.error());
+    refuse(told(std::move(decoded).error()));
     unref();
   } else {
     invocation_.lane = lane_.lane;
@@ -126,12 +126,23 @@ Status Call::decode() {
   const auto authorization = value_of(metadata, "authorization", *repeated, nullptr);
   command.deadline = deadline();
   command.client = context_.peer();
-  SLUICE_TRY(codec_.decode(request_, command));
+  const Status read = codec_.decode(request_, command);
+  // Who asks comes before what: a stranger is not told which commands there are, nor how to ask.
+  SLUICE_ASSIGN(command.principal, authenticate_bearer(authorization, shared_->hooks.authenticate));
+  SLUICE_TRY(read);
   const std::string name = command.name;  // the envelope's decoder writes to the command
   SLUICE_TRY(decode_envelope(envelope, name, command.version, shared_->registry, command));
-  SLUICE_TRY(check_payload(command.payload, shared_->options.max_json_depth));
-  SLUICE_ASSIGN(command.principal, authenticate_bearer(authorization, shared_->hooks.authenticate));
-  return {};
+  return check_payload(command, shared_->options.max_json_depth);
+}
+
+// What the caller of a refused call is told, with its audit row.
+Failure Call::told(Failure failure) {
+  const auto& command = invocation_.command;
+  bool ignored = false;
+  const auto authorization = value_of(context_.client_metadata(), "authorization", ignored, nullptr);
+  const std::string_view name = command.name.empty() ? std::string_view("gRPC") : command.name;
+  const Asked asked{authorization, name, command.correlation, command.client, command.principal.get(), shared_->clock.now()};
+  return transport::refuse(shared_->registry, shared_->hooks.name_of, asked, std::move(failure));
 }
 
 Instant Call::deadline() const {
@@ -183,16 +194,17 @@ void Call::answer_reply(const rpc::Answer& answer) {
   const auto reply = Reply::decode(*answer.reply);
   if (!reply) return refuse(reply.error(), answer.exchange);
   for (const auto& [name, value] : reply->headers) note(name.c_str(), value);
+  // Nothing of this one call in it: a replay says the same, byte for byte.
   if (reply->kind != FailureKind::none)
-    return refuse(reply->to_failure(), answer.exchange, reply->body);
+    return finish(to_grpc_status(reply->to_failure(), {{}, answer.exchange, reply->body}));
   auto encoded = codec_.encode(reply->body);
   if (!encoded) return refuse(encoded.error(), answer.exchange);
   response_.Swap(&*encoded);
   finish(grpc::Status::OK);
 }
 
-void Call::refuse(const Failure& failure, ExchangeId exchange, std::string_view data) {
-  finish(to_grpc_status(failure, {invocation_.command.correlation, exchange, data}));
+void Call::refuse(const Failure& failure, ExchangeId exchange) {
+  finish(to_grpc_status(failure, {invocation_.command.correlation, exchange, {}}));
 }
 
 void Call::abandon() {

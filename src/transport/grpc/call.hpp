@@ -64,10 +64,11 @@ class Call final : public grpc::ServerUnaryReactor {
        const grpc::ByteBuffer& request, grpc::ByteBuffer& response);
   void start();
   Status decode();
+  Failure told(Failure failure);
   Instant deadline() const;
   void answer(const rpc::Answer& answer);
   void answer_reply(const rpc::Answer& answer);
-  void refuse(const Failure& failure, ExchangeId exchange = {}, std::string_view data = {});
+  void refuse(const Failure& failure, ExchangeId exchange = {});
   void finish(const grpc::Status& status);
   void note(const char* key, const std::string& value);
 

@@ -81,7 +81,7 @@ CommandStream::CommandStream(std::shared_ptr<StreamShared> shared, Lane& lane, g
     : GrpcStream(*shared->pipeline, lane, context), shared_(std::move(shared)), response_(response) {}
 
 void CommandStream::prepare() {
-  if (const Status read = read_metadata(); !read) return end_with(read.error());
+  if (Status read = read_metadata(); !read) return end_with(told("ExecuteStream", std::move(read).error()));
   if (id_.empty()) return ready();
   mark(take_over(), &CommandStream::taken_over);
 }
@@ -176,6 +176,15 @@ Status CommandStream::authenticate() {
   return {};
 }
 
+// What the caller is told of what is refused, with its audit row.
+Failure CommandStream::told(std::string_view command, Failure failure) {
+  GrpcShared& door = *shared_->door;
+  bool ignored = false;
+  const std::string peer = call().peer();
+  const Asked asked{value_of(call(), "authorization", ignored), command, correlation_, peer, principal_.get(), door.clock.now()};
+  return transport::refuse(door.registry, door.hooks.name_of, asked, std::move(failure));
+}
+
 Task<Status> CommandStream::take_over() {
   ledger_ = std::make_unique<stream::Ledger>(*shared_->marks, store::KvKey{std::string(stream::kMarksApp), std::string(stream::kMarks), order_space_ + id_});
   auto opening = ledger_->open(epoch_);
@@ -252,7 +261,7 @@ Status CommandStream::decode(Item& item) {
     }
   }
   SLUICE_TRY(decode_envelope(envelope, request.name(), request.version(), door.registry, command));
-  return check_payload(command.payload, door.options.max_json_depth);
+  return check_payload(command, door.options.max_json_depth);
 }
 
 void CommandStream::handle_message(Item& item) {
@@ -268,11 +277,11 @@ void CommandStream::handle_message(Item& item) {
   if (this->lane().turn_time() - authenticated_at_ >= kAuthenticateEvery)
     if (const Status known = authenticate(); !known) {
       // Not its failure: it did not run, and who comes again with a good token sends it again.
-      end_with(known.error(), item.sequence());
+      end_with(told("ExecuteStream", known.error()), item.sequence());
       return settle(item, fail(FailureKind::ordering, "stream_ended",
                                "message " + std::to_string(item.sequence()) + " was not run: the token is no longer good"));
     }
-  if (const Status decoded = decode(item); !decoded) return settle(item, decoded);
+  if (Status decoded = decode(item); !decoded) return settle(item, fail(told(extra.request.name(), std::move(decoded).error())));
   invocation.lane = &this->lane();
   invocation.owner = &item;
   if (ledger_ != nullptr) invocation.keep_key_for = stream::kKeysKept;

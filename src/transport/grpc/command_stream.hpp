@@ -42,6 +42,7 @@ class CommandStream final : public GrpcStream<grpc::ByteBuffer, StreamedCommand>
  private:
   Status read_metadata();
   Status authenticate();
+  Failure told(std::string_view command, Failure failure);
   std::string space_of(std::string_view app) const;
   Task<Status> take_over();
   Status decode(Item& item);

@@ -1,5 +1,8 @@
 #include "transport/grpc/status.hpp"
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
 #include <algorithm>
 
 #include "sluice/wire/details.pb.h"
@@ -30,10 +33,22 @@ std::string cut(std::string_view text, std::size_t limit) {
   return std::string(text.substr(0, limit));
 }
 
+// A map has no order of its own; the same failure must be the same bytes.
+std::string bytes_of(const google::protobuf::MessageLite& message) {
+  std::string out;
+  {
+    google::protobuf::io::StringOutputStream into(&out);
+    google::protobuf::io::CodedOutputStream coded(&into);
+    coded.SetSerializationDeterministic(true);
+    message.SerializeToCodedStream(&coded);
+  }
+  return out;
+}
+
 void add(wire::Status& status, std::string_view type, const google::protobuf::MessageLite& detail) {
   auto* any = status.add_details();
   any->set_type_url(std::string(type));
-  detail.SerializeToString(any->mutable_value());
+  any->set_value(bytes_of(detail));
 }
 
 FailureKind kind_of_code(grpc::StatusCode code) noexcept {
@@ -101,7 +116,7 @@ grpc::Status to_grpc_status(const Failure& failure, const StatusContext& context
     add(status, kRetryInfo, retry);
   }
   return {static_cast<grpc::StatusCode>(row.grpc_code), status.message(),
-          status.SerializeAsString()};
+          bytes_of(status)};
 }
 
 Failure from_grpc_status(const grpc::Status& status) {

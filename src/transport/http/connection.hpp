@@ -41,7 +41,8 @@ class Connection {
   void respond(int status, std::string_view type, std::string_view body,
                std::string_view headers = {});
   void respond_json(Result<std::string> json);
-  bool may_read(std::string_view permission);
+  bool may_read(std::string_view path, std::string_view permission = {});
+  void refuse_request(std::string_view what, Failure failure);
   void write();
   void on_written();
   void linger();

@@ -18,6 +18,7 @@ struct HttpRequest {
   std::string target;
   std::string authorization, app, shadow, key, deadline, trace, correlation, version, content_type;
   bool has_key = false;
+  bool bad_host = false;  ///< HTTP/1.1 without a Host, or two of them
   bool repeated = false;  ///< a header that may stand once stands twice
   bool keep_alive = true;
   bool expects_continue = false;
@@ -28,7 +29,7 @@ struct HttpRequest {
     for (std::string* text : {&target, &authorization, &app, &shadow, &key, &deadline, &trace,
                               &correlation, &version, &content_type, &body})
       text->clear();
-    has_key = repeated = expects_continue = false;
+    has_key = bad_host = repeated = expects_continue = false;
     keep_alive = true;
   }
 };

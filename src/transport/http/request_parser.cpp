@@ -52,6 +52,10 @@ class Parser final : public http::basic_parser<true> {
       if (version_ < 11 || !iequals(value, "chunked")) error = http::error::bad_transfer_encoding;
       return;
     }
+    if (field == http::field::host) {
+      ++hosts_;
+      return;
+    }
     if (field == http::field::authorization) return once(out_.authorization, value);
     if (field == http::field::content_type) return once(out_.content_type, value);
     if (field == http::field::expect) {
@@ -77,7 +81,10 @@ class Parser final : public http::basic_parser<true> {
       once(out_.correlation, value);
     }
   }
-  void on_header_impl(boost::system::error_code&) override { out_.keep_alive = keep_alive(); }
+  void on_header_impl(boost::system::error_code&) override {
+    out_.keep_alive = keep_alive();
+    out_.bad_host = hosts_ > 1 || (hosts_ == 0 && version_ >= 11);
+  }
   void on_body_init_impl(const boost::optional<std::uint64_t>& size,
                          boost::system::error_code&) override {
     if (size) out_.body.reserve(static_cast<std::size_t>(*size));  // within the limit already
@@ -96,6 +103,7 @@ class Parser final : public http::basic_parser<true> {
 
   HttpRequest& out_;
   int version_ = 11;
+  int hosts_ = 0;
 };
 
 Failure explain(const boost::system::error_code& error, RequestParser::Limits limits) {

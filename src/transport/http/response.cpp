@@ -64,7 +64,7 @@ int status_of(FailureKind kind, std::string_view code) noexcept {
   // Finer than the kind: what HTTP itself has a number for.
   if (code == "header_too_large") return 431;
   if (code == "request_timeout") return 408;
-  if (code == "method_not_allowed") return 405;
+  if (code == kMethodNotAllowed) return 405;
   if (code == "unsupported_media_type") return 415;
   return traits(kind).http_status;
 }
@@ -151,6 +151,9 @@ void append_problem(std::string& out, const Failure& failure, const ResponseCont
   fmt::format_to(std::back_inserter(body), ",\"correlation_id\":{}}}",
                  json_string(context.correlation));
   std::string headers;
+  if (failure.code() == kMethodNotAllowed)
+    for (const auto& [key, value] : failure.details())
+      if (key == kAllow) fmt::format_to(std::back_inserter(headers), "Allow: {}\r\n", value);
   if (failure.kind() == FailureKind::unauthenticated)
     headers += "WWW-Authenticate: Bearer realm=\"sluice\"\r\n";
   if (const auto after = failure.retry_after())  // whole seconds, rounded up

@@ -16,6 +16,9 @@ struct ResponseContext {
   bool head = false;  ///< the headers of the answer, without its body
 };
 
+/// A failure of this code becomes a 405, whose header Allow is the failure's detail of that name.
+inline constexpr std::string_view kMethodNotAllowed = "method_not_allowed", kAllow = "allow";
+
 void append_response(std::string& out, int status, std::string_view content_type,
                      std::string_view extra_headers, std::string_view body,
                      const ResponseContext& context);

@@ -36,7 +36,7 @@ bool is_json(std::string_view type) noexcept {
 Route route_of(Method method, std::string_view target) noexcept {
   Route route;
   const auto mark = target.find('?');
-  const auto path = target.substr(0, mark);
+  const auto path = route.path = target.substr(0, mark);
   if (mark != std::string_view::npos) route.query = target.substr(mark + 1);
   using Kind = Route::Kind;
   const bool reads = method == Method::get || method == Method::head;
@@ -111,9 +111,9 @@ Status decode_command(HttpRequest& request, std::string_view name, const HttpOpt
   }
   out.deadline = now + within;
 
-  // The bytes that were checked are the bytes that are fingerprinted and handled.
+  // What was checked is what is fingerprinted and handled.
   out.payload.swap(request.body);
-  return check_payload(out.payload, options.max_json_depth);
+  return check_payload(out, options.max_json_depth);
 }
 
 Result<TransactionQuery> decode_query(const Route& route) {
@@ -131,7 +131,7 @@ Result<TransactionQuery> decode_query(const Route& route) {
       return fail(bad("bad_limit", "limit: expected 1–1000, got " + quoted(limit)));
   if (const auto before = query_value(route.query, "before"); !before.empty()) {
     const auto id = id_from_text(before);
-    if (!id) return fail(bad("bad_before", "before: expected a transaction id"));
+    if (!id) return fail(bad("bad_before", "before: expected the id of a transaction, 13 characters as lists show it, got " + quoted(before)));
     query.before = {*id};
   }
   query.state = query_value(route.query, "state");

@@ -25,7 +25,8 @@ struct Route {
   };
   Kind kind = Kind::none;
   std::string_view name;   ///< the command's name, or the transaction's id
-  std::string_view query;  ///< behind the '?'
+  std::string_view path;   ///< before the '?'
+  std::string_view query;  ///< behind it
   bool method_matches = false;
 };
 Route route_of(Method method, std::string_view target) noexcept;

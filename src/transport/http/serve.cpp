@@ -5,9 +5,8 @@
 namespace sluice::transport {
 
 namespace {
-Failure needs_token() {
-  return Failure(FailureKind::unauthenticated, "unauthenticated",
-                 "this needs a token: Authorization: Bearer <token>");
+Failure not_allowed(const char* detail, const char* allow) {
+  return Failure(FailureKind::invalid_argument, kMethodNotAllowed, detail).with(std::string(kAllow), allow);
 }
 }  // namespace
 
@@ -17,14 +16,17 @@ void Connection::dispatch() {
   head_ = request_.method == Method::head;
   const Route route = route_of(request_.method, request_.target);
   const auto& hooks = shared_.hooks;
+  // Source: RFC 9112, 3.2.
+  if (request_.bad_host)
+    return respond_problem(Failure(FailureKind::invalid_argument, "bad_host",
+                                   "HTTP/1.1 asks for one Host header: send it, and once"));
   if (route.kind == Route::Kind::none)
     return respond_problem(Failure(FailureKind::not_found, "unknown_route",
                                    "nothing is served here; commands are at /v1/commands"));
   if (!route.method_matches)
-    return respond_problem(Failure(FailureKind::invalid_argument, "method_not_allowed",
-                                   route.kind == Route::Kind::command
-                                       ? "commands are sent with POST"
-                                       : "this is read with GET"));
+    return respond_problem(route.kind == Route::Kind::command
+                               ? not_allowed("commands are sent with POST", "POST")
+                               : not_allowed("this is read with GET", "GET, HEAD"));
   const auto health = [&](const std::function<Status()>& check, const std::function<std::string()>& body = {}) {
     const Status status = check ? check() : Status{};
     if (!status) return respond_problem(status.error());
@@ -36,10 +38,10 @@ void Connection::dispatch() {
     case Route::Kind::command:
       return run_command(route.name);
     case Route::Kind::commands:
-      if (may_read({})) respond_json(shared_.registry.describe());
+      if (may_read(route.path)) respond_json(shared_.registry.describe());
       return;
     case Route::Kind::openapi:
-      if (may_read({})) respond_json(openapi_document(shared_.registry));
+      if (may_read(route.path)) respond_json(openapi_document(shared_.registry));
       return;
     case Route::Kind::transaction:
     case Route::Kind::transactions:
@@ -64,15 +66,11 @@ void Connection::run_command(std::string_view name) {
   auto& command = invocation_.command;
   // Who asks comes before what: a stranger is not told which commands there are, nor how to ask.
   auto principal = authenticate(request_, shared_.hooks);
-  if (!principal) return respond_problem(principal.error());
+  if (!principal) return refuse_request(name, std::move(principal).error());
   command.principal = std::move(*principal);
-  const auto decoded = decode_command(request_, name, shared_.options, shared_.registry,
-                                      shared_.clock.now(), command);
-  if (!decoded) {
-    const auto spec = shared_.registry.find(name, 0);
-    const bool stranger = command.principal == nullptr && !(spec && (*spec)->anonymous);
-    return respond_problem(stranger ? needs_token() : decoded.error());
-  }
+  auto decoded = decode_command(request_, name, shared_.options, shared_.registry,
+                                shared_.clock.now(), command);
+  if (!decoded) return refuse_request(name, std::move(decoded).error());
   command.correlation = correlation_;
   command.client = client_;
   invocation_.lane = &loop_.lane();
@@ -88,35 +86,37 @@ void Connection::run_command(std::string_view name) {
   shared_.registry.dispatch(invocation_);
 }
 
-bool Connection::may_read(std::string_view permission) {
-  if (request_.repeated) {
-    respond_problem(Failure(FailureKind::invalid_argument, "repeated_header",
-                            "a header that may stand once stands twice"));
+// With its audit row.
+void Connection::refuse_request(std::string_view what, Failure failure) {
+  (void)context();  // settles the correlation id
+  const Asked asked{request_.authorization, what, correlation_, client_, invocation_.command.principal.get(), shared_.clock.now()};
+  respond_problem(transport::refuse(shared_.registry, shared_.hooks.name_of, asked, std::move(failure)));
+}
+
+// False: refused, and answered.
+bool Connection::may_read(std::string_view path, std::string_view permission) {
+  invocation_.reset();
+  const std::string what = "GET " + std::string(path);
+  const auto no = [&](Failure failure) {
+    refuse_request(what, std::move(failure));
     return false;
-  }
+  };
   auto principal = authenticate(request_, shared_.hooks);
-  if (!principal) {
-    respond_problem(principal.error());
-    return false;
-  }
-  if (*principal == nullptr) {
-    respond_problem(needs_token());
-    return false;
-  }
-  invocation_.command.principal = *principal;
+  if (!principal) return no(std::move(principal).error());
+  if (*principal == nullptr) return no(needs_token());
+  invocation_.command.principal = *std::move(principal);
+  if (request_.repeated)
+    return no(Failure(FailureKind::invalid_argument, "repeated_header", "a header that may stand once stands twice"));
   const std::string_view app = request_.app.empty() ? std::string_view("default") : request_.app;
-  if (permission.empty() || (*principal)->may(app, permission)) return true;
-  respond_problem(Failure(FailureKind::forbidden, "forbidden",
-                          "this token does not grant '" + std::string(app.substr(0, 64)) + ":" +
-                              std::string(permission) + "'"));
-  return false;
+  if (permission.empty() || invocation_.command.principal->may(app, permission)) return true;
+  return no(Failure(FailureKind::forbidden, "forbidden",
+                    "this token does not grant '" + std::string(app.substr(0, 64)) + ":" + std::string(permission) + "'"));
 }
 
 void Connection::run_query(const Route& route) {
   auto query = decode_query(route);
   if (!query) return respond_problem(query.error());
-  invocation_.reset();
-  if (!may_read("transactions.read")) return;
+  if (!may_read(route.path, "transactions.read")) return;
   if (!shared_.hooks.transactions)
     return respond_problem(
         Failure(FailureKind::not_found, "unknown_route", "no transactions are kept here"));

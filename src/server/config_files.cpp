@@ -1,0 +1,66 @@
+// The files that a configuration names: rules, certificates, tokens.
+#include "server/guard_rules.hpp"
+#include "sluice/base/files.hpp"
+#include "sluice/base/runtime.hpp"
+#include "sluice/server/config.hpp"
+
+namespace sluice::server {
+
+namespace {
+
+// A failure names its key first: "grpc.tls_cert: …", "channels.codes: tls_cert: …".
+bool names(std::string_view detail, std::string_view key) {
+  const auto dot = key.rfind('.');
+  const std::string table(key.substr(0, dot)), field(key.substr(dot + 1));
+  return detail.starts_with(std::string(key) + ":") || detail.starts_with(table + ": " + field + ":");
+}
+
+Failure placed(const Config& config, const Failure& failure, std::string_view otherwise) {
+  for (const auto& [key, place] : config.places)
+    if (names(failure.detail(), key)) return failure.at(place);
+  const auto found = config.places.find(otherwise);
+  return found == config.places.end() ? failure : failure.at(found->second);
+}
+
+}  // namespace
+
+Status check_files(const Config& config) {
+  RealClock clock;
+  RealRandom random;
+  resilience::Guards guards(clock, random);
+  const GuardRules rules(guards, config.guard_rules, null_logger());
+  if (!config.guard_rules.empty())
+    if (const auto good = rules.plan(std::nullopt); !good) {
+      // What is wrong in the file has a place there.
+      if (good.error().code() != kRulesFile) return fail(good.error());
+      return fail(placed(config, good.error().at("guards.rules"), "guards.rules"));
+    }
+  for (const auto& [name, channel] : config.channels)
+    if (!channel.options.target.empty())
+      if (const auto good = open_channel(name, channel); !good)
+        return fail(placed(config, good.error(), "channels." + name + ".target"));
+  if (const auto good = transport::check_certificates(config.grpc); !good)
+    return fail(placed(config, good.error(), "grpc.listen"));
+  return {};
+}
+
+Result<std::shared_ptr<rpc::Channel>> open_channel(const std::string& name, const ChannelConfig& config) {
+  transport::GrpcChannelOptions options = config.options;
+  options.tls = options.tls || !options.tls_ca.empty() || !options.tls_cert.empty() || !options.tls_key.empty();
+  if (!config.token_file.empty()) {
+    RealFiles files;
+    auto file = files.open(config.token_file, OpenMode::read);
+    std::string text(4096, '\0');
+    const auto read = file ? (*file)->read_at(0, text.data(), text.size()) : Result<std::size_t>(fail(file.error()));
+    if (!read)
+      return fail(FailureKind::invalid_argument, "bad_token_file",
+                  "channels." + name + ".token_file: " + config.token_file + " cannot be read: expected a file whose first "
+                  "line is a token");
+    options.token = text.substr(0, std::min(*read, text.find_first_of("\r\n")));
+  }
+  auto channel = transport::make_grpc_channel(std::move(options));
+  if (!channel) return fail(channel.error().at("channels." + name));
+  return channel;
+}
+
+}  // namespace sluice::server
