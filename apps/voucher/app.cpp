@@ -34,6 +34,11 @@ class VoucherApp final : public server::App {
     }
     distribution_ = std::make_unique<Distribution>(context.store, context.clock, context.ids, downstream_.get(),
                                                    rate_limit_.get(), &context.metrics, &context.logger);
+    for (const auto& region : options_.regions)
+      if (!valid_region(region))
+        return fail(FailureKind::invalid_argument, "bad_region",
+                    fmt::format("--regions: expected two capital letters, or ALL, got '{}'", region.substr(0, 64)));
+    distribution_->serve_only(options_.regions);
     context.flows.add(distribution_->flow());
     rpc::CommandSpec distribute;
     distribute.name = "voucher.ss.distribution.batch_distribute_voucher";

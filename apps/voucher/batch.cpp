@@ -269,9 +269,11 @@ class Batch {
 void distribute_batch(rpc::Invocation& invocation, Distribution& distribution) {
   auto parsed = parse(invocation.command.payload);
   if (!parsed) return invocation.finish(rpc::Answer::of(parsed.error()));
+  if (auto served = distribution.check_region(parsed->items.front().region); !served)
+    return invocation.finish(rpc::Answer::of(std::move(served).error()));
   const auto& caller = invocation.command.principal;
   if (auto within = distribution.check_rate_limit_availability(invocation.command.ns.text(), caller ? caller->id : "",
-                                                               parsed->items.front().region, parsed->items.size());
+                                                               parsed->items.size());
       !within)
     return invocation.finish(rpc::Answer::of(std::move(within).error()));
   (new Batch(invocation, distribution, *std::move(parsed)))->run();

@@ -1,7 +1,9 @@
 #include "apps/voucher/distribution.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "apps/voucher/rows.hpp"
@@ -138,17 +140,24 @@ Result<Vote> Distribution::restock_voucher(Exchange& x) {
   return Vote();
 }
 
+void Distribution::serve_only(std::vector<std::string> regions) { regions_ = std::move(regions); }
+
+Status Distribution::check_region(const std::string& region) const {
+  if (regions_.empty() || std::ranges::find(regions_, region) != regions_.end()) return {};
+  return fail(FailureKind::invalid_argument, "unknown_region",
+              fmt::format("request.region: expected one of {} (--regions of this service), got \"{}\"", fmt::join(regions_, ", "), region));
+}
+
 Status Distribution::check_rate_limit_availability(const std::string& ns, const std::string& caller,
-                                                   const std::string& region, std::size_t items) {
+                                                   std::size_t items) {
   if (rate_limit_ == nullptr) return {};
   const Instant now = clock_.now();
-  const std::string key = ns + "/" + caller + "/" + region;
+  const std::string key = ns + "/" + caller;  // over all regions: a caller names what region he likes
   const auto answer = rate_limit_->try_take(now, key, static_cast<std::uint32_t>(items));
   if (answer.passed) return {};
   Failure refused(FailureKind::rate_limited, "caller_rate_limit",
-                  fmt::format("{} items are more than caller '{}' may ask for now in region {}: {} are left "
-                              "(--caller-rate); nothing was run",
-                              items, caller, region, rate_limit_->available(now, key)));
+                  fmt::format("{} items are more than caller '{}' may ask for now: {} are left (--caller-rate); nothing was run",
+                              items, caller, rate_limit_->available(now, key)));
   if (answer.wait == resilience::kNoRetryAfter) return fail(std::move(refused));
   return fail(std::move(refused).with_retry_after(std::chrono::ceil<milliseconds>(answer.wait)));
 }

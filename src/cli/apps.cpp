@@ -56,8 +56,13 @@ void add_app_options(CLI::App& command, AppOptions& options) {
   command.add_option("--segment-codes", options.segment_codes, "voucher: codes leased at once, per voucher")
       ->check(CLI::Range(1, 10'000))
       ->capture_default_str();
-  command.add_option("--caller-rate", options.caller_rate, "voucher: items per second of one caller in one region; 0: no limit")
+  command.add_option("--caller-rate", options.caller_rate, "voucher: items per second of one caller, over all regions; 0: no limit")
+      ->check(CLI::Range(0, 1'000'000'000))
       ->capture_default_str();
+  from_environment(command,
+                   command.add_option("--regions", options.regions, "voucher: the regions served, by commas; default: each that is asked for")
+                       ->delimiter(','),
+                   "SLUICE_REGIONS");
   command.add_option("--fault-plan", options.fault_plan, "codes, users: JSON or a file with it: faults on purpose");
 }
 
@@ -70,6 +75,7 @@ std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options)
   if (!runs("voucher")) {
     if (!options.code_service.empty()) refuse("--code-service", "voucher among --apps");
     if (!options.user_service.empty()) refuse("--user-service", "voucher among --apps");
+    if (!options.regions.empty()) refuse("--regions", "voucher among --apps");
   }
   for (const auto* service : {&options.code_service, &options.user_service})
     if (!service->empty() && service->find(':') == std::string::npos)
@@ -88,6 +94,7 @@ std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options)
     chosen.user_token = options.user_token;
     chosen.service_ca = options.service_ca;
     chosen.caller_rate = options.caller_rate;
+    chosen.regions = options.regions;
     chosen.downstream.segment_codes = options.segment_codes;
     chosen.downstream.owner = options.owner;
     chosen.downstream.timeout = milliseconds(options.downstream_timeout_ms);

@@ -47,7 +47,22 @@ TEST(VoucherLimits, VOUCHER_3_a_caller_past_its_rate_is_refused_as_a_whole_and_t
   const Json refused = send("b", "SG");
   EXPECT_EQ(refused["http"], 429) << refused.dump();
   EXPECT_EQ(refused["code"], "caller_rate_limit");
-  EXPECT_TRUE(send("c", "TH").contains("results")) << "each region by itself";
+  EXPECT_EQ(send("c", "TH")["code"], "caller_rate_limit") << "over all regions: a caller names what region he likes";
+}
+
+TEST(VoucherLimits, VOUCHER_3_only_regions_that_are_served_are_taken) {
+  VoucherOptions options;
+  options.regions = {"SG", "TH"};
+  Service shop{make_app(options), false};
+  const auto send = [&](const char* id, const char* region) {
+    return shop.ask(kBatch, {{"request_id", id}, {"region", region}, {"items", {{{"user", "u"}, {"voucher", "none"}}}}},
+                    std::string("Idempotency-Key: ") + id + "\r\n");
+  };
+  EXPECT_TRUE(send("a", "TH").contains("results"));
+  const Json refused = send("b", "XX");
+  EXPECT_EQ(refused["http"], 400);
+  EXPECT_EQ(refused["code"], "unknown_region");
+  EXPECT_EQ(refused["detail"], "request.region: expected one of SG, TH (--regions of this service), got \"XX\"");
 }
 
 }  // namespace
