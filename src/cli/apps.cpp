@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -19,14 +21,28 @@ namespace {
 voucher::FaultPlan read_plan(const std::string& given) {
   if (given.empty()) return {};
   std::string text = given;
-  if (given.front() != '{') {
+  const bool is_file = given.front() != '{';
+  if (is_file) {
+    std::error_code none;
     std::ifstream file(given, std::ios::binary);
-    if (!file) die(Failure(FailureKind::invalid_argument, "fault_plan", "cannot read " + given));
+    if (!file || !std::filesystem::is_regular_file(given, none))
+      die(Failure(FailureKind::invalid_argument, "fault_plan", "--fault-plan: cannot read " + given + ": expected a file of JSON, or the JSON itself"));
     text.assign(std::istreambuf_iterator<char>(file), {});
   }
   auto plan = voucher::FaultPlan::parse(text);
-  if (!plan) die(plan.error());
+  if (!plan) die(plan.error().at("--fault-plan" + (is_file ? " " + given : std::string())));
   return *std::move(plan);
+}
+
+// As the server's own addresses are: a name or number, and a port; names are not looked up here.
+bool is_target(const std::string& text) {
+  const auto colon = text.rfind(':');
+  if (colon == std::string::npos || colon == 0) return false;
+  std::uint32_t port = 0;
+  const char* const end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data() + colon + 1, end, port);
+  return error == std::errc() && at == end && port >= 1 && port <= 65'535 &&
+         std::ranges::none_of(text, [](unsigned char c) { return c <= ' ' || c == 0x7f; });
 }
 
 }  // namespace
@@ -78,9 +94,9 @@ std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options)
     if (!options.regions.empty()) refuse("--regions", "voucher among --apps");
   }
   for (const auto* service : {&options.code_service, &options.user_service})
-    if (!service->empty() && service->find(':') == std::string::npos)
+    if (!service->empty() && !is_target(*service))
       die(Failure(FailureKind::invalid_argument, "bad_target",
-                  fmt::format("{}: expected HOST:PORT, got '{}'", service == &options.code_service ? "--code-service" : "--user-service", *service)));
+                  fmt::format("{}: expected HOST:PORT with a port from 1 to 65535, got '{}'", service == &options.code_service ? "--code-service" : "--user-service", *service)));
   const voucher::FaultPlan plan = read_plan(options.fault_plan);
   std::vector<std::unique_ptr<server::App>> apps;
   for (const auto& name : options.apps) {
