@@ -6,6 +6,7 @@
 
 #include "voucher/v1/distribution.pb.h"
 
+#include "apps/voucher/answers.hpp"
 #include "apps/voucher/batch.hpp"
 #include "apps/voucher/model.hpp"
 #include "apps/voucher/rows.hpp"
@@ -119,7 +120,7 @@ class VoucherApp final : public server::App {
           std::move(made), std::vector<std::shared_ptr<rpc::Interceptor>>{
                                rpc::log_calls(context.logger, call_log()), rpc::trace_calls(context.random),
                                rpc::measure_calls(context.metrics), rpc::shadow_calls(),
-                               rpc::guard_calls(context.guards, context.random)});
+                               rpc::guard_calls(context.guards, context.random), check_answers()});
       return {};
     };
     for (const auto& [name, channel] : context.channels)

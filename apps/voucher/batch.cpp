@@ -84,7 +84,6 @@ class Batch {
       : invocation_(invocation), distribution_(distribution), parsed_(std::move(parsed)), children_(parsed_.items.size()) {}
 
   void run() {
-    prefetch();
     Bytes whole;
     std::set<std::pair<std::string, std::string>> seen;
     for (std::size_t i = 0; i < children_.size(); ++i) {
@@ -102,26 +101,18 @@ class Batch {
   }
 
  private:
-  // One call for all items, begun before the first of them asks. They wait for it, or are told how it failed.
-  void prefetch() {
+  // One call for the users of all items that run, begun before the first of them asks. They wait for it, or are
+  // told how it failed. Codes are asked for when an item has passed what comes before.
+  void prefetch_users() {
     Downstream* const downstream = distribution_.downstream();
-    if (downstream == nullptr) return;
+    if (downstream == nullptr || !downstream->has_users()) return;
+    std::set<std::string> users;
+    for (const Child& child : children_)
+      if (child.answer && std::holds_alternative<idempotency::Run>(*child.answer)) users.insert(parsed_.items[child.ordinal].user);
     const rpc::Command& command = invocation_.command;
-    std::set<std::string> users, vouchers;
-    for (const auto& item : parsed_.items) {
-      users.insert(item.user);
-      if (!distribution_.sold_out(command.ns.text(), item.voucher)) vouchers.insert(item.voucher);
-    }
-    const std::string& region = parsed_.items.front().region;
-    const auto begin = [this](Task<void>& slot, Task<void> task) {
-      slot = std::move(task);
-      (void)slot.start(fetching_, [](void*) noexcept {}, nullptr);
-    };
     fetching_ = {invocation_.lane, &fetching_scope_, command.deadline};
-    if (downstream->has_users())
-      begin(users_, downstream->prefetch_users(command.ns, region, {users.begin(), users.end()}, told_));
-    if (downstream->has_codes())
-      begin(codes_, downstream->prefetch_codes(command.ns, region, {vouchers.begin(), vouchers.end()}, told_));
+    users_ = downstream->prefetch_users(command.ns, parsed_.items.front().region, {users.begin(), users.end()}, told_);
+    (void)users_.start(fetching_, [](void*) noexcept {}, nullptr);
   }
 
   struct Child : idempotency::PendingClaim {
@@ -178,6 +169,7 @@ class Batch {
       return invocation_.finish(rpc::Answer::of(Failure(FailureKind::fingerprint_mismatch,
                                                         "request id '" + parsed_.request_id + "' was used with other items; use a new one")));
     }
+    prefetch_users();
     left_ = children_.size() + 1;
     for (Child& child : children_) child.duplicate ? void(--left_) : settle(child);
     one_done();
@@ -234,6 +226,7 @@ class Batch {
   void failed(Child& child, const Failure& why) {
     child.final = false;
     child.result = fmt::format(R"("status":"failed","reason":"{}","retryable":{})", why.code(), why.retryable() || why.kind() == FailureKind::pending);
+    if (const auto after = why.retry_after()) child.result += fmt::format(R"(,"retry_after_ms":{})", after->count());
     one_done();
   }
 
@@ -258,10 +251,10 @@ class Batch {
   std::vector<Child> children_;
   Digest fingerprint_{};
   std::size_t unclaimed_ = 0, left_ = 0;
-  const std::shared_ptr<FailedCalls> told_ = std::make_shared<FailedCalls>();
+  const std::shared_ptr<BatchCalls> told_ = std::make_shared<BatchCalls>();
   CancelScope fetching_scope_;
   TaskContext fetching_;
-  Task<void> users_, codes_;
+  Task<void> users_;
 };
 
 }  // namespace

@@ -20,9 +20,9 @@ const flow::BagKey<Item> kItem{"item"};
 const flow::BagKey<Voucher> kVoucher{"voucher"};
 const flow::BagKey<std::int64_t> kOrdinal{"ordinal"};
 const flow::BagKey<std::string> kCodeText{"code_text"};
-const flow::BagKey<std::shared_ptr<FailedCalls>> kTold{"told"};
+const flow::BagKey<std::shared_ptr<BatchCalls>> kTold{"told"};
 
-std::shared_ptr<FailedCalls> told(Exchange& x) {
+std::shared_ptr<BatchCalls> told(Exchange& x) {
   auto* const found = x.get(kTold);
   return found != nullptr ? *found : nullptr;
 }
@@ -113,7 +113,7 @@ Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids, Dow
   restock_.group("main", {flow::phases("restock", flow::Effect::store, std::move(restock))});
 }
 
-void Distribution::know(Exchange& item, std::shared_ptr<FailedCalls> told) { item.set(kTold, std::move(told)); }
+void Distribution::know(Exchange& item, std::shared_ptr<BatchCalls> told) { item.set(kTold, std::move(told)); }
 
 Result<Vote> Distribution::restock_voucher(Exchange& x) {
   const auto json = nlohmann::json::parse(x.request(), nullptr, false);
@@ -227,6 +227,13 @@ Task<Result<Vote>> Distribution::ask_codes(Exchange& x) {
   const Voucher& v = *x.get(kVoucher);
   auto asking = downstream_->code(x.ns(), x.get(kItem)->region, v.id, told(x));
   auto held = co_await asking;
+  if (!held && held.error().code() == kCodesLeased) {
+    // Who holds the last codes may have taken the last of the stock with them: that is an end, and told as one.
+    // What is read has our own taking in it.
+    auto reading = x.read_task(stock_key(x.ns().text(), v.id), flow::Read::verified);
+    const auto stock = co_await reading;
+    if (stock && (!*stock || (*stock)->number < 0)) co_return no_code(x, v);
+  }
   if (!held) co_return fail(held.error());
   if (!*held) co_return no_code(x, v);
   x.set(kCodeText, (*held)->text());

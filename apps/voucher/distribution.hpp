@@ -50,7 +50,7 @@ class Distribution {
   Status check_region(const std::string& region) const;
   Downstream* downstream() noexcept { return downstream_; }
   /// Before an item runs: what the calls of its batch fail with, now or later.
-  static void know(flow::Exchange& item, std::shared_ptr<FailedCalls> told);
+  static void know(flow::Exchange& item, std::shared_ptr<BatchCalls> told);
   bool sold_out(const std::string& ns, const std::string& voucher) const { return sold_out_.has(ns, voucher, clock_.now()); }
   flow::Flow& flow() noexcept { return flow_; }
   /// More stock and budget for a voucher: {"voucher":ID,"stock":N,"budget_minor":M}. What was sold out is

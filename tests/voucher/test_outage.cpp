@@ -153,5 +153,39 @@ TEST_F(VoucherOutage, VOUCHER_8_RES_11_wrong_answers_open_the_breaker_of_their_r
   EXPECT_TRUE(opened) << "a service that answers nonsense is a service that fails";
 }
 
+// A code service that answers well-formed nonsense: about a voucher that nobody asked for.
+class OtherCodes final : public server::App {
+ public:
+  std::string_view name() const noexcept override { return "codes"; }
+  Status install(server::AppContext& context) override {
+    rpc::CommandSpec get;
+    get.name = kGetCodes;
+    get.app = "voucher";
+    get.handler = [](rpc::Invocation& invocation) {
+      invocation.finish(rpc::Answer::of(Reply::ok(R"({"lease_ms":60000,"segments":[{"voucher":"other","none":true}]})")));
+    };
+    return context.registry.add(std::move(get));
+  }
+};
+
+TEST_F(VoucherOutage, VOUCHER_8_answers_about_other_vouchers_open_the_breaker_of_their_region) {
+  Service wrong{std::make_unique<OtherCodes>(), true};
+  Service asking{make_app(options_for(wrong.server->grpc_port(), wrong.token)), true, kRules};
+  const Voucher v = open_for_all("v1", 100);
+  store::Commit fill;
+  fill.then = {store::KvPut{voucher_key("voucher", v.id), encode(v), {}}, store::KvPut{stock_key("voucher", v.id), "", v.stock},
+               store::KvPut{budget_key("voucher", v.id), "", v.budget_minor},
+               store::KvPut{user_key("voucher", user(0)), encode(User{user(0), "SG"}), {}}};
+  ASSERT_TRUE(store::commit_and_wait(asking.store(), std::move(fill)));
+  for (int i = 0; i < 4; ++i) {
+    const std::string id = "r" + std::to_string(i);
+    const Json answer = asking.ask(kBatch, {{"request_id", id}, {"region", "SG"}, {"items", {{{"user", user(0)}, {"voucher", "v1"}}}}},
+                                   "Idempotency-Key: " + id + "\r\n");
+    EXPECT_EQ(answer["results"][0]["reason"], "code_service_unavailable") << answer.dump();
+  }
+  const Json shown = asking.ask("sluice.breakers.show", {{"name", std::string(kGetCodes) + ".SG"}});
+  EXPECT_EQ(shown.value("state", ""), "open") << shown.dump();
+}
+
 }  // namespace
 }  // namespace sluice::voucher

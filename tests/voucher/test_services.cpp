@@ -2,6 +2,7 @@
 #include <set>
 
 #include "apps/voucher/books.hpp"
+#include "apps/voucher/segments.hpp"
 #include "voucher/services_fixture.hpp"
 
 namespace sluice::voucher {
@@ -10,6 +11,12 @@ namespace {
 using testing::HasSubstr;
 
 using VoucherServices = VoucherServicesTest;
+
+// As long as a code may be.
+std::string fmt_code(std::int64_t n) {
+  const std::string number = std::to_string(n);
+  return std::string(64 - number.size(), 'C') + number;
+}
 
 TEST_F(VoucherServices, VOUCHER_6_codes_come_in_segments_from_the_code_service_and_each_goes_to_one_user) {
   std::set<std::string> given;
@@ -84,6 +91,109 @@ TEST_F(VoucherServices, VOUCHER_6_when_the_codes_run_out_it_is_said_and_nothing_
   store::GetRows rows;
   rows.keys = {stock_key("voucher", "few")};
   EXPECT_EQ((*store::ask_now(shop.store(), rows))[0]->number, 97);
+}
+
+// Two services that give out codes of one code service: the one that comes second is not told that there are none
+// while the first has them leased.
+TEST_F(VoucherServices, VOUCHER_6_codes_leased_to_another_service_are_a_failure_to_be_tried_again) {
+  open_voucher("voucher", "ten", 100, 10);
+  Service other{make_app(options_for(codes.server->grpc_port(), codes.token)), true};
+  const Voucher v = open_for_all("ten", 100);
+  store::Commit fill;
+  fill.then = {store::KvPut{voucher_key("voucher", v.id), encode(v), {}}, store::KvPut{stock_key("voucher", v.id), "", v.stock},
+               store::KvPut{budget_key("voucher", v.id), "", v.budget_minor},
+               store::KvPut{user_key("voucher", user(0)), encode(User{user(0), "SG"}), {}}};
+  ASSERT_TRUE(store::commit_and_wait(other.store(), std::move(fill)));
+  ASSERT_EQ(batch({{user(0), "ten"}})["results"][0]["status"], "issued") << "and has leased all ten";
+  const auto late = [&] {
+    return other.ask(kBatch, {{"request_id", "r"}, {"region", "SG"}, {"items", {{{"user", user(0)}, {"voucher", "ten"}}}}},
+                     "Idempotency-Key: r\r\n");
+  };
+  const Json told = late();
+  ASSERT_TRUE(told.contains("results")) << told.dump();
+  const Json& busy = told["results"][0];
+  EXPECT_EQ(busy["status"], "failed") << busy.dump();
+  EXPECT_EQ(busy["reason"], "codes_leased");
+  EXPECT_EQ(busy["retryable"], true);
+  EXPECT_GT(busy.value("retry_after_ms", 0), 0) << busy.dump();
+  for (int i = 1; i < 10; ++i) ASSERT_EQ(batch({{user(i), "ten"}})["results"][0]["status"], "issued");
+  EXPECT_EQ(batch({{user(10), "ten"}})["results"][0]["reason"], "no_code") << "now they are gone, and the code service is told";
+  Json end = Json::object();
+  for (int i = 0; i < 500 && end.value("status", "") != "refused"; ++i) {  // a second, until it asks again
+    end = late()["results"][0];
+    poll(nullptr, 0, 10);
+  }
+  EXPECT_EQ(end.value("reason", ""), "no_code") << "the failure was not remembered: " << end.dump();
+}
+
+TEST_F(VoucherServices, VOUCHER_3_codes_are_asked_for_once_an_item_is_eligible) {
+  Voucher closed = open_for_all("closed", 10), elsewhere = open_for_all("elsewhere", 10);
+  closed.to = closed.from + seconds(1);
+  elsewhere.region = "TH";
+  for (const auto* v : {&closed, &elsewhere}) {
+    open_voucher("voucher", v->id, 10, 10);
+    store::Commit changed;
+    changed.then = {store::KvPut{voucher_key("voucher", v->id), encode(*v), {}}};
+    ASSERT_TRUE(store::commit_and_wait(shop.store(), std::move(changed)));
+  }
+  const Json none = batch({{user(0), "closed"}, {user(0), "elsewhere"}, {"nobody", "v1"}, {user(0), "unknown"}});
+  const std::vector<std::string> reasons{"outside_window", "wrong_region", "unknown_user", "unknown_voucher"};
+  for (std::size_t i = 0; i < reasons.size(); ++i) EXPECT_EQ(none["results"][i].value("reason", ""), reasons[i]) << none.dump();
+  EXPECT_EQ(shop.ask("voucher.downstream.show", Json::object())["code_calls"], 0) << "codes of what nobody may have were leased";
+  const Json some = batch({{user(1), "closed"}, {user(1), "v1"}, {user(1), "v2"}});
+  EXPECT_EQ(some["results"][1]["status"], "issued") << some.dump();
+  EXPECT_EQ(some["results"][2]["status"], "issued");
+  EXPECT_EQ(shop.ask("voucher.downstream.show", Json::object())["code_calls"], 1) << "one call for both";
+  store::GetRows rows;
+  rows.keys = {segment_key("voucher", "closed")};
+  EXPECT_FALSE((*store::ask_now(codes.store(), rows))[0]);
+}
+
+TEST_F(VoucherServices, VOUCHER_5_a_repeated_batch_asks_no_service) {
+  const Json first = batch({{user(0), "v1"}, {user(1), "v2"}}, "SG", "", "same");
+  ASSERT_EQ(first["results"][0]["status"], "issued") << first.dump();
+  const auto calls = shop.ask("voucher.downstream.show", Json::object())["code_calls"];
+  const Json again = shop.ask(kBatch, {{"request_id", "same"}, {"region", "SG"},
+                                       {"items", {{{"user", user(0)}, {"voucher", "v1"}}, {{"user", user(1)}, {"voucher", "v2"}}}}},
+                              "Idempotency-Key: another\r\n");
+  EXPECT_EQ(again, first);
+  EXPECT_EQ(shop.ask("voucher.downstream.show", Json::object())["code_calls"], calls);
+}
+
+TEST_F(VoucherServices, VOUCHER_6_finished_segments_are_told_also_when_no_code_is_wanted) {
+  const Json leased = codes.ask(std::string(kGetCodes).c_str(), {{"owner", "a"}, {"vouchers", {"v1"}}, {"count", 10}}, "Idempotency-Key: 1\r\n");
+  const auto& one = leased["segments"][0];
+  ASSERT_EQ(one["codes"].size(), 10u) << leased.dump();
+  const Json told = codes.ask(std::string(kGetCodes).c_str(),
+                              {{"owner", "a"}, {"finished", {{{"voucher", "v1"}, {"first", one["first"]}, {"token", one["token"]}}}}},
+                              "Idempotency-Key: 2\r\n");
+  EXPECT_EQ(told["segments"], Json::array()) << told.dump();
+  const Json rest = codes.ask(std::string(kGetCodes).c_str(), {{"owner", "a"}, {"vouchers", {"v1"}}, {"count", 10}, {"resume", true}},
+                              "Idempotency-Key: 3\r\n");
+  EXPECT_EQ(rest["segments"][0]["first"], 10) << "what is finished is not resumed: " << rest.dump();
+}
+
+// A service that comes back after long work may own more codes than a message holds.
+TEST_F(VoucherServices, VOUCHER_6_what_is_resumed_fits_a_message) {
+  Segments segments;
+  constexpr std::int64_t kEach = 9000;
+  for (int i = 0; i < 20; ++i) (void)segments.lease("a", 20 * kEach, kEach, WallTime(milliseconds(0)), WallTime(milliseconds(i + 1)));
+  for (int part = 0; part < 20; ++part) {
+    store::Commit there;
+    if (part == 0) there.then = {store::KvPut{pool_key("voucher", "big"), "", 20 * kEach}, store::KvPut{segment_key("voucher", "big"), segments.encode(), {}}};
+    for (std::int64_t n = part * kEach; n < (part + 1) * kEach; ++n)
+      there.then.push_back(store::KvPut{code_key("voucher", "big", n), fmt_code(n), {}});
+    ASSERT_TRUE(store::commit_and_wait(codes.store(), std::move(there)));
+  }
+  std::set<std::int64_t> seen;
+  for (int i = 0; i < 10; ++i) {
+    const Json answer = codes.ask(std::string(kGetCodes).c_str(), {{"owner", "a"}, {"vouchers", {"big"}}, {"resume", true}},
+                                  "Idempotency-Key: big" + std::to_string(i) + "\r\n");
+    ASSERT_TRUE(answer.contains("segments")) << answer.dump().substr(0, 200);
+    EXPECT_LT(answer.dump().size(), 2u << 20);
+    for (const auto& one : answer["segments"]) seen.insert(one["first"].get<std::int64_t>());
+  }
+  EXPECT_EQ(seen.size(), 20u) << "what did not fit comes with the next questions";
 }
 
 TEST_F(VoucherServices, VOUCHER_6_a_universal_code_is_asked_for_once_and_goes_to_all) {
