@@ -6,6 +6,7 @@
 
 #include "voucher/v1/distribution.pb.h"
 
+#include "apps/voucher/answers.hpp"
 #include "apps/voucher/batch.hpp"
 #include "apps/voucher/model.hpp"
 #include "apps/voucher/rows.hpp"
@@ -34,6 +35,11 @@ class VoucherApp final : public server::App {
     }
     distribution_ = std::make_unique<Distribution>(context.store, context.clock, context.ids, downstream_.get(),
                                                    rate_limit_.get(), &context.metrics, &context.logger);
+    for (const auto& region : options_.regions)
+      if (!valid_region(region))
+        return fail(FailureKind::invalid_argument, "bad_region",
+                    fmt::format("--regions: expected two capital letters, or ALL, got '{}'", region.substr(0, 64)));
+    distribution_->serve_only(options_.regions);
     context.flows.add(distribution_->flow());
     rpc::CommandSpec distribute;
     distribute.name = "voucher.ss.distribution.batch_distribute_voucher";
@@ -114,7 +120,7 @@ class VoucherApp final : public server::App {
           std::move(made), std::vector<std::shared_ptr<rpc::Interceptor>>{
                                rpc::log_calls(context.logger, call_log()), rpc::trace_calls(context.random),
                                rpc::measure_calls(context.metrics), rpc::shadow_calls(),
-                               rpc::guard_calls(context.guards, context.random)});
+                               rpc::guard_calls(context.guards, context.random), check_answers()});
       return {};
     };
     for (const auto& [name, channel] : context.channels)

@@ -2,6 +2,7 @@
 #pragma once
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "apps/voucher/downstream.hpp"
 #include "sluice/server/app.hpp"
@@ -15,7 +16,9 @@ struct VoucherOptions {
   std::string code_token, user_token;  ///< of each
   std::string service_ca;     ///< PEM file: the services speak TLS; empty: they do not
   DownstreamOptions downstream;
-  /// Items per second of one caller in one region, with a burst of one batch at least; 0: no limit.
+  /// Batches of others are refused; empty: each region is served. Each that is asked for has protectors of its own.
+  std::vector<std::string> regions;
+  /// Items per second of one caller, over all regions, with a burst of one batch at least; 0: no limit.
   std::uint64_t caller_rate = 0;
 };
 

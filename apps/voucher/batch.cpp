@@ -1,6 +1,7 @@
 #include "apps/voucher/batch.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -15,14 +16,33 @@ std::unexpected<Failure> bad(std::string code, std::string detail) {
   return fail(FailureKind::invalid_argument, code, std::move(detail));
 }
 
-Result<std::string> text_field(const Json& object, const char* name, const std::string& where) {
-  const auto found = object.find(name);
-  if (found == object.end() || !found->is_string())
-    return bad("bad_batch", where + "." + name + ": expected a text" + (found == object.end() ? ", it is missing" : std::string(", got ") + found->type_name()));
-  auto text = found->get<std::string>();
-  if (!valid_id(text)) return bad("bad_batch", where + "." + name + ": expected 1 to 64 of A-Z a-z 0-9 - _ .");
-  return text;
+// What stands there, short: a message must not repeat a whole request.
+std::string got(const Json& value) {
+  const std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return text.size() <= 80 ? text : text.substr(0, 80) + "...";
 }
+
+// A misspelt member would be taken for one that is left out.
+Status known_members(const Json& object, std::initializer_list<std::string_view> known, const std::string& where) {
+  for (const auto& [name, value] : object.items())
+    if (std::ranges::find(known, name) == known.end())
+      return bad("bad_batch", fmt::format("{}: expected members {}, got {}", where, fmt::join(known, ", "), got(name)));
+  return {};
+}
+
+Result<std::string> text_field(const Json& object, const char* name, const std::string& where, bool (*valid)(std::string_view),
+                               const char* expected) {
+  const auto found = object.find(name);
+  if (found == object.end() || !found->is_string() || !valid(found->get_ref<const std::string&>()))
+    return bad("bad_batch", fmt::format("{}.{}: expected {}, got {}", where, name, expected,
+                                        found == object.end() ? "nothing" : got(*found)));
+  return found->get<std::string>();
+}
+
+bool is_id(std::string_view text) { return valid_id(text); }
+bool is_region(std::string_view text) { return valid_region(text); }
+constexpr const char* kAnId = "1 to 64 of A-Z a-z 0-9 - _ .";
+constexpr const char* kARegion = "two capital letters, or ALL";
 
 struct Parsed {
   std::string request_id;
@@ -31,24 +51,27 @@ struct Parsed {
 
 Result<Parsed> parse(const Bytes& payload) {
   const Json json = Json::parse(payload, nullptr, false);
-  if (!json.is_object()) return bad("bad_batch", "expected an object with request_id, region and items");
+  if (!json.is_object()) return bad("bad_batch", "expected an object with request_id, region and items, got " +
+                                                     (json.is_discarded() ? "what is no JSON" : got(json)));
+  SLUICE_TRY(known_members(json, {"request_id", "region", "items"}, "request"));
   Parsed parsed;
-  SLUICE_ASSIGN(parsed.request_id, text_field(json, "request_id", "request"));
-  SLUICE_ASSIGN(const std::string region, text_field(json, "region", "request"));
-  if (!valid_region(region)) return bad("bad_batch", "request.region: expected two capital letters or ALL, got '" + region + "'");
+  SLUICE_ASSIGN(parsed.request_id, text_field(json, "request_id", "request", is_id, kAnId));
+  SLUICE_ASSIGN(const std::string region, text_field(json, "region", "request", is_region, kARegion));
   const auto items = json.find("items");
-  if (items != json.end() && !items->is_array()) return bad("bad_batch", "request.items: expected a list");
+  if (items != json.end() && !items->is_array()) return bad("bad_batch", "request.items: expected a list, got " + got(*items));
   // A protobuf message cannot tell an empty list from none.
   if (items == json.end() || items->empty()) return bad("empty_batch", "request.items: expected 1 to 500 items, got none");
   if (items->size() > kMaxItems)
     return bad("batch_too_large", fmt::format("request.items: expected at most {} items, got {}", kMaxItems, items->size()));
   for (std::size_t i = 0; i < items->size(); ++i) {
-    const std::string where = fmt::format("items[{}]", i);
-    if (!(*items)[i].is_object()) return bad("bad_batch", where + ": expected an object with user and voucher");
+    const std::string where = fmt::format("request.items[{}]", i);
+    const Json& one = (*items)[i];
+    if (!one.is_object()) return bad("bad_batch", where + ": expected an object with user and voucher, got " + got(one));
+    SLUICE_TRY(known_members(one, {"user", "voucher"}, where));
     Item item;
     item.region = region;
-    SLUICE_ASSIGN(item.user, text_field((*items)[i], "user", where));
-    SLUICE_ASSIGN(item.voucher, text_field((*items)[i], "voucher", where));
+    SLUICE_ASSIGN(item.user, text_field(one, "user", where, is_id, kAnId));
+    SLUICE_ASSIGN(item.voucher, text_field(one, "voucher", where, is_id, kAnId));
     parsed.items.push_back(std::move(item));
   }
   return parsed;
@@ -61,7 +84,6 @@ class Batch {
       : invocation_(invocation), distribution_(distribution), parsed_(std::move(parsed)), children_(parsed_.items.size()) {}
 
   void run() {
-    prefetch();
     Bytes whole;
     std::set<std::pair<std::string, std::string>> seen;
     for (std::size_t i = 0; i < children_.size(); ++i) {
@@ -79,26 +101,18 @@ class Batch {
   }
 
  private:
-  // One call for all items, begun before the first of them asks. They wait for it, or are told how it failed.
-  void prefetch() {
+  // One call for the users of all items that run, begun before the first of them asks. They wait for it, or are
+  // told how it failed. Codes are asked for when an item has passed what comes before.
+  void prefetch_users() {
     Downstream* const downstream = distribution_.downstream();
-    if (downstream == nullptr) return;
+    if (downstream == nullptr || !downstream->has_users()) return;
+    std::set<std::string> users;
+    for (const Child& child : children_)
+      if (child.answer && std::holds_alternative<idempotency::Run>(*child.answer)) users.insert(parsed_.items[child.ordinal].user);
     const rpc::Command& command = invocation_.command;
-    std::set<std::string> users, vouchers;
-    for (const auto& item : parsed_.items) {
-      users.insert(item.user);
-      if (!distribution_.sold_out(command.ns.text(), item.voucher)) vouchers.insert(item.voucher);
-    }
-    const std::string& region = parsed_.items.front().region;
-    const auto begin = [this](Task<void>& slot, Task<void> task) {
-      slot = std::move(task);
-      (void)slot.start(fetching_, [](void*) noexcept {}, nullptr);
-    };
     fetching_ = {invocation_.lane, &fetching_scope_, command.deadline};
-    if (downstream->has_users())
-      begin(users_, downstream->prefetch_users(command.ns, region, {users.begin(), users.end()}, told_));
-    if (downstream->has_codes())
-      begin(codes_, downstream->prefetch_codes(command.ns, region, {vouchers.begin(), vouchers.end()}, told_));
+    users_ = downstream->prefetch_users(command.ns, parsed_.items.front().region, {users.begin(), users.end()}, told_);
+    (void)users_.start(fetching_, [](void*) noexcept {}, nullptr);
   }
 
   struct Child : idempotency::PendingClaim {
@@ -155,6 +169,7 @@ class Batch {
       return invocation_.finish(rpc::Answer::of(Failure(FailureKind::fingerprint_mismatch,
                                                         "request id '" + parsed_.request_id + "' was used with other items; use a new one")));
     }
+    prefetch_users();
     left_ = children_.size() + 1;
     for (Child& child : children_) child.duplicate ? void(--left_) : settle(child);
     one_done();
@@ -211,6 +226,7 @@ class Batch {
   void failed(Child& child, const Failure& why) {
     child.final = false;
     child.result = fmt::format(R"("status":"failed","reason":"{}","retryable":{})", why.code(), why.retryable() || why.kind() == FailureKind::pending);
+    if (const auto after = why.retry_after()) child.result += fmt::format(R"(,"retry_after_ms":{})", after->count());
     one_done();
   }
 
@@ -235,10 +251,10 @@ class Batch {
   std::vector<Child> children_;
   Digest fingerprint_{};
   std::size_t unclaimed_ = 0, left_ = 0;
-  const std::shared_ptr<FailedCalls> told_ = std::make_shared<FailedCalls>();
+  const std::shared_ptr<BatchCalls> told_ = std::make_shared<BatchCalls>();
   CancelScope fetching_scope_;
   TaskContext fetching_;
-  Task<void> users_, codes_;
+  Task<void> users_;
 };
 
 }  // namespace
@@ -246,9 +262,11 @@ class Batch {
 void distribute_batch(rpc::Invocation& invocation, Distribution& distribution) {
   auto parsed = parse(invocation.command.payload);
   if (!parsed) return invocation.finish(rpc::Answer::of(parsed.error()));
+  if (auto served = distribution.check_region(parsed->items.front().region); !served)
+    return invocation.finish(rpc::Answer::of(std::move(served).error()));
   const auto& caller = invocation.command.principal;
   if (auto within = distribution.check_rate_limit_availability(invocation.command.ns.text(), caller ? caller->id : "",
-                                                               parsed->items.front().region, parsed->items.size());
+                                                               parsed->items.size());
       !within)
     return invocation.finish(rpc::Answer::of(std::move(within).error()));
   (new Batch(invocation, distribution, *std::move(parsed)))->run();

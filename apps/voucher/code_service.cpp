@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -161,6 +162,8 @@ class CodeService final : public server::App {
     for (const auto& done : asked.finished)
       if (leases[done.voucher].finish(asked.owner, done.first, done.token)) changed.insert(done.voucher);
     std::string segments;
+    std::int64_t room = kMaxCodesPerAnswer;
+    const std::int64_t count = std::min(asked.count, std::max<std::int64_t>(1, kMaxCodesPerAnswer / std::max<std::int64_t>(1, std::ssize(asked.vouchers))));
     for (std::size_t i = 0; i < asked.vouchers.size(); ++i) {
       const std::string& voucher = asked.vouchers[i];
       if (universal(i)) {
@@ -169,22 +172,31 @@ class CodeService final : public server::App {
       }
       Segments& of = leases[voucher];
       std::vector<Segment> given;
-      if (asked.resume) given = of.resume(asked.owner, now + options_.lease);
+      if (asked.resume) given = of.resume(asked.owner, now + options_.lease, room);
       if (given.empty()) {
         if (of.leased() >= kMaxLeases)
           return fail(Failure(FailureKind::overloaded, "too_many_segments",
                               fmt::format("voucher '{}' has {} segments leased already", voucher, kMaxLeases))
                           .with_retry_after(seconds(1)));
-        if (auto fresh = of.lease(asked.owner, pools[i] ? pools[i]->number : 0, asked.count, now, now + options_.lease))
+        if (auto fresh = of.lease(asked.owner, pools[i] ? pools[i]->number : 0, count, now, now + options_.lease, std::max(room, count)))
           given.push_back(*std::move(fresh));
       }
-      if (given.empty()) segments += fmt::format(R"({}{{"voucher":"{}","none":true}})", segments.empty() ? "" : ",", voucher);
+      if (given.empty()) segments += nothing_of(voucher, of, now, segments.empty());
       else changed.insert(voucher);
-      for (const auto& segment : given) SLUICE_TRY(describe(ns, voucher, segment, segments));
+      for (const auto& segment : given) {
+        room -= segment.count;
+        SLUICE_TRY(describe(ns, voucher, segment, segments));
+      }
     }
     for (const auto& voucher : changed) x.draft().put(segment_key(ns, voucher), leases[voucher].encode());
     x.respond(Reply::ok(fmt::format(R"({{"lease_ms":{},"segments":[{}]}})", options_.lease.count(), segments)));
     return Vote();
+  }
+
+  static std::string nothing_of(const std::string& voucher, const Segments& of, WallTime now, bool first) {
+    const auto end = of.first_end();
+    const auto leased = end ? fmt::format(R"(,"leased_ms":{})", std::max<std::int64_t>(0, (*end - now).count())) : std::string();
+    return fmt::format(R"({}{{"voucher":"{}","none":true{}}})", first ? "" : ",", voucher, leased);
   }
 
   // Codes never change once they are imported: they need no part in the snapshot.

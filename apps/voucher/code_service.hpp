@@ -4,6 +4,8 @@
 // voucher.code.batch_get_code_using_cache, per voucher:
 //   resume   the segments this owner holds already, as after its restart
 //   else     a segment whose lease ran out (with the next fencing token), or a new one
+//   else     none, and with it when the first lease ends, unless every code is assigned
+// A long answer is cut: what is resumed beyond kMaxCodesPerAnswer is told at the next question.
 // A segment may hold codes that were assigned before its lease ran out: whoever takes it asks the
 // distribution store, where an assignment is a unique insert.
 #pragma once
@@ -17,6 +19,8 @@ namespace sluice::voucher {
 inline constexpr std::string_view kGetCodes = "voucher.code.batch_get_code_using_cache";
 inline constexpr std::size_t kMaxVouchersPerCall = 500;
 inline constexpr std::int64_t kMaxCodesPerSegment = 10'000;
+/// Of one answer, or no more than a segment beyond: it stays far below the 4 MB that gRPC receives.
+inline constexpr std::int64_t kMaxCodesPerAnswer = 10'000;
 /// Segments of one voucher that may be leased at once; past it: overloaded.
 inline constexpr std::size_t kMaxLeases = 256;
 

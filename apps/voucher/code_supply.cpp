@@ -57,9 +57,8 @@ Status CodeSupply::add(const std::string& ns, LeasedSegment leased, Instant unti
   }
   segment.left = segment.free.size();
   const std::scoped_lock lock(mutex_);
-  Pool& pool = pools_[ns + "/" + leased.voucher];
-  pool.ns = ns;
-  pool.voucher = leased.voucher;
+  Pool& pool = pool_of(ns, leased.voucher);
+  pool.came = true;
   const auto [at, fresh] = pool.segments.try_emplace(leased.first, std::move(segment));
   Segment& own = at->second;
   if (!fresh) {
@@ -68,6 +67,7 @@ Status CodeSupply::add(const std::string& ns, LeasedSegment leased, Instant unti
     own.token = leased.token;
     own.left -= std::erase_if(own.free, [&](const auto& code) { return taken.contains(code.first); });
   }
+  pool.dry = pool.dry && own.free.empty();
   if (own.left == 0) {
     finished_[ns].push_back({leased.voucher, leased.first, leased.token});
     pool.segments.erase(at);
@@ -83,26 +83,62 @@ void CodeSupply::not_told(const std::string& ns, std::vector<Finished> finished)
 
 void CodeSupply::add_universal(const std::string& ns, const std::string& voucher, std::string text, Instant until) {
   const std::scoped_lock lock(mutex_);
-  Pool& pool = pools_[ns + "/" + voucher];
-  pool.ns = ns;
-  pool.voucher = voucher;
+  Pool& pool = pool_of(ns, voucher);
+  pool.came = true;
   pool.universal = std::move(text);
   pool.universal_until = until;
 }
 
 bool CodeSupply::has(const std::string& ns, const std::string& voucher, Instant now) const {
   const std::scoped_lock lock(mutex_);
-  const auto found = pools_.find(ns + "/" + voucher);
-  if (found == pools_.end()) return false;
-  if (!found->second.universal.empty() && found->second.universal_until > now) return true;
-  return std::ranges::any_of(found->second.segments, [&](const auto& one) {
+  const Pool* const pool = find(ns, voucher);
+  if (pool == nullptr) return false;
+  if (!pool->universal.empty() && pool->universal_until > now) return true;
+  return std::ranges::any_of(pool->segments, [&](const auto& one) {
     return one.second.until > now && !one.second.free.empty();
   });
 }
 
-bool CodeSupply::known(const std::string& ns, const std::string& voucher) const {
+CodeSupply::Pool& CodeSupply::pool_of(const std::string& ns, const std::string& voucher) {
+  Pool& pool = pools_[ns + "/" + voucher];
+  pool.ns = ns;
+  pool.voucher = voucher;
+  return pool;
+}
+
+const CodeSupply::Pool* CodeSupply::find(const std::string& ns, const std::string& voucher) const {
+  const auto found = pools_.find(ns + "/" + voucher);
+  return found == pools_.end() ? nullptr : &found->second;
+}
+
+bool CodeSupply::resumes(const std::string& ns, const std::string& voucher) const {
   const std::scoped_lock lock(mutex_);
-  return pools_.contains(ns + "/" + voucher);
+  const Pool* const pool = find(ns, voucher);
+  return pool == nullptr || !pool->came || pool->dry;
+}
+
+void CodeSupply::set_dry(const std::string& ns, const std::string& voucher) {
+  const std::scoped_lock lock(mutex_);
+  pool_of(ns, voucher).dry = true;
+}
+
+bool CodeSupply::all_held(const std::string& ns, const std::string& voucher) const {
+  const std::scoped_lock lock(mutex_);
+  const Pool* const pool = find(ns, voucher);
+  return pool != nullptr && pool->dry && !pool->segments.empty() &&
+         std::ranges::all_of(pool->segments, [](const auto& one) { return one.second.free.empty(); });
+}
+
+void CodeSupply::all_leased(const std::string& ns, const std::string& voucher, Instant until) {
+  const std::scoped_lock lock(mutex_);
+  pool_of(ns, voucher).leased_until = until;
+}
+
+std::optional<Instant> CodeSupply::leased_until(const std::string& ns, const std::string& voucher, Instant now) const {
+  const std::scoped_lock lock(mutex_);
+  const Pool* const pool = find(ns, voucher);
+  if (pool == nullptr || pool->leased_until <= now) return std::nullopt;
+  return pool->leased_until;
 }
 
 std::vector<CodeSupply::Finished> CodeSupply::take_finished(const std::string& ns, std::size_t limit) {

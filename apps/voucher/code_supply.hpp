@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -60,9 +61,16 @@ class CodeSupply {
   Status add(const std::string& ns, LeasedSegment segment, Instant until);
   /// The voucher has one code for all, known until then.
   void add_universal(const std::string& ns, const std::string& voucher, std::string text, Instant until);
-  /// Whether this process has asked for the voucher's codes before; the first time the code service is
-  /// told that we resume.
-  bool known(const std::string& ns, const std::string& voucher) const;
+  /// Whether the code service is to be told that we resume: nothing came of the voucher yet in this process, or
+  /// it had nothing fresh, and may have leased us segments that we do not know of.
+  bool resumes(const std::string& ns, const std::string& voucher) const;
+  /// The code service has nothing fresh of the voucher.
+  void set_dry(const std::string& ns, const std::string& voucher);
+  /// Codes of it are leased to us and held, each by an exchange that may give it back, and none is free.
+  bool all_held(const std::string& ns, const std::string& voucher) const;
+  /// Every code that is left is leased to somebody: until then there is no point in asking again.
+  void all_leased(const std::string& ns, const std::string& voucher, Instant until);
+  std::optional<Instant> leased_until(const std::string& ns, const std::string& voucher, Instant now) const;
 
   struct Finished {
     std::string voucher;
@@ -85,9 +93,14 @@ class CodeSupply {
   struct Pool {
     std::string ns, voucher;
     std::map<std::int64_t, Segment> segments;  // by first ordinal
+    bool came = false;                         // a segment, or the universal code
+    bool dry = false;                          // nothing fresh when last asked
+    Instant leased_until{};
     std::string universal;                     // empty: none
     Instant universal_until{};
   };
+  Pool& pool_of(const std::string& ns, const std::string& voucher);
+  const Pool* find(const std::string& ns, const std::string& voucher) const;
   void give_back(const std::string& pool, std::int64_t segment, std::int64_t ordinal, std::string text);
   void assigned(const std::string& pool, std::int64_t segment);
 

@@ -1,7 +1,9 @@
 #include "apps/voucher/distribution.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "apps/voucher/rows.hpp"
@@ -18,9 +20,9 @@ const flow::BagKey<Item> kItem{"item"};
 const flow::BagKey<Voucher> kVoucher{"voucher"};
 const flow::BagKey<std::int64_t> kOrdinal{"ordinal"};
 const flow::BagKey<std::string> kCodeText{"code_text"};
-const flow::BagKey<std::shared_ptr<FailedCalls>> kTold{"told"};
+const flow::BagKey<std::shared_ptr<BatchCalls>> kTold{"told"};
 
-std::shared_ptr<FailedCalls> told(Exchange& x) {
+std::shared_ptr<BatchCalls> told(Exchange& x) {
   auto* const found = x.get(kTold);
   return found != nullptr ? *found : nullptr;
 }
@@ -111,7 +113,7 @@ Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids, Dow
   restock_.group("main", {flow::phases("restock", flow::Effect::store, std::move(restock))});
 }
 
-void Distribution::know(Exchange& item, std::shared_ptr<FailedCalls> told) { item.set(kTold, std::move(told)); }
+void Distribution::know(Exchange& item, std::shared_ptr<BatchCalls> told) { item.set(kTold, std::move(told)); }
 
 Result<Vote> Distribution::restock_voucher(Exchange& x) {
   const auto json = nlohmann::json::parse(x.request(), nullptr, false);
@@ -138,17 +140,24 @@ Result<Vote> Distribution::restock_voucher(Exchange& x) {
   return Vote();
 }
 
+void Distribution::serve_only(std::vector<std::string> regions) { regions_ = std::move(regions); }
+
+Status Distribution::check_region(const std::string& region) const {
+  if (regions_.empty() || std::ranges::find(regions_, region) != regions_.end()) return {};
+  return fail(FailureKind::invalid_argument, "unknown_region",
+              fmt::format("request.region: expected one of {} (--regions of this service), got \"{}\"", fmt::join(regions_, ", "), region));
+}
+
 Status Distribution::check_rate_limit_availability(const std::string& ns, const std::string& caller,
-                                                   const std::string& region, std::size_t items) {
+                                                   std::size_t items) {
   if (rate_limit_ == nullptr) return {};
   const Instant now = clock_.now();
-  const std::string key = ns + "/" + caller + "/" + region;
+  const std::string key = ns + "/" + caller;  // over all regions: a caller names what region he likes
   const auto answer = rate_limit_->try_take(now, key, static_cast<std::uint32_t>(items));
   if (answer.passed) return {};
   Failure refused(FailureKind::rate_limited, "caller_rate_limit",
-                  fmt::format("{} items are more than caller '{}' may ask for now in region {}: {} are left "
-                              "(--caller-rate); nothing was run",
-                              items, caller, region, rate_limit_->available(now, key)));
+                  fmt::format("{} items are more than caller '{}' may ask for now: {} are left (--caller-rate); nothing was run",
+                              items, caller, rate_limit_->available(now, key)));
   if (answer.wait == resilience::kNoRetryAfter) return fail(std::move(refused));
   return fail(std::move(refused).with_retry_after(std::chrono::ceil<milliseconds>(answer.wait)));
 }
@@ -218,6 +227,13 @@ Task<Result<Vote>> Distribution::ask_codes(Exchange& x) {
   const Voucher& v = *x.get(kVoucher);
   auto asking = downstream_->code(x.ns(), x.get(kItem)->region, v.id, told(x));
   auto held = co_await asking;
+  if (!held && held.error().code() == kCodesLeased) {
+    // Who holds the last codes may have taken the last of the stock with them: that is an end, and told as one.
+    // What is read has our own taking in it.
+    auto reading = x.read_task(stock_key(x.ns().text(), v.id), flow::Read::verified);
+    const auto stock = co_await reading;
+    if (stock && (!*stock || (*stock)->number < 0)) co_return no_code(x, v);
+  }
   if (!held) co_return fail(held.error());
   if (!*held) co_return no_code(x, v);
   x.set(kCodeText, (*held)->text());

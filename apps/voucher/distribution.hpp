@@ -42,13 +42,15 @@ class Distribution {
   /// those of its own store.
   Distribution(store::Store& store, Clock& clock, IdSource& ids, Downstream* downstream = nullptr,
                resilience::HotKeys* rate_limit = nullptr, Metrics* metrics = nullptr, Logger* log = nullptr);
-  /// Stage one, for a batch as a whole: items per second of one caller in one region, shadow traffic apart.
-  /// Fails rate_limited with when to come back; nothing of the batch is run then.
-  Status check_rate_limit_availability(const std::string& ns, const std::string& caller, const std::string& region,
-                                       std::size_t items);
+  /// Stage one, for a batch as a whole: items per second of one caller, whatever the regions, shadow
+  /// traffic apart. Fails rate_limited with when to come back; nothing of the batch is run then.
+  Status check_rate_limit_availability(const std::string& ns, const std::string& caller, std::size_t items);
+  /// Before the first batch: batches of other regions are refused; none: each region is served.
+  void serve_only(std::vector<std::string> regions);
+  Status check_region(const std::string& region) const;
   Downstream* downstream() noexcept { return downstream_; }
   /// Before an item runs: what the calls of its batch fail with, now or later.
-  static void know(flow::Exchange& item, std::shared_ptr<FailedCalls> told);
+  static void know(flow::Exchange& item, std::shared_ptr<BatchCalls> told);
   bool sold_out(const std::string& ns, const std::string& voucher) const { return sold_out_.has(ns, voucher, clock_.now()); }
   flow::Flow& flow() noexcept { return flow_; }
   /// More stock and budget for a voucher: {"voucher":ID,"stock":N,"budget_minor":M}. What was sold out is
@@ -71,6 +73,7 @@ class Distribution {
   Clock& clock_;
   Downstream* const downstream_;
   resilience::HotKeys* const rate_limit_;
+  std::vector<std::string> regions_;
   CodeAllocator codes_;
   SoldOut sold_out_;
   std::mutex mutex_;

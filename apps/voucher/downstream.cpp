@@ -7,14 +7,20 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "apps/voucher/answers.hpp"
 #include "apps/voucher/code_service.hpp"
-#include "apps/voucher/model.hpp"
 #include "apps/voucher/user_service.hpp"
 
 namespace sluice::voucher {
 namespace {
 
 using Json = nlohmann::json;
+
+// What a caller is told to wait for codes that are leased: a lease may end early, or be minutes long.
+constexpr milliseconds kComeBackSoonest{100};
+constexpr milliseconds kComeBackLatest = seconds(10);
+// How long nobody asks again for codes that are all leased.
+constexpr Duration kLeasedFor = seconds(1);
 
 // Ids of the caches: "namespace|region|id". None of the parts may hold the bar.
 std::string cache_id(const Namespace& ns, const std::string& region, const std::string& id) {
@@ -32,7 +38,16 @@ Failure garbage(std::string_view who) {
   return {FailureKind::unavailable, "bad_answer", std::string(who) + " answered what is no answer to the question"};
 }
 
+// Somebody may give some back, or his lease ends: worth another try, and no refusal.
+Failure all_leased(const std::string& voucher, Duration until) {
+  const auto after = std::clamp(std::chrono::ceil<milliseconds>(until), kComeBackSoonest, kComeBackLatest);
+  return Failure(FailureKind::unavailable, std::string(kCodesLeased),
+                 "every code of voucher '" + voucher + "' that is left is leased or held; some may come back")
+      .with_retry_after(after);
+}
+
 Failure unreachable(std::string_view code, const Failure& why) {
+  if (why.code() == kCodesLeased) return why;
   Failure failure(FailureKind::unavailable, std::string(code), why.to_string());
   return std::move(failure).with_retry_after(why.retry_after().value_or(seconds(1)));
 }
@@ -40,79 +55,29 @@ Failure unreachable(std::string_view code, const Failure& why) {
 constexpr std::size_t kMaxFinishedPerCall = 100;
 // Of one call: an answer of these reads and travels well within its time and a message's size.
 constexpr std::int64_t kMaxCodesPerCall = 10'000;
-constexpr milliseconds kMaxLease = std::chrono::hours(24 * 7);
-constexpr std::int64_t kMaxOrdinal = 1'000'000'000'000;
 
-/// What the code service answers. decode(): null for what is none, which the guards count against it.
-struct CodesAnswer {
-  milliseconds lease{0};
-  std::set<std::string> named, none;
-  std::map<std::string, std::string> universal;
-  std::vector<LeasedSegment> segments;
-
-  static std::shared_ptr<const void> decode(ByteView body);
-  bool read(ByteView body);
-};
-
-std::shared_ptr<const void> CodesAnswer::decode(ByteView body) {
-  auto answer = std::make_shared<CodesAnswer>();
-  return answer->read(body) ? answer : nullptr;
-}
-
-bool CodesAnswer::read(ByteView body) {
-  const Json json = Json::parse(body, nullptr, false);
-  if (!json.is_object()) return false;
-  try {
-    const auto& length = json.at("lease_ms");
-    if (!length.is_number_integer() || length < 1 || length > kMaxLease.count() || !json.at("segments").is_array()) return false;
-    lease = milliseconds(length.get<std::int64_t>());
-    for (const auto& one : json.at("segments")) {
-      const auto voucher = one.at("voucher").get<std::string>();
-      named.insert(voucher);
-      if (one.value("none", false)) {
-        none.insert(voucher);
-        continue;
-      }
-      if (const auto shared = one.find("universal"); shared != one.end()) {
-        const auto text = shared->get<std::string>();
-        if (!valid_code(text)) return false;
-        universal[voucher] = text;
-        continue;
-      }
-      LeasedSegment segment;
-      segment.voucher = voucher;
-      const auto& first = one.at("first");
-      const auto& token = one.at("token");
-      if (!first.is_number_integer() || first < 0 || first > kMaxOrdinal || !token.is_number_unsigned())
-        return false;
-      segment.first = first.get<std::int64_t>();
-      segment.token = token.get<std::uint64_t>();
-      segment.codes = one.at("codes").get<std::vector<std::string>>();
-      if (segment.codes.empty() || std::ranges::any_of(segment.codes, [](const auto& c) { return !valid_code(c); }))
-        return false;
-      segments.push_back(std::move(segment));
-    }
-  } catch (const Json::exception&) {
-    return false;
+/// Lets whatever else is ready on this lane run before the waiter goes on.
+class NextTurn final : public Suspension {
+ public:
+  ~NextTurn() override { forget(); }
+  bool await_ready() const noexcept { return false; }
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> self) {
+    if (!suspend(self)) return false;
+    waiting_ = std::make_shared<NextTurn*>(this);
+    context().lane->post([waiting = waiting_] {
+      if (*waiting != nullptr) (*waiting)->finish();
+    });
+    return true;
   }
-  return true;
-}
+  FailureKind await_resume() const noexcept { return cancel_kind(); }
 
-/// What the user service answers, in the order of the question.
-struct UsersAnswer {
-  std::vector<bool> exists;
-
-  static std::shared_ptr<const void> decode(ByteView body) {
-    const Json json = Json::parse(body, nullptr, false);
-    const auto list = json.is_object() ? json.find("exists") : json.end();
-    if (!json.is_object() || list == json.end() || !list->is_array()) return nullptr;
-    auto answer = std::make_shared<UsersAnswer>();
-    for (const auto& one : *list) {
-      if (!one.is_boolean()) return nullptr;
-      answer->exists.push_back(one.get<bool>());
-    }
-    return answer;
+ private:
+  void on_cancel() noexcept override { forget(); }
+  void forget() noexcept {
+    if (waiting_) *waiting_ = nullptr;
   }
+  std::shared_ptr<NextTurn*> waiting_;
 };
 
 }  // namespace
@@ -174,25 +139,48 @@ const rpc::RemoteCommand& Downstream::command(rpc::Client& client, std::string_v
   return client.add(std::move(command));
 }
 
+Result<std::shared_ptr<CodeHold>> Downstream::at_hand(const std::string& ns, const std::string& voucher, const Told& told) {
+  const Instant now = clock_.now();
+  if (auto hold = supply_.take(ns, voucher, now)) return hold;
+  if (const Failure* known = told ? told->of_code(voucher) : nullptr) return fail(unreachable("code_service_unavailable", *known));
+  if (const auto until = supply_.leased_until(ns, voucher, now)) return fail(all_leased(voucher, *until - now));
+  return std::shared_ptr<CodeHold>();
+}
+
 Task<Result<std::shared_ptr<CodeHold>>> Downstream::code(Namespace ns, std::string region, std::string voucher, Told told) {
+  using Answer = Result<std::shared_ptr<CodeHold>>;
   TaskContext& context = co_await current_context();
   PerLane& lane = here(*context.lane);
-  const std::string id = cache_id(ns, region, voucher);
   // Others on this lane may take what a fetch brought: a few rounds, then it is a rush too large.
-  for (int round = 0; round < 8; ++round) {
-    if (auto hold = supply_.take(ns.text(), voucher, clock_.now())) {
-      if (round == 0) at_hand_.fetch_add(1, std::memory_order_relaxed);
-      co_return hold;
+  for (int round = 0; round <= 8; ++round) {
+    Answer known = at_hand(ns.text(), voucher, told);
+    if (!known || *known) {
+      if (known && round == 0) at_hand_.fetch_add(1, std::memory_order_relaxed);
+      co_return known;
     }
-    if (const Failure* known = told ? told->of_code(voucher) : nullptr) {
-      Failure why = unreachable("code_service_unavailable", *known);
-      co_return fail(std::move(why));
+    if (round == 0) {
+      code_waits_.fetch_add(1, std::memory_order_relaxed);
+      // The other items of the batch that come as far say what they want too; then one call asks for all of it.
+      if (told) told->wanted.insert(voucher);
+      NextTurn others;
+      const FailureKind cut = co_await others;
+      if (cut != FailureKind::none) {
+        Failure why(cut, {}, "cancelled before the codes were asked for");
+        co_return fail(std::move(why));
+      }
+      continue;
     }
-    if (round == 0) code_waits_.fetch_add(1, std::memory_order_relaxed);
+    std::vector<std::string> wanted{voucher};
+    if (told)
+      for (const auto& other : std::exchange(told->wanted, {}))
+        if (other != voucher && !supply_.has(ns.text(), other, clock_.now())) wanted.push_back(other);
     std::vector<std::string> ids;
-    ids.push_back(id);
+    for (const auto& one : wanted) ids.push_back(cache_id(ns, region, one));
     auto asking = lane.codes.get(std::move(ids));
-    auto found = co_await asking;
+    const auto found = co_await asking;
+    if (told)
+      for (std::size_t i = 0; i < wanted.size(); ++i)
+        if (!found[i]) told->codes.emplace(wanted[i], found[i].error());
     if (!found[0]) {
       Failure why = unreachable("code_service_unavailable", found[0].error());
       co_return fail(std::move(why));
@@ -232,18 +220,6 @@ Task<void> Downstream::prefetch_users(Namespace ns, std::string region, std::vec
     if (!found[i]) told->users.emplace(users[i], found[i].error());
 }
 
-Task<void> Downstream::prefetch_codes(Namespace ns, std::string region, std::vector<std::string> vouchers, Told told) {
-  TaskContext& context = co_await current_context();
-  std::erase_if(vouchers, [&](const std::string& voucher) { return supply_.has(ns.text(), voucher, clock_.now()); });
-  if (vouchers.empty()) co_return;
-  std::vector<std::string> ids;
-  for (const auto& voucher : vouchers) ids.push_back(cache_id(ns, region, voucher));
-  auto asking = here(*context.lane).codes.get(std::move(ids));
-  const auto found = co_await asking;
-  for (std::size_t i = 0; i < vouchers.size(); ++i)
-    if (!found[i]) told->codes.emplace(vouchers[i], found[i].error());
-}
-
 Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Downstream::fetch_codes(
     std::vector<std::string> ids) {
   using Found = resilience::CacheAside<Marker>::Found;
@@ -256,7 +232,7 @@ Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Dow
     const Parts parts = parts_of(id);
     vouchers.push_back(parts.id);
     asked.insert(parts.id);
-    resume = resume || !supply_.known(parts.ns, parts.id);
+    resume = resume || supply_.resumes(parts.ns, parts.id);
   }
   auto told = supply_.take_finished(common.ns, std::min(kMaxFinishedPerCall, kMaxVouchersPerCall - ids.size()));
   for (const auto& one : told)
@@ -275,32 +251,35 @@ Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Dow
     co_return fail(response.error());
   }
   const auto answer = std::static_pointer_cast<const CodesAnswer>(response->message);
-  // Codes of a voucher that nobody asked for may be another's: nothing of such an answer is taken.
-  Failure wrong = garbage("the code service");
-  if (!std::ranges::includes(asked, answer->named)) co_return fail(std::move(wrong));
-  std::set<std::string> came;
+  // Whatever is wired around the call: codes of a voucher that nobody asked for may be another's.
+  if (asked != answer->named) {
+    Failure wrong = garbage("the code service");
+    co_return fail(std::move(wrong));
+  }
   // A tenth of the lease is kept back: the clocks of two machines do not run alike.
   const Instant until = asked_at + Duration(answer->lease) * 9 / 10;
-  for (const auto& [voucher, text] : answer->universal) {
-    came.insert(voucher);
-    supply_.add_universal(common.ns, voucher, text, until);
-  }
+  for (const auto& [voucher, text] : answer->universal) supply_.add_universal(common.ns, voucher, text, until);
   for (LeasedSegment segment : answer->segments) {
-    came.insert(segment.voucher);
     const Status added = supply_.add(common.ns, std::move(segment), until);
     if (!added) co_return fail(added.error());
   }
   std::vector<Found> answers;
-  for (const auto& id : ids) {
-    const std::string voucher = parts_of(id).id;
-    if (came.contains(voucher))
-      answers.emplace_back(std::optional<Marker>(Marker{}));
-    else if (answer->none.contains(voucher))
-      answers.emplace_back(std::optional<Marker>());
-    else
-      answers.emplace_back(fail(wrong));
-  }
+  for (const auto& id : ids) answers.push_back(found_of(common.ns, parts_of(id).id, *answer, resume));
   co_return answers;
+}
+
+// Nothing fresh is left of a voucher: what is leased to us already may be what we do not know of, so the next
+// call resumes. Only when that brought nothing either is it somebody's who may give it back.
+resilience::CacheAside<Downstream::Marker>::Found Downstream::found_of(const std::string& ns, const std::string& voucher,
+                                                                       const CodesAnswer& answer, bool resumed) {
+  if (answer.none.contains(voucher)) return std::optional<Marker>();
+  const auto leased = answer.leased.find(voucher);
+  const bool none = leased != answer.leased.end();
+  if (none && !resumed) supply_.set_dry(ns, voucher);
+  if (!resumed || (!none && !supply_.all_held(ns, voucher))) return std::optional<Marker>(Marker{});
+  const Duration left = none ? Duration(leased->second) : kLeasedFor;
+  supply_.all_leased(ns, voucher, clock_.now() + std::min(left, kLeasedFor));
+  return fail(all_leased(voucher, left));
 }
 
 Task<Result<std::vector<resilience::CacheAside<bool>::Found>>> Downstream::fetch_users(std::vector<std::string> ids) {

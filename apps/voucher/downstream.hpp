@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 
 #include "apps/voucher/code_supply.hpp"
@@ -12,6 +13,8 @@
 #include "sluice/rpc/client.hpp"
 
 namespace sluice::voucher {
+
+struct CodesAnswer;
 
 struct DownstreamOptions {
   /// Of segments; unique among the services that ask one code service, kept over restarts. Empty: by the
@@ -23,9 +26,10 @@ struct DownstreamOptions {
   Duration unknown_users_ttl = seconds(5);
 };
 
-/// What the calls of one batch came to where they failed, by user and voucher: its items are told that and ask
-/// nobody again. Of one lane.
-struct FailedCalls {
+/// What the items of one batch share: the codes they want next, and what the calls came to where they failed, by
+/// user and voucher: its items are told that and ask nobody again. Of one lane.
+struct BatchCalls {
+  std::set<std::string> wanted;
   std::map<std::string, Failure> users, codes;
   const Failure* of_user(const std::string& id) const { return find(users, id); }
   const Failure* of_code(const std::string& id) const { return find(codes, id); }
@@ -36,6 +40,9 @@ struct FailedCalls {
     return found == all.end() ? nullptr : &found->second;
   }
 };
+
+/// The code of the failure: codes are left, but each is leased to a service or held by another exchange.
+inline constexpr std::string_view kCodesLeased = "codes_leased";
 
 /// Thread-safe; works on the caller's lane. Everything it is given outlives it, and nobody may be
 /// waiting when it goes. Either client may be null: then its service is not asked.
@@ -50,16 +57,15 @@ class Downstream {
   bool has_codes() const noexcept { return codes_ != nullptr; }
   bool has_users() const noexcept { return users_ != nullptr; }
 
-  using Told = std::shared_ptr<FailedCalls>;
-  /// A code of the voucher; null: none is left. Fails unavailable `code_service_unavailable` within
-  /// the timeout or the caller's deadline, whichever is first; at once where `told` has a failure.
+  using Told = std::shared_ptr<BatchCalls>;
+  /// A code of the voucher; null: none is left anywhere. Items of a batch that want codes in one turn of the
+  /// lane share one call. Fails unavailable `code_service_unavailable` within the timeout or the caller's
+  /// deadline, whichever is first; at once where `told` has a failure; and kCodesLeased, with when to come back.
   Task<Result<std::shared_ptr<CodeHold>>> code(Namespace ns, std::string region, std::string voucher, Told told = {});
   /// Fails unavailable `user_service_unavailable`, as soon.
   Task<Result<bool>> user_exists(Namespace ns, std::string region, std::string user, Told told = {});
-  /// Ask at once for what a batch will need, so that its items share one call to each service; what fails
-  /// stands in `told`.
+  /// Asks for the users of a batch, so that its items share one call; what fails stands in `told`.
   Task<void> prefetch_users(Namespace ns, std::string region, std::vector<std::string> users, Told told);
-  Task<void> prefetch_codes(Namespace ns, std::string region, std::vector<std::string> vouchers, Told told);
   struct Stats {
     std::uint64_t code_calls = 0;     ///< asked of the code service, or refused by the guard
     std::uint64_t codes_at_hand = 0;  ///< items whose code was there: of a leased segment, or universal
@@ -72,6 +78,10 @@ class Downstream {
  private:
   struct Marker {};  // a segment came: its codes are in the supply
   struct PerLane;
+  /// A code that is there, or why none can be had now; null: ask.
+  Result<std::shared_ptr<CodeHold>> at_hand(const std::string& ns, const std::string& voucher, const Told& told);
+  resilience::CacheAside<Marker>::Found found_of(const std::string& ns, const std::string& voucher,
+                                                 const CodesAnswer& answer, bool resumed);
   PerLane& here(Lane& lane);
   Task<Result<std::vector<resilience::CacheAside<Marker>::Found>>> fetch_codes(std::vector<std::string> ids);
   Task<Result<std::vector<resilience::CacheAside<bool>::Found>>> fetch_users(std::vector<std::string> ids);

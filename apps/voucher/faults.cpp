@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -72,7 +73,15 @@ Result<FaultRule> parse_rule(const Json& json, const std::string& where) {
 }  // namespace
 
 Result<FaultPlan> FaultPlan::parse(std::string_view text) {
-  const Json json = Json::parse(text, nullptr, false);
+  Json json;
+  try {
+    json = Json::parse(text);
+  } catch (const Json::parse_error& error) {
+    const std::string_view before = text.substr(0, std::min(error.byte == 0 ? 0 : error.byte - 1, text.size()));
+    const auto line = before.rfind('\n');
+    return bad(fmt::format("line {}, column {}: expected JSON, a plan with rules and kill_after; it cannot be read on from there",
+                           1 + std::ranges::count(before, '\n'), before.size() - (line == std::string_view::npos ? 0 : line + 1) + 1));
+  }
   if (!json.is_object()) return bad("expected a JSON object with rules and kill_after, got " + std::string(text.substr(0, 64)));
   FaultPlan plan;
   for (const auto& [name, value] : json.items()) {

@@ -44,20 +44,31 @@ Result<Segments> Segments::decode(ByteView bytes) {
   return out;
 }
 
-std::vector<Segment> Segments::resume(const std::string& owner, WallTime expires) {
-  std::vector<Segment> own;
-  for (auto& s : leased_) {
-    if (s.owner != owner) continue;
-    s.expires = expires;
-    own.push_back(s);
+std::vector<Segment> Segments::resume(const std::string& owner, WallTime expires, std::int64_t codes_max) {
+  std::vector<Segment*> own;
+  for (auto& s : leased_)
+    if (s.owner == owner) own.push_back(&s);
+  std::ranges::sort(own, {}, [](const Segment* s) { return std::pair(s->expires, s->first); });
+  std::vector<Segment> given;
+  std::int64_t codes = 0;
+  for (Segment* s : own) {
+    if (codes >= codes_max) break;
+    codes += s->count;
+    s->expires = expires;
+    given.push_back(*s);
   }
-  return own;
+  return given;
+}
+
+std::optional<WallTime> Segments::first_end() const {
+  if (leased_.empty()) return std::nullopt;
+  return std::ranges::min(leased_, {}, &Segment::expires).expires;
 }
 
 std::optional<Segment> Segments::lease(const std::string& owner, std::int64_t codes, std::int64_t count, WallTime now,
-                                       WallTime expires) {
+                                       WallTime expires, std::int64_t codes_max) {
   for (auto& s : leased_) {
-    if (s.expires > now) continue;
+    if (s.expires > now || s.count > codes_max) continue;
     ++s.token;  // whoever had it before is fenced
     s.owner = owner;
     s.expires = expires;

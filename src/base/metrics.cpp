@@ -129,6 +129,12 @@ Counter& Metrics::counter(std::string_view name, std::string_view help, const La
 Gauge& Metrics::gauge(std::string_view name, std::string_view help, const Labels& labels) {
   return impl_->find_or_make<Gauge>(name, help, labels, [] { return std::make_unique<Gauge>(); });
 }
+void Metrics::forget_gauge(std::string_view name, const Labels& labels) {
+  const std::lock_guard lock(impl_->mutex);
+  const auto at = impl_->families.find(name);
+  if (at == impl_->families.end()) return;
+  if (auto* family = std::get_if<Family<Gauge>>(&at->second)) family->series.erase(labels);
+}
 Histogram& Metrics::histogram(std::string_view name, std::string_view help, const Labels& labels,
                               std::span<const double> bounds) {
   return impl_->find_or_make<Histogram>(name, help, labels,

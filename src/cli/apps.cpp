@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -19,14 +21,28 @@ namespace {
 voucher::FaultPlan read_plan(const std::string& given) {
   if (given.empty()) return {};
   std::string text = given;
-  if (given.front() != '{') {
+  const bool is_file = given.front() != '{';
+  if (is_file) {
+    std::error_code none;
     std::ifstream file(given, std::ios::binary);
-    if (!file) die(Failure(FailureKind::invalid_argument, "fault_plan", "cannot read " + given));
+    if (!file || !std::filesystem::is_regular_file(given, none))
+      die(Failure(FailureKind::invalid_argument, "fault_plan", "--fault-plan: cannot read " + given + ": expected a file of JSON, or the JSON itself"));
     text.assign(std::istreambuf_iterator<char>(file), {});
   }
   auto plan = voucher::FaultPlan::parse(text);
-  if (!plan) die(plan.error());
+  if (!plan) die(plan.error().at("--fault-plan" + (is_file ? " " + given : std::string())));
   return *std::move(plan);
+}
+
+// As the server's own addresses are: a name or number, and a port; names are not looked up here.
+bool is_target(const std::string& text) {
+  const auto colon = text.rfind(':');
+  if (colon == std::string::npos || colon == 0) return false;
+  std::uint32_t port = 0;
+  const char* const end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data() + colon + 1, end, port);
+  return error == std::errc() && at == end && port >= 1 && port <= 65'535 &&
+         std::ranges::none_of(text, [](unsigned char c) { return c <= ' ' || c == 0x7f; });
 }
 
 }  // namespace
@@ -56,8 +72,13 @@ void add_app_options(CLI::App& command, AppOptions& options) {
   command.add_option("--segment-codes", options.segment_codes, "voucher: codes leased at once, per voucher")
       ->check(CLI::Range(1, 10'000))
       ->capture_default_str();
-  command.add_option("--caller-rate", options.caller_rate, "voucher: items per second of one caller in one region; 0: no limit")
+  command.add_option("--caller-rate", options.caller_rate, "voucher: items per second of one caller, over all regions; 0: no limit")
+      ->check(CLI::Range(0, 1'000'000'000))
       ->capture_default_str();
+  from_environment(command,
+                   command.add_option("--regions", options.regions, "voucher: the regions served, by commas; default: each that is asked for")
+                       ->delimiter(','),
+                   "SLUICE_REGIONS");
   command.add_option("--fault-plan", options.fault_plan, "codes, users: JSON or a file with it: faults on purpose");
 }
 
@@ -70,11 +91,12 @@ std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options)
   if (!runs("voucher")) {
     if (!options.code_service.empty()) refuse("--code-service", "voucher among --apps");
     if (!options.user_service.empty()) refuse("--user-service", "voucher among --apps");
+    if (!options.regions.empty()) refuse("--regions", "voucher among --apps");
   }
   for (const auto* service : {&options.code_service, &options.user_service})
-    if (!service->empty() && service->find(':') == std::string::npos)
+    if (!service->empty() && !is_target(*service))
       die(Failure(FailureKind::invalid_argument, "bad_target",
-                  fmt::format("{}: expected HOST:PORT, got '{}'", service == &options.code_service ? "--code-service" : "--user-service", *service)));
+                  fmt::format("{}: expected HOST:PORT with a port from 1 to 65535, got '{}'", service == &options.code_service ? "--code-service" : "--user-service", *service)));
   const voucher::FaultPlan plan = read_plan(options.fault_plan);
   std::vector<std::unique_ptr<server::App>> apps;
   for (const auto& name : options.apps) {
@@ -88,6 +110,7 @@ std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options)
     chosen.user_token = options.user_token;
     chosen.service_ca = options.service_ca;
     chosen.caller_rate = options.caller_rate;
+    chosen.regions = options.regions;
     chosen.downstream.segment_codes = options.segment_codes;
     chosen.downstream.owner = options.owner;
     chosen.downstream.timeout = milliseconds(options.downstream_timeout_ms);

@@ -3,6 +3,7 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -65,6 +66,30 @@ void list(const GuardOptions& options) {
                row.value("rule", "").empty() ? "(none: passes)" : row.value("rule", ""));
 }
 
+// "5 failed: 0.42 of the 0.50 that open it".
+void show_share(const Json& window, const char* counted, const char* word, const char* ratio) {
+  const double trips = window.at("trips_at").value(ratio, 0.0);
+  fmt::print("          {} {}: {:.2f}{}\n", window.value(counted, 0), word, window.value(ratio, 0.0),
+             trips > 0 ? fmt::format(" of the {:.2f} that open it", trips) : std::string(", which opens nothing"));
+}
+
+void show_window(const Json& window) {
+  const std::string last = window.contains("last_ms") ? fmt::format("last {:.0f} ms", window.value("last_ms", 0.0))
+                                                      : fmt::format("last {} calls", window.value("last_calls", 0));
+  fmt::print("window    {} calls in the {}; judged from {} on\n", window.value("calls", 0), last, window.value("minimum_calls", 0));
+  show_share(window, "failures", "failed", "failure_ratio");
+  show_share(window, "slow", fmt::format("slow, {:.0f} ms or more", window.value("slow_after_ms", 0.0)).c_str(), "slow_ratio");
+  const Json& trips = window.at("trips_at");
+  if (trips.value("failures", 0) != 0) fmt::print("          {} failures open it\n", trips.value("failures", 0));
+  if (trips.value("consecutive", 0) != 0)
+    fmt::print("          {} failed one after another, of the {} that open it\n", window.value("consecutive", 0), trips.value("consecutive", 0));
+}
+
+bool has_policy(const Json& one, std::string_view name) {
+  const auto policies = one.find("policies");
+  return policies != one.end() && std::ranges::any_of(*policies, [&](const Json& policy) { return policy.value("policy", "") == name; });
+}
+
 void show(const GuardOptions& options) {
   const HttpAnswer answer = asked(options, "sluice.breakers.show", {{"name", options.name}, {"shadow", options.shadow}});
   if (options.json) return fmt::print("{}\n", answer.body);
@@ -72,6 +97,10 @@ void show(const GuardOptions& options) {
   fmt::print("command   {}\nrule      {} (rules version {})\nbreaker   {}\n", shown(one), one.value("rule", ""),
              one.value("version", 0), one.value("state", ""));
   if (one.contains("opens_for_ms")) fmt::print("          tries again in {:.0f} ms\n", one.value("opens_for_ms", 0.0));
+  if (const auto trials = one.find("trials"); trials != one.end())
+    fmt::print("          trials: {} running, {} good, {} bad, of {}\n", trials->value("running", 0), trials->value("passed", 0),
+               trials->value("failed", 0), trials->value("all", 0));
+  if (const auto window = one.find("window"); window != one.end()) show_window(*window);
   fmt::print("passed    {}\nrefused   {}\n", one.value("passed", 0), one.value("blocked", 0));
   for (const auto& policy : one.value("policies", Json::array()))
     fmt::print("policy    {:<10} {:<8} refused {}, would have refused {}\n", policy.value("policy", ""),
@@ -81,6 +110,9 @@ void show(const GuardOptions& options) {
       fmt::print("{:<9} {} of {} in flight, {} waiting\n", name, one[name].value("in_flight", 0),
                  one[name].value("limit", 0), one[name].value("waiting", 0));
   if (one.contains("tokens")) fmt::print("tokens    {}\n", one.value("tokens", 0));
+  if (one.value("retries", 0) != 0 || one.value("hedges", 0) != 0 || has_policy(one, "retry") || has_policy(one, "hedge"))
+    fmt::print("repeated  {} retries, {} hedges; {:.1f} tokens left for more\n", one.value("retries", 0), one.value("hedges", 0),
+               one.value("retry_budget", 0.0));
   for (const auto& t : one.value("transitions", Json::array()))
     fmt::print("history   {:<14} {}\n", ago(t.value("ago_ms", 0.0)), change(t));
 }
@@ -93,6 +125,11 @@ void force(const GuardOptions& options) {
                                    {"reason", options.reason}});
   if (options.json) return fmt::print("{}\n", answer.body);
   fmt::print("The breaker of {} is {} now; who did it and why is in the audit trail.\n", options.name, options.state);
+  if (!answer.json.value("called", true)) {
+    fmt::print("Nothing of that name has been called yet: it holds from the first call on.");
+    if (answer.json.contains("nearest")) fmt::print(" Is {} meant?", answer.json.value("nearest", ""));
+    fmt::print("\n");
+  }
   if (options.state.starts_with("forced"))
     fmt::print("It stays so until told otherwise, or until the server restarts: sluice breakers force {} closed --reason \"...\"\n", options.name);
 }
@@ -228,7 +265,7 @@ void add_guards(CLI::App& app) {
       ->check(CLI::IsMember({"closed", "half_open", "forced_open", "forced_closed", "disabled", "metrics_only"}));
   forcing->add_option("--reason", options->reason, "Kept in the audit trail, with who did it")->required();
   forcing->add_flag("--shadow", options->shadow, "Of shadow traffic");
-  forcing->footer("Names are those of `sluice breakers list`: a breaker is there once its rule is and a call was made.\n"
+  forcing->footer("Names are those of `sluice breakers list`; also one that was not called yet, if a rule gives it a breaker.\n"
                   "Example: sluice breakers force voucher.user.exists.SG forced_open --reason \"maintenance until 14:00\"");
   auto* watching = add(*breakers, options, "watch", "A line for each change, also over a restart of the server, until Ctrl-C", watch);
   watching->add_option("name", options->name, "One outbound command; default: all");

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <nlohmann/json.hpp>
 
 #include "cli/client.hpp"
@@ -24,10 +25,12 @@ std::atomic<bool> interrupted{false};
 void end_on_interrupt() {
   struct sigaction action {};
   action.sa_handler = [](int) {
+    const int before = errno;  // of whatever was interrupted
     interrupted.store(true);
     // Only what a signal handler may call. What was sent is answered first, which may take the server a while.
     constexpr std::string_view said = "\nStopping: what was sent is waited for; Ctrl-C again leaves at once, and the same command goes on.\n";
-    if (::write(STDERR_FILENO, said.data(), said.size()) < 0) return;
+    [[maybe_unused]] const auto written = ::write(STDERR_FILENO, said.data(), said.size());
+    errno = before;
   };
   action.sa_flags = static_cast<int>(SA_RESETHAND);
   sigaction(SIGINT, &action, nullptr);

@@ -168,6 +168,7 @@ Result<std::vector<std::optional<store::KvRow>>> Exchange::take_rows(const std::
 }
 
 Result<std::vector<std::optional<store::KvRow>>> Exchange::read_rows(const std::vector<store::KvKey>& keys, Read how) {
+  if (keys.empty()) return std::vector<std::optional<store::KvRow>>();  // nothing to ask
   if (store_ == nullptr)
     return fail(FailureKind::unavailable, "no_store", "this flow has no store to read from");
   // An embedded store answers at once; for a database apart the lane stands still meanwhile.

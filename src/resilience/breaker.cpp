@@ -153,7 +153,8 @@ BreakerSnapshot Breaker::snapshot(Instant now) const {
           .trials_failed = impl.failed,
           .blocked = impl.blocked.load(std::memory_order_relaxed),
           .stale = impl.stale.load(std::memory_order_relaxed),
-          .transitions = impl.history};
+          .transitions = impl.history,
+          .options = impl.options};
 }
 
 Status Breaker::force(BreakerState to, Instant now, BreakerReason reason) {

@@ -1,12 +1,23 @@
 #include "sluice/resilience/guard_metrics.hpp"
 
+#include <algorithm>
+#include <utility>
+
 namespace sluice::resilience {
 
 GuardMetrics::GuardMetrics(Guards& guards, Metrics& metrics)
     : guards_(guards), metrics_(metrics), hook_(metrics.before_exposition([this] { refresh(); })) {}
 
 void GuardMetrics::refresh() {
+  before_ = std::exchange(shown_, {});
   for (const ProtectorSnapshot& one : guards_.list()) show(one);
+  for (const auto& [name, labels] : before_)
+    if (!shown_.contains({name, labels})) metrics_.forget_gauge(name, labels);
+}
+
+void GuardMetrics::set(std::string_view name, std::string_view help, const Labels& labels, std::int64_t value) {
+  metrics_.gauge(name, help, labels).set(value);
+  shown_.emplace(std::string(name), labels);
 }
 
 void GuardMetrics::count(std::string_view name, std::string_view help, const Labels& labels,
@@ -27,22 +38,35 @@ void GuardMetrics::show(const ProtectorSnapshot& one) {
           policy.would_block);
   }
   if (one.breaker) {
-    metrics_
-        .gauge("sluice_guard_breaker_state",
-               "0 closed, 1 open, 2 half-open, 3 forced open, 4 forced closed, 5 disabled, "
-               "6 metrics only.",
-               labels)
-        .set(static_cast<std::int64_t>(one.breaker->state));
+    set("sluice_guard_breaker_state",
+        "0 closed, 1 open, 2 half-open, 3 forced open, 4 forced closed, 5 disabled, "
+        "6 metrics only.",
+        labels, static_cast<std::int64_t>(one.breaker->state));
+    const BreakerTally& window = one.breaker->window;
+    set("sluice_guard_window_calls", "Calls in the breaker's window.", labels, static_cast<std::int64_t>(window.calls));
+    set("sluice_guard_window_failures", "Failed calls in the breaker's window.", labels,
+        static_cast<std::int64_t>(window.failures));
+    set("sluice_guard_window_slow", "Slow calls in the breaker's window.", labels, static_cast<std::int64_t>(window.slow));
     count("sluice_guard_breaker_transitions_total", "Changes of a breaker's state.", labels,
           one.breaker->generation);
+  }
+  if (one.tokens)
+    set("sluice_guard_tokens", "Calls that the rate would let through at once.", labels, static_cast<std::int64_t>(*one.tokens));
+  const auto has = [&](Policy policy) {
+    return std::ranges::any_of(one.policies, [&](const PolicyCounts& counts) { return counts.policy == policy; });
+  };
+  if (has(Policy::retry) || has(Policy::hedge)) {
+    set("sluice_guard_retry_budget", "Whole tokens left for retries and hedges.", labels, static_cast<std::int64_t>(one.retry_budget));
+    count("sluice_guard_retries_total", "Attempts after the first of a call.", labels, one.retries);
+    count("sluice_guard_hedges_total", "Attempts beside one that was slow.", labels, one.hedges);
   }
   const BulkheadStats* places = one.adaptive   ? &one.adaptive->places
                                 : one.bulkhead ? &*one.bulkhead
                                                : nullptr;
   if (places == nullptr) return;
-  metrics_.gauge("sluice_guard_in_flight", "Calls running now.", labels).set(places->in_flight);
-  metrics_.gauge("sluice_guard_limit", "Calls that may run at once.", labels).set(places->limit);
-  metrics_.gauge("sluice_guard_waiting", "Calls waiting for a place.", labels).set(places->waiting);
+  set("sluice_guard_in_flight", "Calls running now.", labels, places->in_flight);
+  set("sluice_guard_limit", "Calls that may run at once.", labels, places->limit);
+  set("sluice_guard_waiting", "Calls waiting for a place.", labels, places->waiting);
 }
 
 }  // namespace sluice::resilience

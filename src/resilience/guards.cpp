@@ -2,11 +2,29 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
 namespace sluice::resilience {
 namespace {
 
 constexpr std::string_view kOverflowName = "(overflow)";
 constexpr std::size_t kMaxForcedName = 256;
+
+// Letters to change, add or leave out to get from one to the other (Levenshtein).
+std::size_t edits(std::string_view from, std::string_view to) {
+  std::vector<std::size_t> row(to.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < to.size(); ++j) {
+      const std::size_t changed = diagonal + (from[i] == to[j] ? 0 : 1);
+      diagonal = std::exchange(row[j + 1], std::min({row[j + 1] + 1, row[j] + 1, changed}));
+    }
+  }
+  return row.back();
+}
 
 }  // namespace
 
@@ -66,10 +84,10 @@ Result<ProtectorSnapshot> Guards::show(std::string_view name, bool shadow) const
 
 Status Guards::force(std::string_view name, bool shadow, BreakerState state, std::string_view by,
                      std::string_view why) {
-  Breaker* breaker = nullptr;
+  Protector* protector = nullptr;
   {
     const std::lock_guard lock(mutex_);
-    Protector* protector = known(name, shadow);
+    protector = known(name, shadow);
     // Also before its first call, or nobody could keep a service from being called.
     if (protector == nullptr && name.size() <= kMaxForcedName && protectors_.size() < options_.max_protectors) {
       protector = &add({std::string(name), shadow});
@@ -78,8 +96,8 @@ Status Guards::force(std::string_view name, bool shadow, BreakerState state, std
         protector = nullptr;
       }
     }
-    if (protector != nullptr) breaker = protector->breaker();
   }
+  Breaker* const breaker = protector != nullptr ? protector->breaker() : nullptr;
   if (breaker == nullptr)
     return fail(
         FailureKind::not_found, "unknown_breaker",
@@ -87,11 +105,28 @@ Status Guards::force(std::string_view name, bool shadow, BreakerState state, std
                     "`sluice breakers list` shows it, or a [guard.\"NAME\".breaker] in the rules",
                     shadow ? "shadow " : "", name.substr(0, kMaxForcedName)));
   const BreakerState before = breaker->state();
-  Status status = breaker->force(state, clock_.now());
+  Status status = protector->force(state, clock_.now());
   audit(by, fmt::format("breaker of {}'{}': {} -> {}{}: {}", shadow ? "shadow " : "", name,
                         to_string(before), to_string(state), status ? "" : " (refused)", why),
         !status);
   return status;
+}
+
+std::optional<std::string> Guards::nearest(std::string_view name, bool shadow) const {
+  std::optional<std::string> best;
+  std::size_t distance = std::max<std::size_t>(2, name.size() / 10) + 1;  // further apart they are no slips of one another
+  const auto look = [&](std::string_view one) {
+    if (one == name || one.find('*') != std::string_view::npos || one == kOverflowName) return;
+    if (const std::size_t apart = edits(one, name.substr(0, kMaxForcedName)); apart < distance) {
+      distance = apart;
+      best = one;
+    }
+  };
+  const std::lock_guard lock(mutex_);
+  for (const auto& [key, protector] : protectors_)
+    if (key.second == shadow) look(key.first);
+  for (const Rule& rule : index_->set().rules) look(rule.pattern);
+  return best;
 }
 
 void Guards::audit(std::string_view by, std::string what, bool refused) {

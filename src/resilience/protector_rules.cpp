@@ -32,7 +32,7 @@ Protector::Effect Protector::preview(const Rule* wanted) const {
   effect.changes = had != gets;
   if (!before.breaker || before.breaker->mode == Mode::off || !breaker_) return effect;
   const bool stays = rule.breaker && rule.breaker->mode != Mode::off;
-  effect.closes = !stays && breaker_->state() != BreakerState::closed;
+  effect.closes = !stays && breaker_->state() != BreakerState::closed && !by_order(breaker_->state());
   effect.resets = stays && rule.breaker->options.window != before.breaker->options.window;
   return effect;
 }
@@ -102,6 +102,11 @@ void Protector::apply(const Rule* wanted, std::uint32_t version, Instant now,
   }
   if (rule.hedge) modes |= static_cast<std::uint64_t>(rule.hedge->mode) << shift(Policy::hedge);
 
+  // An operator's order is no verdict of the rule and outlives it: kept as if observed, where forced_open still
+  // refuses. The rule that comes back finds it as it was.
+  if (breaker_ && (modes >> shift(Policy::breaker) & 3u) == 0 && by_order(breaker_->state()))
+    modes |= static_cast<std::uint64_t>(Mode::observe) << shift(Policy::breaker);
+
   const auto same = [&](const auto& known) { return *known == rule.pattern; };
   auto known = std::ranges::find_if(patterns_, same);
   if (known == patterns_.end()) {
@@ -113,10 +118,27 @@ void Protector::apply(const Rule* wanted, std::uint32_t version, Instant now,
   modes_.store(modes, std::memory_order_release);
   rule_ = rule;
   lock.unlock();
-  // A breaker nobody asks any more must not come back open by a later rule. Listeners are told
-  // outside the lock.
+  close_unruled(now);
+}
+
+// A breaker nobody asks any more must not come back open by a later rule. Listeners are told outside
+// the lock.
+void Protector::close_unruled(Instant now) {
   if (!has(Policy::breaker) && breaker_ && breaker_->state() != BreakerState::closed)
     (void)breaker_->force(BreakerState::closed, now, BreakerReason::configuration);
+}
+
+Status Protector::force(BreakerState state, Instant now) {
+  Status status = breaker_->force(state, now);
+  {
+    const std::lock_guard lock(mutex_);
+    const bool ruled = rule_ && rule_->breaker && rule_->breaker->mode != Mode::off;
+    // An order that outlived its rule is over.
+    if (!ruled && !by_order(breaker_->state()))
+      modes_.fetch_and(~(std::uint64_t{3} << shift(Policy::breaker)), std::memory_order_acq_rel);
+  }
+  close_unruled(now);
+  return status;
 }
 
 RetryOptions Protector::retry_options() const {
@@ -136,7 +158,9 @@ ProtectorSnapshot Protector::snapshot(Instant now) const {
                           .version = version_.load(std::memory_order_relaxed),
                           .passed = passed_.load(std::memory_order_relaxed),
                           .policies = {},
-                          .retry_budget = budget_.tokens()};
+                          .retry_budget = budget_.tokens(),
+                          .retries = retries_.load(std::memory_order_relaxed),
+                          .hedges = hedges_.load(std::memory_order_relaxed)};
   for (std::size_t i = 0; i < kPolicies; ++i) {
     const auto policy = static_cast<Policy>(i);
     PolicyCounts counts{.policy = policy,

@@ -1,4 +1,6 @@
 // sluice.breakers.* and sluice.rules.*: what guards outbound calls, and what an operator may do to it.
+#include <algorithm>
+
 #include "server/commands.hpp"
 #include "server/guard_rules.hpp"
 #include "server/json_fields.hpp"
@@ -28,6 +30,32 @@ Json places_json(const resilience::BulkheadStats& places) {
   return {{"limit", places.limit}, {"in_flight", places.in_flight}, {"waiting", places.waiting}};
 }
 
+double part(std::uint64_t of, std::uint64_t all) { return all == 0 ? 0 : static_cast<double>(of) / static_cast<double>(all); }
+
+// What is in the window, and what it is held against; a threshold of 0 is not looked at.
+Json window_json(const resilience::BreakerSnapshot& breaker) {
+  const auto& rule = breaker.options;
+  const auto& window = breaker.window;
+  Json out{{"calls", window.calls},
+           {"failures", window.failures},
+           {"slow", window.slow},
+           {"consecutive", breaker.consecutive},
+           {"failure_ratio", part(window.failures, window.calls)},
+           {"slow_ratio", part(window.slow, window.calls)},
+           {"minimum_calls", rule.minimum_calls},
+           {"slow_after_ms", in_ms(rule.slow_after)},
+           {"trips_at",
+            {{"failure_ratio", rule.failure_ratio},
+             {"slow_ratio", rule.slow_ratio},
+             {"failures", rule.failures},
+             {"consecutive", rule.consecutive}}}};
+  if (rule.window == resilience::BreakerWindow::time)
+    out["last_ms"] = in_ms(rule.window_time);
+  else
+    out["last_calls"] = rule.window_calls;
+  return out;
+}
+
 Json protector_json(const ProtectorSnapshot& one, Instant now, bool whole) {
   Json out{{"name", one.name}, {"shadow", one.shadow},   {"rule", one.rule},
            {"version", one.version}, {"passed", one.passed}, {"state", "none"}};
@@ -45,7 +73,9 @@ Json protector_json(const ProtectorSnapshot& one, Instant now, bool whole) {
     if (breaker.state == BreakerState::half_open)
       out["trials"] = {{"running", breaker.trials_running},
                        {"passed", breaker.trials_passed},
-                       {"failed", breaker.trials_failed}};
+                       {"failed", breaker.trials_failed},
+                       {"all", breaker.options.trials}};
+    if (whole) out["window"] = window_json(breaker);
     Json history = Json::array();
     for (const auto& transition : breaker.transitions) history.push_back(transition_json(transition, now));
     out["transitions"] = std::move(history);
@@ -66,6 +96,8 @@ Json protector_json(const ProtectorSnapshot& one, Instant now, bool whole) {
   if (one.tokens) out["tokens"] = *one.tokens;
   if (one.throttle_refusal) out["throttle_refusal"] = *one.throttle_refusal;
   out["retry_budget"] = one.retry_budget;
+  out["retries"] = one.retries;
+  out["hedges"] = one.hedges;
   return out;
 }
 
@@ -100,9 +132,16 @@ Answer force(const JsonFields& read, const std::string& by, resilience::Guards& 
     return Answer::of(Failure(FailureKind::invalid_argument, "bad_state",
                               "state: expected closed, half_open, forced_open, forced_closed, disabled or "
                               "metrics_only, got \"" + word + "\""));
+  const auto before = guards.show(name, shadow);
+  const bool called = before && (before->passed != 0 ||
+                                 std::ranges::any_of(before->policies, [](const auto& policy) { return policy.blocked != 0; }));
   if (auto forced = guards.force(name, shadow, *state, by, why); !forced)
     return Answer::of(std::move(forced).error());
-  return Answer::of(Reply::ok(dump({{"name", name}, {"shadow", shadow}, {"state", word}})));
+  Json out{{"name", name}, {"shadow", shadow}, {"state", word}, {"called", called}};
+  // It holds from the first call on; of a misspelt name none will come.
+  if (!called)
+    if (const auto nearest = guards.nearest(name, shadow)) out["nearest"] = *nearest;
+  return Answer::of(Reply::ok(dump(out)));
 }
 
 Answer rules(const JsonFields& read, const std::string& by, GuardRules& all, bool dry) {

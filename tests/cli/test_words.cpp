@@ -40,6 +40,31 @@ TEST_F(Words, CONSOLE_9_an_address_that_is_none_is_told_with_its_flag) {
   }
 }
 
+TEST_F(Words, CONSOLE_9_what_is_wrong_of_the_voucher_apps_is_told_with_its_flag) {
+  const auto refused = [&](Arguments more) {
+    Arguments all{"serve", "--store", "a.db", "--listen", "127.0.0.1:0"};
+    all.insert(all.end(), more.begin(), more.end());
+    const Ran ran = sluice(all);
+    EXPECT_NE(ran.status, 0) << ran.out;
+    EXPECT_THAT(ran.err, HasSubstr(more[more.size() - 2])) << "the flag";
+    EXPECT_THAT(ran.err, Not(HasSubstr("defect")));
+    return ran.err;
+  };
+  for (const char* bad : {"nix", ":9081", ":abc", "host:", "host:abc", "host:0", "host:70000", "a host:9081"}) {
+    EXPECT_THAT(refused({"--code-service", bad}), HasSubstr("HOST:PORT")) << bad;
+    EXPECT_THAT(refused({"--user-service", bad}), HasSubstr("HOST:PORT")) << bad;
+  }
+  refused({"--caller-rate", "-1"});
+  EXPECT_THAT(refused({"--regions", "SG,sg"}), HasSubstr("'sg'"));
+  write("broken.json", "{\"rules\": [\n  {\"region\": \"SG\",}\n]}");
+  write("wrong.json", R"({"rules":[{"error_rate":2}]})");
+  EXPECT_THAT(refused({"--apps", "codes", "--fault-plan", "."}), HasSubstr("expected a file of JSON"));
+  EXPECT_THAT(refused({"--apps", "codes", "--fault-plan", "absent.json"}), HasSubstr("cannot read absent.json"));
+  EXPECT_THAT(refused({"--apps", "codes", "--fault-plan", "broken.json"}), HasSubstr("broken.json: line 2, column 19"));
+  EXPECT_THAT(refused({"--apps", "codes", "--fault-plan", "wrong.json"}), HasSubstr("wrong.json: rules[0].error_rate: expected a number from 0 to 1"));
+  EXPECT_THAT(refused({"--apps", "codes", "--fault-plan", R"({"rules":7})"}), HasSubstr("rules: expected"));
+}
+
 TEST_F(Words, CONSOLE_9_a_file_that_is_not_there_is_a_mistake_of_the_command_line) {
   const Ran absent = sluice({"voucher", "import", "users", "nofile.csv"});
   EXPECT_EQ(absent.status, 2) << absent.err;

@@ -165,6 +165,23 @@ TEST_F(DurableFlow, G2_rows_read_together_belong_to_one_snapshot_and_show_what_w
   EXPECT_EQ(runs, 2);
 }
 
+TEST_F(DurableFlow, G2_no_rows_are_read_without_asking_also_when_what_was_read_before_has_changed) {
+  deposit("ann", 25);
+  int runs = 0;
+  Flow flow("f", {.store = store.get()});
+  flow.group("main", {func("read", [&](Exchange& x) -> Result<Vote> {
+                        ++runs;
+                        (void)x.read(at("ann"));
+                        deposit("ann", 1);
+                        const auto none = x.read_rows({});
+                        if (!none) return fail(none.error());
+                        EXPECT_TRUE(none->empty());
+                        return Vote();
+                      })});
+  EXPECT_EQ(run(flow).kind, OutcomeKind::committed);
+  EXPECT_EQ(runs, 1) << "nothing was read that does not belong to the snapshot";
+}
+
 TEST_F(DurableFlow, G2_a_snapshot_that_never_holds_still_ends_as_a_conflict) {
   deposit("ann", 1);
   Flow flow("f", {.store = store.get()});

@@ -105,6 +105,78 @@ TEST_F(ReloadTest, RES_41_forced_by_name_and_audited) {
   EXPECT_FALSE(guards.show("b"));
 }
 
+TEST_F(ReloadTest, RES_16_an_operators_order_outlives_the_rule_of_its_breaker) {
+  load(kBreaker);
+  Protector& protector = guards.find("a");
+  for (const BreakerState order : {BreakerState::forced_open, BreakerState::forced_closed, BreakerState::disabled}) {
+    ASSERT_TRUE(guards.force("a", false, order, "ann", "drill"));
+    const auto plan = guards.plan(rules(""));
+    ASSERT_TRUE(plan);
+    EXPECT_EQ(plan->closes, 0u) << to_string(order);
+    load("");
+    EXPECT_EQ(run(protector), order != BreakerState::forced_open) << "also while no rule gives it a breaker";
+    load(kBreaker);
+    EXPECT_EQ(protector.breaker()->state(), order);
+    ASSERT_TRUE(guards.force("a", false, BreakerState::closed, "ann", "over"));
+  }
+}
+
+TEST_F(ReloadTest, RES_16_an_order_lifted_while_there_is_no_rule_leaves_no_breaker) {
+  load(kBreaker);
+  Protector& protector = guards.find("a");
+  for (const BreakerState after : {BreakerState::closed, BreakerState::half_open}) {
+    ASSERT_TRUE(guards.force("a", false, BreakerState::forced_open, "ann", "drill"));
+    load("");
+    ASSERT_TRUE(guards.force("a", false, after, "ann", "over"));
+    EXPECT_EQ(protector.breaker(), nullptr);
+    for (int i = 0; i < 10; ++i) EXPECT_TRUE(run(protector, Outcome::failure));
+    load(kBreaker);
+    EXPECT_EQ(protector.breaker()->state(), BreakerState::closed);
+  }
+}
+
+TEST_F(ReloadTest, RES_41_the_name_that_a_slip_may_have_meant_is_known) {
+  load("[guard.\"voucher.code.*\".breaker]\n[guard.\"voucher.user.exists\".breaker]\n");
+  guards.find("voucher.code.get.SG");
+  guards.find("voucher.code.put.TH", true);
+  EXPECT_EQ(guards.nearest("voucher.code.gte.SG"), "voucher.code.get.SG");
+  EXPECT_EQ(guards.nearest("voucher.user.exist"), "voucher.user.exists") << "not called, but it has a rule";
+  EXPECT_EQ(guards.nearest("voucher.code.get.SG"), std::nullopt) << "a name is no slip of itself";
+  EXPECT_EQ(guards.nearest("bank.transfer"), std::nullopt);
+  EXPECT_EQ(guards.nearest("voucher.code.putt.TH", true), "voucher.code.put.TH");
+  EXPECT_EQ(guards.nearest("voucher.code.putt.TH"), std::nullopt) << "shadow traffic's are its own";
+}
+
+TEST_F(ReloadTest, RES_41_what_a_rule_took_away_is_not_in_the_metrics_any_more) {
+  const std::string all = std::string(kBreaker) + "[guard.a.rate]\nlimit = 100\n[guard.a.bulkhead]\nlimit = 3\n[guard.a.retry]\n";
+  load(all);
+  Metrics metrics;
+  const GuardMetrics shown(guards, metrics);
+  Protector& protector = guards.find("a");
+  for (int i = 0; i < 3; ++i) run(protector, i == 0 ? Outcome::success : Outcome::failure);
+  protector.count_retry();
+  const std::vector<std::string> gauges{"breaker_state", "window_calls", "window_failures", "window_slow", "tokens",
+                                        "retry_budget", "in_flight", "limit", "waiting"};
+  const auto value = [&](const std::string& name) {
+    const std::string text = metrics.prometheus_text(), line = "\nsluice_guard_" + name + "{command=\"a\",traffic=\"live\"} ";
+    const auto at = text.find(line);
+    return at == std::string::npos ? std::string("absent") : text.substr(at + line.size(), text.find('\n', at + 1) - at - line.size());
+  };
+  EXPECT_EQ(value("window_calls"), "3");
+  EXPECT_EQ(value("window_failures"), "2");
+  EXPECT_EQ(value("window_slow"), "0");
+  EXPECT_EQ(value("tokens"), "97");
+  EXPECT_EQ(value("retry_budget"), "10");
+  EXPECT_EQ(value("retries_total"), "1");
+  EXPECT_EQ(value("hedges_total"), "0");
+  ASSERT_TRUE(guards.force("a", false, BreakerState::half_open, "ann", "x") || guards.force("a", false, BreakerState::metrics_only, "ann", "x"));
+  ASSERT_TRUE(guards.force("a", false, BreakerState::closed, "ann", "x"));
+  load("");
+  for (const auto& name : gauges) EXPECT_EQ(value(name), "absent") << name;
+  load(all);
+  for (const auto& name : gauges) EXPECT_NE(value(name), "absent") << name;
+}
+
 TEST_F(ReloadTest, RES_41_protectors_are_in_the_metrics) {
   load(std::string(kBreaker) + "[guard.a.bulkhead]\nlimit = 3\n");
   Metrics metrics;

@@ -163,7 +163,8 @@ TEST_F(GuardRulesOnServer, RES_40_an_empty_file_keeps_the_old_rules_whoever_says
 TEST_F(GuardRulesOnServer, RES_41_a_breaker_is_forced_before_its_first_call) {
   write(kGood);
   RunningServer running(config());
-  ask(running, "sluice.breakers.force", {{"name", "code.get"}, {"state", "forced_open"}, {"reason", "not today"}});
+  const Json forced = ask(running, "sluice.breakers.force", {{"name", "code.get"}, {"state", "forced_open"}, {"reason", "not today"}});
+  EXPECT_EQ(forced["called"], false) << "what a misspelt name looks like";
   auto& protector = running.server->context().guards.find("code.get");
   EXPECT_EQ(protector.breaker()->state(), resilience::BreakerState::forced_open);
 }

@@ -131,6 +131,28 @@ TEST_F(VoucherBatch, VOUCHER_2_a_malformed_empty_or_too_long_batch_fails_as_a_wh
   EXPECT_EQ(send("g", R"({"request_id":"r","region":"DE","items":[7]})"), "bad_batch");
 }
 
+TEST_F(VoucherBatch, VOUCHER_2_what_is_wrong_in_a_batch_is_named_with_what_was_expected_and_what_came) {
+  const auto told = [&](const std::string& payload) {
+    static int asked = 0;
+    auto call = start("w" + std::to_string(++asked), payload);
+    drive();
+    const auto reply = call->answer && call->answer->reply ? Reply::decode(*call->answer->reply) : Result<Reply>(Reply());
+    return reply ? reply->detail : reply.error().to_string();
+  };
+  EXPECT_EQ(told(R"({"request_id":"r","region":"DE","itemz":[{"user":"u","voucher":"v"}]})"),
+            R"(request: expected members request_id, region, items, got "itemz")");
+  EXPECT_EQ(told(R"({"request_id":"r","region":"S G","items":[{"user":"u","voucher":"v"}]})"),
+            R"(request.region: expected two capital letters, or ALL, got "S G")");
+  EXPECT_EQ(told(R"({"request_id":"r","region":"DE","items":[{"user":"u","voucher":"v"},{"user":"u","vouchr":"v"}]})"),
+            R"(request.items[1]: expected members user, voucher, got "vouchr")");
+  EXPECT_EQ(told(R"({"request_id":"r","region":"DE","items":[{"user":"u"}]})"),
+            R"(request.items[0].voucher: expected 1 to 64 of A-Z a-z 0-9 - _ ., got nothing)");
+  EXPECT_EQ(told(R"({"request_id":7,"region":"DE","items":[]})"), R"(request.request_id: expected 1 to 64 of A-Z a-z 0-9 - _ ., got 7)");
+  EXPECT_EQ(told(R"({"request_id":"r","region":"DE","items":{}})"), "request.items: expected a list, got {}");
+  EXPECT_EQ(told("{"), "expected an object with request_id, region and items, got what is no JSON");
+  EXPECT_LT(told(Json{{"request_id", std::string(10'000, ' ')}}.dump()).size(), 200u) << "a request is not repeated whole";
+}
+
 TEST_F(VoucherBatch, VOUCHER_4_quotas_hold_and_the_books_balance) {
   open_voucher("v1", 10, 10, 2);
   add_user("ann");

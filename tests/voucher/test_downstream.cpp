@@ -4,8 +4,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include "apps/voucher/answers.hpp"
 #include "apps/voucher/code_service.hpp"
 #include "apps/voucher/downstream.hpp"
+#include "sluice/resilience/guards.hpp"
+#include "sluice/rpc/interceptors.hpp"
 #include "voucher/world.hpp"
 
 namespace sluice::voucher {
@@ -59,6 +62,26 @@ class VoucherDownstream : public testing::Test {
     }
     EXPECT_TRUE(done);
     return task.take();
+  }
+  using Code = Result<std::shared_ptr<CodeHold>>;
+  /// The items of one batch, each of whose vouchers is wanted in the same turn.
+  std::vector<Code> codes_of(const std::vector<std::string>& vouchers, const std::shared_ptr<BatchCalls>& told) {
+    CancelScope scope;
+    TaskContext context{&lane, &scope, kNever, true};
+    std::vector<Task<Code>> tasks;
+    for (const auto& voucher : vouchers) tasks.push_back(downstream.code(Namespace("voucher"), "SG", voucher, told));
+    std::size_t done = 0;
+    const auto ended = [](void* count) noexcept { ++*static_cast<std::size_t*>(count); };
+    for (auto& task : tasks)
+      if (task.start(context, ended, &done)) ++done;
+    for (int i = 0; i < 10'000 && done < tasks.size(); ++i) {
+      lane.run_ready();
+      world.clock.advance(milliseconds(1));
+    }
+    EXPECT_EQ(done, tasks.size());
+    std::vector<Code> answers;
+    for (auto& task : tasks) answers.push_back(task.take());
+    return answers;
   }
   Result<std::shared_ptr<CodeHold>> code(const std::string& voucher) {
     return finish(downstream.code(Namespace("voucher"), "SG", voucher));
@@ -138,25 +161,127 @@ TEST_F(VoucherDownstream, VOUCHER_2_a_full_batch_of_different_vouchers_asks_no_m
   std::vector<std::string> vouchers;
   for (std::size_t i = 0; i < kMaxVouchersPerCall; ++i) vouchers.push_back("w" + std::to_string(i));
   channel->answer = nullptr;
-  auto asking = downstream.prefetch_codes(Namespace("voucher"), "SG", vouchers, std::make_shared<FailedCalls>());
-  finish(std::move(asking));
+  codes_of(vouchers, std::make_shared<BatchCalls>());
   const Json& asked = channel->asked.back();
   EXPECT_EQ(asked["vouchers"].size(), kMaxVouchersPerCall);
   EXPECT_LE(asked["vouchers"].size() + asked["finished"].size(), kMaxVouchersPerCall) << "the code service refuses more";
 }
 
 TEST_F(VoucherDownstream, VOUCHER_8_one_refused_call_does_for_all_items_of_a_batch) {
-  const Namespace ns("voucher");
-  const auto told = std::make_shared<FailedCalls>();
-  finish(downstream.prefetch_codes(ns, "SG", {"v1", "v2"}, told));
-  for (const char* voucher : {"v1", "v2", "v1"}) {
-    const auto answer = finish(downstream.code(ns, "SG", voucher, told));
-    ASSERT_FALSE(answer);
-    EXPECT_EQ(answer.error().code(), "code_service_unavailable");
-  }
+  const auto told = std::make_shared<BatchCalls>();
+  for (int later = 0; later < 2; ++later)
+    for (const auto& answer : codes_of({"v1", "v2", "v1"}, told)) {
+      ASSERT_FALSE(answer);
+      EXPECT_EQ(answer.error().code(), "code_service_unavailable");
+    }
   EXPECT_EQ(channel->asked.size(), 1u);
   channel->answer = [](const Json&) { return segment("v1", 0, 1); };
   EXPECT_TRUE(code("v1")) << "and not for other batches";
+}
+
+TEST_F(VoucherDownstream, VOUCHER_3_items_that_come_as_far_in_one_turn_share_one_call) {
+  channel->answer = [](const Json& asked) {
+    Json segments = Json::array();
+    for (const auto& voucher : asked["vouchers"])
+      segments.push_back({{"voucher", voucher}, {"first", 0}, {"token", 1}, {"codes", {"CODE-1", "CODE-2"}}});
+    return Json{{"lease_ms", 600'000}, {"segments", segments}}.dump();
+  };
+  for (const auto& answer : codes_of({"v1", "v2", "v3", "v1"}, std::make_shared<BatchCalls>())) {
+    ASSERT_TRUE(answer);
+    EXPECT_TRUE(*answer);
+  }
+  ASSERT_EQ(channel->asked.size(), 1u);
+  EXPECT_EQ(channel->asked[0]["vouchers"].size(), 3u);
+}
+
+std::string nothing_of(const std::string& voucher, std::optional<int> leased_ms) {
+  Json one{{"voucher", voucher}, {"none", true}};
+  if (leased_ms) one["leased_ms"] = *leased_ms;
+  return Json{{"lease_ms", 600'000}, {"segments", {one}}}.dump();
+}
+
+TEST_F(VoucherDownstream, VOUCHER_6_codes_that_others_have_leased_are_no_end) {
+  channel->answer = [](const Json&) { return nothing_of("v1", 4000); };
+  const auto busy = code("v1");
+  ASSERT_FALSE(busy) << "told as none left";
+  EXPECT_EQ(busy.error().code(), kCodesLeased);
+  EXPECT_TRUE(busy.error().retryable());
+  EXPECT_EQ(busy.error().retry_after(), milliseconds(4000)) << "when the first lease ends";
+  const std::size_t asked = channel->asked.size();
+  const auto again = code("v1");
+  ASSERT_FALSE(again);
+  EXPECT_TRUE(again.error().retry_after());
+  EXPECT_EQ(channel->asked.size(), asked) << "nobody asks again at once";
+  world.clock.advance(seconds(1));
+  channel->answer = [](const Json&) { return segment("v1", 0, 1, 2); };
+  const auto came = code("v1");
+  ASSERT_TRUE(came);
+  EXPECT_TRUE(*came);
+  world.clock.advance(seconds(1));
+  channel->answer = [](const Json&) { return nothing_of("v1", std::nullopt); };
+  const auto none = code("v1");
+  ASSERT_TRUE(none);
+  EXPECT_FALSE(*none) << "none is left anywhere: that is an end";
+}
+
+TEST_F(VoucherDownstream, VOUCHER_6_a_code_that_another_exchange_holds_may_come_back) {
+  channel->answer = [](const Json&) { return segment("v1", 0, 1); };
+  auto held = *code("v1");
+  ASSERT_TRUE(held);
+  // Nothing fresh; asked to resume, the code service gives the segment that is in use.
+  channel->answer = [](const Json& asked) { return asked["resume"] == true ? segment("v1", 0, 1) : nothing_of("v1", 600'000); };
+  const auto busy = code("v1");
+  ASSERT_FALSE(busy) << "the last code is held, and no more than that";
+  EXPECT_EQ(busy.error().code(), kCodesLeased);
+  held.reset();  // its exchange was refused
+  const auto back = code("v1");
+  ASSERT_TRUE(back);
+  EXPECT_TRUE(*back);
+}
+
+TEST_F(VoucherDownstream, VOUCHER_6_what_was_leased_and_never_heard_of_is_resumed_when_nothing_fresh_is_left) {
+  channel->answer = [](const Json&) { return segment("v1", 0, 1); };
+  (*code("v1"))->assigned();
+  channel->answer = [](const Json& asked) { return asked["resume"] == true ? segment("v1", 1, 1) : nothing_of("v1", 600'000); };
+  const auto unheard = code("v1");
+  ASSERT_TRUE(unheard) << "a lease whose answer was lost";
+  EXPECT_TRUE(*unheard);
+}
+
+class VoucherAnswers : public VoucherDownstream {
+ protected:
+  resilience::Guards guards{world.clock, world.random};
+  rpc::Client guarded{channel, {rpc::guard_calls(guards, world.random), check_answers()}};
+  CodeSupply own{*world.store};
+  Downstream asking{own, &guarded, &guarded, world.clock, world.random};
+
+  void SetUp() override {
+    const auto rules = resilience::parse_rules("[guard.\"*\".breaker]\nminimum_calls = 3\n", "test.toml");
+    ASSERT_TRUE(rules && guards.reload(*rules));
+  }
+  std::string state(const char* command) { return std::string(to_string(guards.show(command)->breaker->state)); }
+};
+
+TEST_F(VoucherAnswers, VOUCHER_8_an_answer_about_other_vouchers_counts_against_the_breaker) {
+  const Namespace ns("voucher");
+  for (const auto& wrong : {segment("v2", 0, 5), nothing_of("v2", std::nullopt),
+                            Json{{"lease_ms", 1000}, {"segments", Json::array()}}.dump()}) {
+    channel->answer = [&](const Json&) { return wrong; };
+    EXPECT_FALSE(finish(asking.code(ns, "SG", "v1"))) << wrong;
+  }
+  EXPECT_EQ(state("voucher.code.batch_get_code_using_cache.SG"), "open");
+  EXPECT_FALSE(own.has("voucher", "v2", world.clock.now()));
+}
+
+TEST_F(VoucherAnswers, VOUCHER_8_an_answer_about_another_number_of_users_counts_against_the_breaker) {
+  channel->answer = [](const Json&) { return R"({"exists":[true,true]})"; };
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(finish(asking.user_exists(Namespace("voucher"), "SG", "u" + std::to_string(i))));
+  EXPECT_EQ(state("voucher.user.exists.SG"), "open");
+  world.clock.advance(seconds(10));
+  channel->answer = [](const Json&) { return R"({"exists":[true]})"; };
+  const auto good = finish(asking.user_exists(Namespace("voucher"), "SG", "u9"));
+  ASSERT_TRUE(good) << good.error().to_string();
+  EXPECT_TRUE(*good);
 }
 
 }  // namespace

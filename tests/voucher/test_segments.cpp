@@ -51,6 +51,27 @@ TEST(Segments, VOUCHER_6_an_owner_that_comes_back_gets_its_own_again) {
   EXPECT_EQ(again[0].expires, at(90));
 }
 
+TEST(Segments, VOUCHER_6_a_long_list_is_resumed_in_parts_those_renewed_longest_ago_first) {
+  Segments segments;
+  for (int i = 0; i < 5; ++i) (void)segments.lease("a", 100, 10, at(0), at(60 + i));
+  std::vector<std::int64_t> order;
+  for (int part = 0; part < 3; ++part)
+    for (const auto& s : segments.resume("a", at(100 + part), 15)) order.push_back(s.first);
+  EXPECT_EQ(order, (std::vector<std::int64_t>{0, 10, 20, 30, 40, 0})) << "two of ten are fifteen or more";
+  EXPECT_EQ(segments.first_end(), at(100));
+  EXPECT_TRUE(segments.resume("a", at(200), 0).empty());
+  EXPECT_FALSE(Segments().first_end());
+}
+
+TEST(Segments, VOUCHER_6_a_segment_larger_than_there_is_room_for_is_left_for_another_time) {
+  Segments segments;
+  (void)segments.lease("a", 100, 50, at(0), at(60));
+  const auto fresh = segments.lease("b", 100, 10, at(70), at(130), 20);
+  ASSERT_TRUE(fresh);
+  EXPECT_EQ(fresh->first, 50);
+  EXPECT_EQ(segments.lease("b", 100, 10, at(70), at(130), 50)->first, 0);
+}
+
 TEST(Segments, VOUCHER_6_they_read_back_as_written_and_damage_is_found) {
   Segments segments;
   for (int i = 0; i < 4; ++i) (void)segments.lease("owner-" + std::to_string(i), 1000, 7 + i, at(i), at(60 + i));

@@ -76,6 +76,9 @@ class Metrics {
 
   Counter& counter(std::string_view name, std::string_view help, const Labels& labels = {});
   Gauge& gauge(std::string_view name, std::string_view help, const Labels& labels = {});
+  /// What the gauge told does not exist any more: it is not exposed until it is asked for again. References
+  /// to it are void.
+  void forget_gauge(std::string_view name, const Labels& labels);
   /// `bounds` are those of the first call for this name.
   Histogram& histogram(std::string_view name, std::string_view help, const Labels& labels = {},
                        std::span<const double> bounds = latency_bounds());

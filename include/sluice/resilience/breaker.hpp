@@ -24,6 +24,10 @@ enum class BreakerState : std::uint8_t {
   metrics_only,   ///< by configuration: counts, passes, does not trip
 };
 std::string_view to_string(BreakerState state) noexcept;
+/// A state that calls do not lead out of.
+constexpr bool by_order(BreakerState state) noexcept {
+  return state != BreakerState::closed && state != BreakerState::open && state != BreakerState::half_open;
+}
 
 enum class BreakerWindow : std::uint8_t { count, time };
 
@@ -87,6 +91,7 @@ struct BreakerSnapshot {
   std::uint64_t blocked = 0;  ///< refused in all
   std::uint64_t stale = 0;    ///< results of earlier generations or expired trials, not counted
   std::vector<BreakerTransition> transitions;  ///< the last kBreakerHistory, oldest first
+  BreakerOptions options;                      ///< what the window is held against
 };
 inline constexpr std::size_t kBreakerHistory = 16;
 

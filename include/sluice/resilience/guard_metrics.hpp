@@ -1,11 +1,14 @@
 // Shows the protectors in the metrics, refreshed at each exposition; calls pay nothing for it.
 //   sluice_guard_passed_total, sluice_guard_blocked_total, sluice_guard_would_block_total
 //   sluice_guard_breaker_state (the number of BreakerState), sluice_guard_breaker_transitions_total
+//   sluice_guard_window_calls, sluice_guard_window_failures, sluice_guard_window_slow
 //   sluice_guard_in_flight, sluice_guard_limit, sluice_guard_waiting
-// Labels: command, traffic (live or shadow), and policy where it applies.
+//   sluice_guard_tokens, sluice_guard_retry_budget, sluice_guard_retries_total, sluice_guard_hedges_total
+// Labels: command, traffic (live or shadow), and policy where it applies. What a rule took away is not exposed.
 #pragma once
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "sluice/base/metrics.hpp"
@@ -27,9 +30,13 @@ class GuardMetrics {
   void count(std::string_view name, std::string_view help, const Labels& labels,
              std::uint64_t total);
 
+  void set(std::string_view name, std::string_view help, const Labels& labels, std::int64_t value);
+
   Guards& guards_;
   Metrics& metrics_;
-  std::map<std::pair<std::string, Labels>, std::uint64_t> counted_;  // under the hooks' lock
+  using Series = std::pair<std::string, Labels>;
+  std::map<Series, std::uint64_t> counted_;  // under the hooks' lock, as the next
+  std::set<Series> shown_, before_;          // gauges: this time, the last time
   std::unique_ptr<Metrics::Hook> hook_;                              // last: it uses the above
 };
 

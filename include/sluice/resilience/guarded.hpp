@@ -87,6 +87,7 @@ Made<F> guarded_hedge(Protector& protector, const GuardedCall& call, HedgePlan p
   }
   bool all_refused = true;
   auto lap = [&](AttemptNote& inner) {
+    if (inner.number > 1) protector.count_hedge();
     return noting(guarded_attempt(protector, call, make, inner), inner, all_refused);
   };
   Made<F> race = hedged(plan, protector.budget(), may_repeat, std::move(lap));
@@ -126,6 +127,7 @@ detail::Made<F> guarded(Protector& protector, GuardedCall call, Random& random, 
   policy.backoff.max = retry.max;
   policy.backoff.factor = retry.factor;
   auto one = [&](AttemptNote& note) {
+    if (note.number > 1) protector.count_retry();
     return detail::guarded_hedge(protector, call, plan, may_repeat, make, note);
   };
   detail::Made<F> all = retrying(std::move(policy), protector.budget(), random, std::move(one));

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -80,6 +81,8 @@ class Guards {
   /// Breaker::force by name, in the audit trail with who and why.
   Status force(std::string_view name, bool shadow, BreakerState state, std::string_view by,
                std::string_view why);
+  /// Of what was called or has a rule of its own, the name that this one may be a slip of.
+  std::optional<std::string> nearest(std::string_view name, bool shadow = false) const;
   /// The last kGuardAudits, oldest first.
   std::vector<GuardAudit> audits() const;
 

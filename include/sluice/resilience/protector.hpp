@@ -78,6 +78,8 @@ struct ProtectorSnapshot {
   std::optional<HotKeyStats> hot_keys;
   std::optional<double> throttle_refusal;
   double retry_budget = 0;
+  std::uint64_t retries = 0;  ///< attempts after the first of a call
+  std::uint64_t hedges = 0;   ///< further attempts beside one that runs
 };
 
 /// Thread-safe. Policies are made when a rule first names them and kept until the end, so a permit
@@ -116,20 +118,24 @@ class alignas(64) Protector {
   LatencyQuantile& latencies() noexcept { return latencies_; }
   /// Counts a refusal by retry, hedge or timeout, which are asked outside of enter().
   void count_block(Policy policy, bool enforced) noexcept;
+  void count_retry() noexcept { retries_.fetch_add(1, std::memory_order_relaxed); }
+  void count_hedge() noexcept { hedges_.fetch_add(1, std::memory_order_relaxed); }
 
   struct Effect {
     bool changes = false;  ///< some field, mode or policy
-    bool closes = false;   ///< a breaker that is not closed loses its rule
+    bool closes = false;   ///< a breaker that opened by itself loses its rule
     bool resets = false;   ///< a breaker's kind of window changes, so it starts empty
   };
   /// What apply() would do.
   Effect preview(const Rule* rule) const;
-  /// Puts a rule into effect (null: none) and keeps all state that fits it. With `deny` everything
-  /// is refused, as by that policy.
+  /// Puts a rule into effect (null: none) and keeps all state that fits it, an operator's order to the
+  /// breaker also while no rule gives it one. With `deny` everything is refused, as by that policy.
   void apply(const Rule* rule, std::uint32_t version, Instant now,
              std::optional<Policy> deny = std::nullopt);
   /// Null without a breaker.
   Breaker* breaker() noexcept { return has(Policy::breaker) ? breaker_.get() : nullptr; }
+  /// Breaker::force; only while there is a breaker().
+  Status force(BreakerState state, Instant now);
   ProtectorSnapshot snapshot(Instant now) const;
 
  private:
@@ -162,6 +168,7 @@ class alignas(64) Protector {
                    const CallInfo& call, Block& block) noexcept;
   bool denied(std::uint64_t modes, Block& block) noexcept;
   void end(GuardPermit& permit, Outcome outcome, Instant now) noexcept;
+  void close_unruled(Instant now);
   Bulkhead& places(Policy policy) noexcept {
     return policy == Policy::adaptive ? adaptive_->places() : *bulkhead_;
   }
@@ -185,6 +192,7 @@ class alignas(64) Protector {
   alignas(64) std::atomic<std::uint64_t> passed_{0};
   std::array<std::atomic<std::uint64_t>, kPolicies> blocked_{};
   std::array<std::atomic<std::uint64_t>, kPolicies> would_block_{};
+  std::atomic<std::uint64_t> retries_{0}, hedges_{0};
   RetryBudget budget_;
   LatencyQuantile latencies_;
 

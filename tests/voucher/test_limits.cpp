@@ -1,0 +1,69 @@
+// What is asked and refused before an item runs: users, the caller's rate, regions.
+#include <gmock/gmock.h>
+
+#include "voucher/services.hpp"
+
+namespace sluice::voucher {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(VoucherUsers, VOUCHER_3_users_are_asked_of_the_user_service_once_for_a_batch) {
+  Service codes{make_code_service(), true};
+  Service users{make_user_service(), true};
+  store::Commit known;
+  for (int i = 0; i < 5; ++i)
+    known.then.push_back(store::KvPut{user_key("voucher", "u" + std::to_string(i)), encode(User{"u" + std::to_string(i), "SG"}), {}});
+  ASSERT_TRUE(store::commit_and_wait(users.store(), std::move(known)));
+  VoucherOptions options = options_for(codes.server->grpc_port(), codes.token, users.server->grpc_port());
+  options.code_service.clear();
+  options.user_token = users.token;
+  Service shop{make_app(options), false};
+  Json items = Json::array();
+  for (int i = 0; i < 10; ++i) items.push_back({{"user", "u" + std::to_string(i)}, {"voucher", "none"}});
+  const Json reply = shop.ask(kBatch, {{"request_id", "a"}, {"region", "SG"}, {"items", items}}, "Idempotency-Key: a\r\n");
+  for (int i = 0; i < 10; ++i)
+    EXPECT_EQ(reply["results"][i]["reason"], i < 5 ? "unknown_voucher" : "unknown_user") << reply.dump();
+  const std::string metrics = test::HttpClient(shop.server->port()).ask(test::get("/metrics"))->body;
+  EXPECT_THAT(metrics, HasSubstr("sluice_client_calls_total{command=\"voucher.user.exists.SG\",traffic=\"live\",outcome=\"ok\"} 1"))
+      << "ten items, one call";
+  users.server->stop();
+  const Json down = shop.ask(kBatch, {{"request_id", "b"}, {"region", "TH"}, {"items", {{{"user", "u9"}, {"voucher", "none"}}}}},
+                             "Idempotency-Key: b\r\n");
+  EXPECT_EQ(down["results"][0]["reason"], "user_service_unavailable") << down.dump();
+}
+
+TEST(VoucherLimits, VOUCHER_3_a_caller_past_its_rate_is_refused_as_a_whole_and_told_when) {
+  VoucherOptions options;
+  options.caller_rate = 10;
+  Service shop{make_app(options), false};
+  Json items = Json::array();
+  for (int i = 0; i < 300; ++i) items.push_back({{"user", "u" + std::to_string(i)}, {"voucher", "none"}});
+  const auto send = [&](const char* id, const char* region) {
+    return shop.ask(kBatch, {{"request_id", id}, {"region", region}, {"items", items}},
+                    std::string("Idempotency-Key: ") + id + "\r\n");
+  };
+  EXPECT_TRUE(send("a", "SG").contains("results"));
+  const Json refused = send("b", "SG");
+  EXPECT_EQ(refused["http"], 429) << refused.dump();
+  EXPECT_EQ(refused["code"], "caller_rate_limit");
+  EXPECT_EQ(send("c", "TH")["code"], "caller_rate_limit") << "over all regions: a caller names what region he likes";
+}
+
+TEST(VoucherLimits, VOUCHER_3_only_regions_that_are_served_are_taken) {
+  VoucherOptions options;
+  options.regions = {"SG", "TH"};
+  Service shop{make_app(options), false};
+  const auto send = [&](const char* id, const char* region) {
+    return shop.ask(kBatch, {{"request_id", id}, {"region", region}, {"items", {{{"user", "u"}, {"voucher", "none"}}}}},
+                    std::string("Idempotency-Key: ") + id + "\r\n");
+  };
+  EXPECT_TRUE(send("a", "TH").contains("results"));
+  const Json refused = send("b", "XX");
+  EXPECT_EQ(refused["http"], 400);
+  EXPECT_EQ(refused["code"], "unknown_region");
+  EXPECT_EQ(refused["detail"], "request.region: expected one of SG, TH (--regions of this service), got \"XX\"");
+}
+
+}  // namespace
+}  // namespace sluice::voucher
