@@ -18,6 +18,8 @@ class Writer {
   Writer(std::string_view text, std::string& out) : text_(text), out_(out) {
     out_.clear();
     out_.reserve(text.size());
+    open_.reserve(8);  // of most requests
+    members_.reserve(16);
   }
 
   // False: a name stands twice; the later one is at at(), and is what name() says.

@@ -194,7 +194,7 @@ TEST_F(Words, FLOW_27_what_is_said_of_a_transaction_is_true_of_its_reply) {
 }
 
 TEST_F(Words, CONSOLE_1_every_help_teaches_by_an_example_and_tells_defaults) {
-  for (const Arguments& page : {Arguments{"config"}, {"bench"}, {"version"}, {"token", "list"}, {"token", "revoke"}}) {
+  for (const Arguments& page : {Arguments{"config"}, Arguments{"bench"}, Arguments{"version"}, Arguments{"token", "list"}, Arguments{"token", "revoke"}}) {
     Arguments arguments = page;
     arguments.push_back("--help");
     EXPECT_THAT(sluice(arguments).out, HasSubstr("sluice " + page[0])) << page[0];

@@ -31,6 +31,21 @@ TEST(VoucherGenerator, VOUCHER_6_bytes_are_those_of_earlier_releases) {
   EXPECT_EQ(to_hex(sha256(all).view()).substr(0, 16), "f0ecc70791526918");
 }
 
+// Else nothing but codes would end a sale of hot ones, and "issued is at most the stock" could not fail.
+TEST(VoucherGenerator, VOUCHER_4_hot_ones_may_have_less_stock_than_codes_and_money) {
+  GeneratorOptions scarce = kSmall;
+  scarce.hot = 2;
+  scarce.hot_stock = 5;
+  const std::string vouchers = generated(&generate_vouchers, scarce);
+  const auto line = vouchers.find('\n') + 1;
+  EXPECT_THAT(vouchers.substr(line, vouchers.find('\n', line) - line), HasSubstr(",5,2,1000000,"))
+      << "stock, of one user, of one day";
+  World w;
+  ASSERT_TRUE(w.catalogue(vouchers));
+  EXPECT_EQ(w.books().sold_out, 0u);
+  EXPECT_TRUE(w.books().balanced());
+}
+
 TEST(VoucherGenerator, VOUCHER_6_real_size_has_only_distinct_codes_and_imports_whole) {
   World w;
   w.options.batch = 5000;
