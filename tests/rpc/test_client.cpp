@@ -467,6 +467,34 @@ TEST_F(ClientTest, RES_1_one_name_of_ours_is_one_command_of_the_callees) {
   EXPECT_DEATH((void)client->add(command), "declared twice, differently");
 }
 
+// Cache, then breaker: the order that the chain is meant to have.
+TEST_F(ClientTest, RES_5_what_is_cached_is_answered_under_an_open_breaker) {
+  rules("[guard.get.breaker]\n");
+  chain({cache_calls(random), guard_calls(guards, random)});
+  const RemoteCommand& get = client->add(reads("get"));
+  channel->script = {ScriptChannel::ok("[1]")};
+  ASSERT_TRUE(call(get, {}, "1"));
+  ASSERT_TRUE(guards.force("get", false, resilience::BreakerState::forced_open, "ann", "drill"));
+  const auto cached = call(get, {}, "1");
+  ASSERT_TRUE(cached) << cached.error().to_string();
+  EXPECT_EQ(*cached->body, "[1]");
+  const auto fresh = call(get, {}, "2");
+  ASSERT_FALSE(fresh);
+  EXPECT_EQ(fresh.error().code(), "blocked_by_breaker");
+}
+
+TEST_F(ClientTest, RES_5_shadow_is_outside_of_cache_and_guards) {
+  rules("[guard.get.breaker]\n[shadow.get.rate]\nlimit = 0\n");
+  chain({shadow_calls(), cache_calls(random), guard_calls(guards, random)});
+  const RemoteCommand& get = client->add(reads("get"));
+  ASSERT_TRUE(call(get, {}, "1"));
+  const auto refused = call(get, shadow(), "1");
+  ASSERT_FALSE(refused) << "live traffic's answer was given to shadow traffic";
+  EXPECT_EQ(refused.error().code(), "blocked_by_rate") << "by the shadow rule";
+  EXPECT_EQ(guards.show("get")->passed, 1u);
+  EXPECT_EQ(guards.show("get", true)->passed, 0u);
+}
+
 TEST_F(ClientTest, RES_33_absence_is_remembered_and_failures_are_not) {
   CallCacheOptions options;
   options.entries.absent_ttl = seconds(5);
