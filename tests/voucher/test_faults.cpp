@@ -1,6 +1,8 @@
 // Fault plans: what they say, what they do, and what is told of a bad one.
 #include <gmock/gmock.h>
 
+#include <algorithm>
+
 #include "apps/voucher/faults.hpp"
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
