@@ -212,6 +212,24 @@ TEST_F(CommandStreamTest, CONSOLE_4_a_token_revoked_in_the_middle_ends_the_strea
   EXPECT_EQ(number("counts", "a"), 9);
 }
 
+// What a client receives by default is 4 MB; a command may say more of one failure alone.
+TEST_F(CommandStreamTest, STREAM_1_an_answer_fits_a_message_however_much_the_failures_say) {
+  add("talk", rpc::KeyUse::none, [](rpc::Invocation& invocation) {
+    std::string text(1, 'x');
+    for (int i = 0; i < 30'000; ++i) text += "\xc3\xa9";  // two bytes each, so that a cut may fall between them
+    invocation.finish(rpc::Answer::of(Failure(FailureKind::rejected, "talkative", text)));
+  });
+  start();
+  Upload up(channel);
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(up.send("talk", "{}"));
+  const auto status = up.finish();
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(up.reply.first_failures_size(), 100);
+  EXPECT_LT(up.reply.ByteSizeLong(), 1u << 20);
+  EXPECT_GT(up.reply.first_failures(0).detail().size(), 4000u);
+  EXPECT_EQ(up.reply.first_failures(0).detail().size() % 2, 1u) << "one byte, then whole characters";
+}
+
 TEST_F(CommandStreamTest, STREAM_1_long_failures_are_cut_between_characters_in_the_trailing_metadata) {
   add("mumble", rpc::KeyUse::none, [](rpc::Invocation& invocation) {
     std::string text = invocation.command.payload == "1" ? "x" : "";

@@ -112,6 +112,35 @@ TEST_F(GrpcTest, CONSOLE_9_as_many_calls_at_once_as_were_set) {
   EXPECT_TRUE(wait_until([&] { return execute("echo", "{}").status.ok(); }));
 }
 
+TEST_F(GrpcTest, CONSOLE_9_as_many_calls_at_once_of_one_connection_as_were_set) {
+  options.max_streams = 1;
+  start();
+  Background first([&] { return execute("hold", "{}"); });
+  ASSERT_TRUE(wait_until([&] { return held_count() == 1; }));
+  Background second([&] { return execute("hold", "{}"); });
+  // Another connection has room of its own.
+  const auto other = connect(grpc::InsecureChannelCredentials());
+  v1::ExecuteRequest request;
+  request.set_name("echo");
+  request.set_payload("{}");
+  for (int i = 0; i < 20; ++i) {
+    grpc::ClientContext context;
+    context.AddMetadata("authorization", "Bearer ann-token");
+    v1::ExecuteReply reply;
+    EXPECT_TRUE(grpc::internal::BlockingUnaryCall(
+                    other.get(), grpc::internal::RpcMethod("/sluice.v1.Commands/Execute", grpc::internal::RpcMethod::NORMAL_RPC),
+                    &context, request, &reply)
+                    .ok());
+  }
+  ASSERT_EQ(held_count(), 1u) << "the second call of the connection waits at the client";
+  EXPECT_FALSE(second.done());
+  lane.lane().post([one = held[0]] { one->finish(rpc::Answer::of(Reply::ok("{\"n\":1}"))); });
+  EXPECT_EQ(first.wait().body, "{\"n\":1}");
+  ASSERT_TRUE(wait_until([&] { return held_count() == 2; })) << "and goes on when the first is over";
+  lane.lane().post([one = held[1]] { one->finish(rpc::Answer::of(Reply::ok("{\"n\":2}"))); });
+  EXPECT_EQ(second.wait().body, "{\"n\":2}");
+}
+
 TEST_F(GrpcTest, CONSOLE_9_a_port_in_use_and_a_bad_address_are_told) {
   start();
   for (const std::string& listen : {"127.0.0.1:" + std::to_string(door->port()),

@@ -1,139 +1,11 @@
-// Whole guarded calls under the deterministic scheduler: order of policies, waits, timeouts,
+// Whole guarded calls under the deterministic scheduler: waits, timeouts,
 // retries within one budget, a hung dependency, and that nothing is kept by calls that end badly.
 #include <list>
 
-#include "sim/scheduler.hpp"
-#include "sluice/resilience/guarded.hpp"
-#include "sluice/resilience/guards.hpp"
+#include "resilience/guarded_fixture.hpp"
 
 namespace sluice::resilience {
 namespace {
-
-struct GuardedTest : testing::Test {
-  sim::SimClock clock;
-  sim::SimScheduler scheduler{clock, 1, nullptr, {.stall_one_in = 0}};
-  sim::SimRandom random{1};
-  Lane& lane = scheduler.add_lane("lane");
-  Guards guards{clock, random};
-  Protector& protector = guards.find("a");
-  int calls = 0;
-  int running = 0;
-  int most_running = 0;
-  Instant told_deadline = kNever;
-
-  void load(std::string_view toml) {
-    auto rules = parse_rules(toml, "test.toml");
-    ASSERT_TRUE(rules) << rules.error().to_string();
-    ASSERT_TRUE(guards.reload(std::move(*rules)));
-  }
-  struct Running {
-    GuardedTest& test;
-    explicit Running(GuardedTest& t) : test(t) {
-      test.most_running = std::max(test.most_running, ++test.running);
-    }
-    ~Running() { --test.running; }
-  };
-  /// The dependency: answers after `latency`, fails as told, or throws.
-  Task<Result<int>> work(Duration latency, std::optional<FailureKind> fails, bool throws = false) {
-    ++calls;
-    const Running witness(*this);
-    told_deadline = (co_await current_context()).deadline;
-    if (latency > Duration::zero()) {
-      const FailureKind cut = co_await sleep_for(latency);
-      if (cut != FailureKind::none) co_return fail(Failure(cut));
-    }
-    if (throws) throw std::runtime_error("threw");
-    if (fails) co_return fail(Failure(*fails));
-    co_return calls;
-  }
-  Task<Result<int>> guard(Duration latency = {}, std::optional<FailureKind> fails = {},
-                          GuardedCall call = {}, bool throws = false) {
-    return guarded(protector, std::move(call), random,
-                   [=, this](AttemptNote&) { return work(latency, fails, throws); });
-  }
-  static GuardedCall with_key() {
-    GuardedCall call;
-    call.has_key = true;
-    return call;
-  }
-  Result<int> run(Task<Result<int>> task, CancelScope* scope = nullptr) {
-    return sim::run_task(scheduler, lane, std::move(task), scope);
-  }
-  ProtectorSnapshot shown() { return protector.snapshot(clock.now()); }
-  std::uint64_t counts_of(Policy policy) {
-    std::uint64_t blocked = 0;
-    for (const auto& one : shown().policies) blocked += one.policy == policy ? one.blocked : 0;
-    return blocked;
-  }
-};
-
-constexpr std::string_view kBreaker =
-    "[guard.a.breaker]\nwindow = \"count\"\nwindow_calls = 10\nminimum_calls = 4\n"
-    "isolation = \"1s\"\nisolation_jitter = 0\ntrials = 2\n";
-
-TEST_F(GuardedTest, RES_5_refusals_come_back_as_failures_and_are_not_retried) {
-  load(std::string(kBreaker) + "[guard.a.retry]\nattempts = 5\nsafe = true\n");
-  for (int i = 0; i < 4; ++i) {
-    EXPECT_FALSE(run(guard({}, FailureKind::unavailable)));
-    clock.advance(milliseconds(1));
-  }
-  const int before = calls;
-  const double tokens = protector.budget().tokens();
-  const auto refused = run(guard());
-  ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().code(), "blocked_by_breaker");
-  EXPECT_EQ(refused.error().kind(), FailureKind::unavailable);
-  EXPECT_EQ(calls, before);
-  EXPECT_EQ(protector.budget().tokens(), tokens);
-}
-
-TEST_F(GuardedTest, RES_5_each_retry_asks_breaker_and_rate_anew) {
-  load("[guard.a.rate]\nlimit = 2\n[guard.a.retry]\nattempts = 5\nbase = \"1ms\"\nsafe = true\nbudget_tokens = 1000\n");
-  const auto limited = run(guard({}, FailureKind::unavailable));
-  ASSERT_FALSE(limited);
-  EXPECT_EQ(limited.error().code(), "blocked_by_rate");
-  EXPECT_EQ(calls, 2) << "retry is outside the rate: each attempt took a token";
-  calls = 0;
-  load("[guard.a.breaker]\nwindow = \"count\"\nwindow_calls = 10\nminimum_calls = 3\n"
-       "[guard.a.retry]\nattempts = 5\nbase = \"1ms\"\nsafe = true\nbudget_tokens = 1000\n");
-  const auto opened = run(guard({}, FailureKind::unavailable));
-  ASSERT_FALSE(opened);
-  EXPECT_EQ(opened.error().code(), "blocked_by_breaker");
-  EXPECT_EQ(calls, 3) << "and outside the breaker, which opened under the attempts of one call";
-}
-
-TEST_F(GuardedTest, RES_5_what_the_rate_refuses_is_nothing_to_the_breaker) {
-  load(std::string(kBreaker) + "[guard.a.rate]\nlimit = 1\n");
-  EXPECT_TRUE(run(guard()));
-  for (int i = 0; i < 20; ++i) EXPECT_FALSE(run(guard()));
-  EXPECT_EQ(shown().breaker->state, BreakerState::closed);
-  EXPECT_EQ(shown().breaker->window.calls, 1u) << "the breaker is outside the rate and hears of calls that were made";
-}
-
-TEST_F(GuardedTest, RES_5_time_in_the_queue_is_no_time_of_the_call) {
-  load("[guard.a.bulkhead]\nlimit = 1\nmax_queue = 2\nmax_wait = \"1s\"\n[guard.a.timeout]\ntimeout = \"20ms\"\n");
-  CancelScope scope;
-  TaskContext context{&lane, &scope, kNever};
-  Task<Result<int>> first = guard(milliseconds(15));
-  ASSERT_FALSE(first.start(context, [](void*) noexcept {}, nullptr));
-  EXPECT_TRUE(run(guard(milliseconds(15)))) << "timeout is innermost: 15 ms of waiting are not part of it";
-  EXPECT_TRUE(first.take());
-  EXPECT_EQ(most_running, 1);
-  EXPECT_FALSE(run(guard(milliseconds(25))));
-}
-
-TEST_F(GuardedTest, RES_6_shadow_traffic_has_a_retry_budget_of_its_own) {
-  load("[guard.a.retry]\nattempts = 2\nbase = \"1ms\"\nsafe = true\n");
-  Protector& shadow = guards.find("a", true);
-  for (int i = 0; i < 20; ++i)
-    (void)run(guarded(shadow, GuardedCall(), random, [this](AttemptNote&) { return work({}, FailureKind::unavailable); }));
-  EXPECT_LT(shadow.budget().tokens(), 6);
-  EXPECT_EQ(protector.budget().tokens(), 10);
-  EXPECT_EQ(shown().retries, 0u);
-  const int before = calls;
-  EXPECT_FALSE(run(guard({}, FailureKind::unavailable)));
-  EXPECT_EQ(calls, before + 2) << "live calls are still retried";
-}
 
 TEST_F(GuardedTest, RES_30_retries_only_with_a_key_or_where_the_rule_says_safe) {
   load("[guard.a.retry]\nattempts = 3\nbase = \"1ms\"\nbudget_tokens = 1000\n");
@@ -149,7 +21,7 @@ TEST_F(GuardedTest, RES_30_retries_only_with_a_key_or_where_the_rule_says_safe) 
 }
 
 TEST_F(GuardedTest, RES_32_timeout_cuts_each_attempt_and_counts_as_failure) {
-  load(std::string(kBreaker) + "[guard.a.timeout]\ntimeout = \"50ms\"\nmargin = \"5ms\"\n");
+  load(std::string(kGuardedBreaker) + "[guard.a.timeout]\ntimeout = \"50ms\"\nmargin = \"5ms\"\n");
   const Instant start = clock.now();
   const auto late = run(guard(seconds(9)));
   EXPECT_EQ(late.error().kind(), FailureKind::timeout);
@@ -166,7 +38,7 @@ TEST_F(GuardedTest, RES_7_an_observed_timeout_is_counted_and_cuts_nothing) {
 }
 
 TEST_F(GuardedTest, RES_13_throwing_and_cancelled_trials_give_their_places_back) {
-  load(std::string(kBreaker) + "[guard.a.bulkhead]\nlimit = 2\n");
+  load(std::string(kGuardedBreaker) + "[guard.a.bulkhead]\nlimit = 2\n");
   for (int i = 0; i < 4; ++i) EXPECT_FALSE(run(guard({}, FailureKind::unavailable)));
   clock.advance(seconds(2));
   for (int i = 0; i < 5; ++i)
@@ -184,7 +56,7 @@ TEST_F(GuardedTest, RES_13_throwing_and_cancelled_trials_give_their_places_back)
 }
 
 TEST_F(GuardedTest, RES_15_a_declared_benign_failure_is_a_success) {
-  load(kBreaker);
+  load(kGuardedBreaker);
   GuardedCall call;
   call.outcome = [](const Failure&) { return Outcome::success; };
   for (int i = 0; i < 8; ++i) EXPECT_FALSE(run(guard({}, FailureKind::unavailable, call)));

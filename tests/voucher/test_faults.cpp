@@ -1,6 +1,8 @@
 // Fault plans: what they say, what they do, and what is told of a bad one.
 #include <gmock/gmock.h>
 
+#include <algorithm>
+
 #include "apps/voucher/faults.hpp"
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
@@ -123,6 +125,70 @@ TEST_F(FaultyService, slow_failing_wrong_and_hanging_as_the_plan_says_by_region)
   faults.set({});
   ask("MY");
   EXPECT_EQ(runs, 3) << "no plan, no faults";
+}
+
+TEST_F(FaultyService, an_error_is_of_the_kind_and_as_often_as_the_plan_says) {
+  for (const char* kind : {"overloaded", "timeout", "unknown_outcome", "internal"}) {
+    faults.set(*FaultPlan::parse(std::string(R"({"rules":[{"error_rate":1,"error":")") + kind + "\"}]}"));
+    ask("SG");
+    wait(milliseconds(1));
+    ASSERT_TRUE(answer && answer->failure) << kind;
+    EXPECT_EQ(answer->failure->traits().name, kind);
+  }
+  faults.set(*FaultPlan::parse(R"({"rules":[{"error_rate":0.3}]})"));
+  int failed = 0;
+  for (int i = 0; i < 2000; ++i) {
+    ask("SG");
+    wait(milliseconds(1));
+    failed += answer && answer->failure.has_value();
+  }
+  EXPECT_NEAR(failed, 600, 100);
+}
+
+TEST_F(FaultyService, latencies_spread_so_that_one_in_a_hundred_is_as_long_as_the_plan_says) {
+  faults.set(*FaultPlan::parse(R"({"rules":[{"latency_ms":100,"latency_p99_ms":1000}]})"));
+  std::vector<Duration> took;
+  for (int i = 0; i < 1000; ++i) {
+    const Instant began = clock.now();
+    ask("SG", std::chrono::hours(2));
+    while (!answer && clock.now() - began < std::chrono::hours(1)) wait(milliseconds(1));
+    took.push_back(clock.now() - began);
+  }
+  std::ranges::sort(took);
+  EXPECT_GT(took[500], milliseconds(85));
+  EXPECT_LT(took[500], milliseconds(118)) << "half of them";
+  EXPECT_GT(took[989], milliseconds(650));
+  EXPECT_LT(took[989], milliseconds(1600)) << "all but one in a hundred";
+}
+
+TEST_F(FaultyService, a_slow_start_takes_ten_times_as_long_at_first_and_less_from_then_on) {
+  faults.set(*FaultPlan::parse(R"({"rules":[{"latency_ms":10,"slow_start_ms":1000}]})"));
+  const auto took = [&] {
+    const Instant began = clock.now();
+    ask("SG");
+    while (!answer && clock.now() - began < seconds(4)) wait(milliseconds(1));
+    return clock.now() - began;
+  };
+  EXPECT_GE(took(), milliseconds(99));
+  wait(milliseconds(400));  // half of it is over
+  const Duration half = took();
+  EXPECT_GT(half, milliseconds(45));
+  EXPECT_LT(half, milliseconds(65));
+  wait(seconds(1));
+  EXPECT_LE(took(), milliseconds(12));
+}
+
+TEST_F(FaultyService, it_ends_itself_after_as_many_questions_as_the_plan_says) {
+  EXPECT_EXIT(
+      {
+        faults.set(*FaultPlan::parse(R"({"kill_after":3})"));
+        ask("SG");
+        ask("SG");
+        if (runs != 2) std::_Exit(7);
+        ask("SG");
+        std::_Exit(8);  // it did not
+      },
+      testing::KilledBySignal(SIGKILL), "");
 }
 
 TEST_F(FaultyService, a_request_without_a_readable_region_is_of_no_region) {

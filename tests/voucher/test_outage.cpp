@@ -153,6 +153,34 @@ TEST_F(VoucherOutage, VOUCHER_8_RES_11_wrong_answers_open_the_breaker_of_their_r
   EXPECT_TRUE(opened) << "a service that answers nonsense is a service that fails";
 }
 
+// The line itself is slow: bytes that come late, and a line that carries few of them.
+TEST_F(VoucherOutage, VOUCHER_8_a_slow_line_is_a_failure_within_the_callers_time_and_nothing_is_lost) {
+  ASSERT_EQ(batch({{user(0), "v1"}})["results"][0]["status"], "issued");
+  const auto late = [&](test::Chaos chaos, const char* region) {
+    proxy.set(chaos);
+    const auto began = std::chrono::steady_clock::now();
+    const Json reply = batch({{user(1), "v2"}}, region, "X-Sluice-Deadline-Ms: 3000\r\n");
+    EXPECT_LT(std::chrono::steady_clock::now() - began, seconds(3));
+    proxy.set({});
+    ASSERT_EQ(reply["results"].size(), 1u) << reply.dump();
+    EXPECT_EQ(reply["results"][0]["reason"], "code_service_unavailable") << reply.dump();
+    EXPECT_EQ(reply["results"][0]["retryable"], true);
+  };
+  late({.delay = seconds(2)}, "ID");
+  late({.bytes_per_second = 50}, "MY");
+  Json back = Json::object();
+  for (int i = 0; i < 500; ++i) {
+    back = batch({{user(2), "v2"}}, "VN")["results"][0];
+    if (back.value("status", "") == "issued") break;
+    poll(nullptr, 0, 10);
+  }
+  EXPECT_EQ(back["status"], "issued") << back.dump();
+  const auto books = audit_books(shop.store(), "voucher", &codes.store());
+  ASSERT_TRUE(books);
+  EXPECT_EQ(books->issued, 2);
+  for (const auto& wrong : books->wrong) ADD_FAILURE() << wrong;
+}
+
 // A code service that answers well-formed nonsense: about a voucher that nobody asked for.
 class OtherCodes final : public server::App {
  public:

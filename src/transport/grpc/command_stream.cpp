@@ -15,6 +15,7 @@ constexpr std::uint64_t kMarkEvery = 256;         // messages between two lazy m
 constexpr std::size_t kMaxStreamId = 100;
 constexpr int kFailuresInTrailer = 10;            // headers are small
 constexpr std::size_t kTextInTrailer = 200;
+constexpr std::size_t kTextInAnswer = 4096;  // of each failure: a hundred of them are far below gRPC's 4 MB
 constexpr Duration kAuthenticateEvery = seconds(1);  // a revoked token ends its streams this soon
 
 std::string_view value_of(grpc::CallbackServerContext& call, const char* key, bool& repeated) {
@@ -385,6 +386,8 @@ void CommandStream::answer_call() {
   const std::optional<Failure> ended_by = sum.ended_by ? sum.ended_by : not_marked_;
   auto reply = reply_of(sum, ledger_ == nullptr ? nullptr : &ledger_->progress(), duplicates_);
   if (!ended_by) {
+    // A command may say as much as it likes of its failure; a hundred of them still fit what gRPC receives.
+    for (auto& one : *reply.mutable_first_failures()) cut(*one.mutable_detail(), kTextInAnswer);
     response_ = to_buffer(reply.SerializeAsString());
     return finish(grpc::Status::OK);
   }
