@@ -102,32 +102,7 @@ struct DurableKey : idempotency::PendingClaim {
 };
 
 Round keys_round(Rig& rig, int callers, double seconds) {
-  std::vector<DurableKey> all(static_cast<std::size_t>(callers));
-  std::vector<double> latencies;
-  std::uint64_t failed = 0;
-  int left = callers;
-  Parker done;
-  const Stopwatch watch;
-  for (auto& one : all) {
-    one.rig = &rig;
-    one.watch = &watch;
-    one.until = seconds;
-    one.latencies = &latencies;
-    one.failed = &failed;
-    one.left = &left;
-    one.all_done = &done;
-    rig.lane.lane().post([&one] { one.next(); });
-  }
-  rig.lane.start();
-  done.park();
-  Round round;
-  const auto count = static_cast<double>(latencies.size());
-  round.per_second = count / watch.wall();
-  round.cpu_us = watch.cpu() * 1e6 / count;
-  round.p50 = percentile(latencies, 0.5);
-  round.p99 = percentile(latencies, 0.99);
-  round.failed = failed;
-  return round;
+  return play_round<DurableKey>(rig, callers, seconds, [](DurableKey&) {});
 }
 
 void on_a_database(const Options& options, Report& report) {

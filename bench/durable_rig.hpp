@@ -125,25 +125,26 @@ struct Round {
   std::uint64_t failed = 0;
 };
 
-/// For so many seconds, or until `budget` transactions are done.
-inline Round run_round(Rig& rig, int callers, double seconds, std::uint64_t* budget = nullptr) {
-  std::vector<Caller> all(static_cast<std::size_t>(callers));
+/// So many callers of one kind at once, for so many seconds. `set` gives each what is its kind's own.
+template <class One, class Set>
+Round play_round(Rig& rig, int callers, double seconds, const Set& set) {
+  std::vector<One> all(static_cast<std::size_t>(callers));
   std::vector<double> latencies;
   std::uint64_t failed = 0;
   int left = callers;
   Parker done;
   const auto before = rig.store->stats();
   const Stopwatch watch;
-  for (auto& caller : all) {
-    caller.rig = &rig;
-    caller.watch = &watch;
-    caller.until = seconds;
-    caller.budget = budget;
-    caller.latencies = &latencies;
-    caller.failed = &failed;
-    caller.left = &left;
-    caller.all_done = &done;
-    rig.lane.lane().post([&caller] { caller.next(); });
+  for (auto& one : all) {
+    one.rig = &rig;
+    one.watch = &watch;
+    one.until = seconds;
+    one.latencies = &latencies;
+    one.failed = &failed;
+    one.left = &left;
+    one.all_done = &done;
+    set(one);
+    rig.lane.lane().post([&one] { one.next(); });
   }
   rig.lane.start();
   done.park();
@@ -158,6 +159,11 @@ inline Round run_round(Rig& rig, int callers, double seconds, std::uint64_t* bud
   round.group = static_cast<double>(after.commits - before.commits) / static_cast<double>(after.groups - before.groups);
   round.failed = failed;
   return round;
+}
+
+/// For so many seconds, or until `budget` transactions are done.
+inline Round run_round(Rig& rig, int callers, double seconds, std::uint64_t* budget = nullptr) {
+  return play_round<Caller>(rig, callers, seconds, [budget](Caller& caller) { caller.budget = budget; });
 }
 
 }  // namespace sluice::bench

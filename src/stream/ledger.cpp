@@ -10,8 +10,11 @@ constexpr std::uint8_t kFirstFormat = 1;  // seven classes, no transactions, and
 constexpr std::size_t kFirstClasses = 7;
 constexpr std::uint64_t kMaxStored = 100'000;
 
+constexpr std::string_view kStale = "stale_epoch";
+constexpr int kTakingsMax = 10;  // a mark moves every 256 messages or so
+
 Failure stale(std::uint64_t epoch) {
-  return Failure(FailureKind::ordering, "stale_epoch",
+  return Failure(FailureKind::ordering, kStale,
                  "epoch " + std::to_string(epoch) +
                      " of this stream is over: another connection has taken it over; come again with a higher one");
 }
@@ -111,31 +114,34 @@ Result<PurgedMarks> purge_marks(store::Store& store, const std::string& after, s
 }
 
 Task<Status> Ledger::open(std::uint64_t epoch) {
-  store::GetRows get;
-  get.keys.push_back(row_);
-  store::QueryAwaiter<store::GetRows> asking(store_, std::move(get));
-  Result<store::GetRows::Answer> rows = co_await asking;
-  if (!rows) co_return fail(rows.error());
-  const WallTime now = store_.now();
-  if (const auto& row = rows->at(0)) {
-    Result<Progress> known = Progress::decode(row->value);
-    if (!known) co_return fail(known.error());
-    if (epoch <= known->epoch) co_return fail(stale(epoch));
-    if (known->moved_at == WallTime{}) known->moved_at = now;  // of the first format: nobody wrote it down
-    const auto age = std::chrono::duration_cast<milliseconds>(now - known->moved_at);
-    if (known->done < known->reach && age > kResumableFor) co_return fail(too_old(known->done, age));
-    progress_ = std::move(*known);
-    version_ = row->version;
-    reach_before_ = progress_.reach;
-    saved_ = progress_.done;
-  } else {
-    progress_.moved_at = now;
+  for (int tried = 1;; ++tried) {
+    store::GetRows get;
+    get.keys.push_back(row_);
+    store::QueryAwaiter<store::GetRows> asking(store_, std::move(get));
+    Result<store::GetRows::Answer> rows = co_await asking;
+    if (!rows) co_return fail(rows.error());
+    const WallTime now = store_.now();
+    if (const auto& row = rows->at(0)) {
+      Result<Progress> known = Progress::decode(row->value);
+      if (!known) co_return fail(known.error());
+      if (epoch <= known->epoch) co_return fail(stale(epoch));
+      if (known->moved_at == WallTime{}) known->moved_at = now;  // of the first format: nobody wrote it down
+      const auto age = std::chrono::duration_cast<milliseconds>(now - known->moved_at);
+      if (known->done < known->reach && age > kResumableFor) co_return fail(too_old(known->done, age));
+      progress_ = std::move(*known);
+      version_ = row->version;
+      reach_before_ = progress_.reach;
+      saved_ = progress_.done;
+    } else {
+      progress_.moved_at = now;
+    }
+    progress_.epoch = epoch;
+    progress_.reach = Progress::kUnknown;
+    auto putting = put();
+    Status taken = co_await putting;
+    // The connection before this one moved the mark once more meanwhile: that is no younger epoch.
+    if (taken || taken.error().code() != kStale || tried == kTakingsMax) co_return taken;
   }
-  progress_.epoch = epoch;
-  progress_.reach = Progress::kUnknown;
-  auto putting = put();
-  Status taken = co_await putting;
-  co_return taken;
 }
 
 void Ledger::advance(std::uint64_t sequence, FailureClass what, bool replayed, const Failure* failure,

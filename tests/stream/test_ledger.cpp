@@ -4,9 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
 #include "sluice/store/memory.hpp"
+#include "support/forwarding_store.hpp"
 
 namespace sluice::stream {
 namespace {
@@ -112,6 +115,47 @@ TEST_F(OpenLedger, STREAM_15_what_failed_past_the_mark_is_known_until_the_mark_p
   EXPECT_EQ(second.failed_ahead(2), nullptr);
   ASSERT_TRUE(save(second));
   EXPECT_EQ(second.progress().failed_ahead.size(), 1u);
+}
+
+/// Does something just before each of the next Commits.
+class Between final : public testing_support::ForwardingStore {
+ public:
+  using ForwardingStore::ForwardingStore;
+  std::function<void()> before;
+  int times = 0;
+  void submit(store::PendingCommit& pending) override {
+    if (times > 0) {
+      --times;
+      before();
+    }
+    inner_.submit(pending);
+  }
+};
+
+TEST_F(OpenLedger, STREAM_15_a_mark_that_moves_while_the_stream_is_taken_over_does_not_pass_for_a_younger_epoch) {
+  Ledger old(store, row);
+  ASSERT_TRUE(open(old, 1));
+  Between busy(store);
+  std::uint64_t done = 0;
+  busy.before = [&] {
+    old.advance(++done, FailureClass::none, false, nullptr, 100);
+    EXPECT_TRUE(save(old));
+  };
+  busy.times = 3;
+  Ledger young(busy, row);
+  ASSERT_TRUE(open(young, 2));
+  EXPECT_EQ(young.progress().done, 3u) << "what was done meanwhile is known";
+  old.advance(4, FailureClass::none, false, nullptr, 100);
+  EXPECT_EQ(save(old).error().code(), "stale_epoch");
+  Ledger late(store, row);
+  EXPECT_EQ(open(late, 2).error().code(), "stale_epoch") << "an epoch that was used is told so at once";
+  Ledger third(store, row);
+  ASSERT_TRUE(open(third, 3));
+  busy.times = 1000;
+  busy.before = [&] { EXPECT_TRUE(save(third)); };
+  Ledger never(busy, row);
+  EXPECT_EQ(open(never, 4).error().code(), "stale_epoch");
+  EXPECT_GT(busy.times, 900) << "it does not try for ever";
 }
 
 TEST_F(OpenLedger, STREAM_15_after_a_crash_a_stream_is_too_old_when_its_keys_may_be_gone) {
