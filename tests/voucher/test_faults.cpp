@@ -41,6 +41,21 @@ TEST(FaultPlan, what_is_wrong_in_a_plan_is_named) {
   }
 }
 
+// Without a store: a process with threads of its own is not forked.
+TEST(FaultPlan, a_service_ends_itself_after_as_many_questions_as_the_plan_says) {
+  sim::SimClock clock;
+  sim::SimRandom random{1};
+  Faults faults(clock, random);
+  int runs = 0;
+  const rpc::Handler handler = faults.around([&](rpc::Invocation&) { ++runs; });
+  faults.set(*FaultPlan::parse(R"({"kill_after":3})"));
+  rpc::Invocation question;
+  handler(question);
+  handler(question);
+  EXPECT_EQ(runs, 2);
+  EXPECT_EXIT({ handler(question); std::_Exit(8); }, testing::KilledBySignal(SIGKILL), "");
+}
+
 class FaultyService : public testing::Test {
  protected:
   sim::SimClock clock;
@@ -176,19 +191,6 @@ TEST_F(FaultyService, a_slow_start_takes_ten_times_as_long_at_first_and_less_fro
   EXPECT_LT(half, milliseconds(65));
   wait(seconds(1));
   EXPECT_LE(took(), milliseconds(12));
-}
-
-TEST_F(FaultyService, it_ends_itself_after_as_many_questions_as_the_plan_says) {
-  EXPECT_EXIT(
-      {
-        faults.set(*FaultPlan::parse(R"({"kill_after":3})"));
-        ask("SG");
-        ask("SG");
-        if (runs != 2) std::_Exit(7);
-        ask("SG");
-        std::_Exit(8);  // it did not
-      },
-      testing::KilledBySignal(SIGKILL), "");
 }
 
 TEST_F(FaultyService, a_request_without_a_readable_region_is_of_no_region) {
