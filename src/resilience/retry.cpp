@@ -41,8 +41,12 @@ Duration BackoffPolicy::delay(std::uint32_t retry, Random& random) const {
 }
 
 bool worth_retrying(const Failure& failure, bool has_key) noexcept {
-  if (failure.kind() == FailureKind::unknown_outcome) return has_key;
-  return failure.retryable();
+  switch (failure.kind()) {
+    case FailureKind::unknown_outcome:
+    case FailureKind::pending:
+    case FailureKind::in_progress: return has_key;
+    default: return failure.retryable();
+  }
 }
 
 std::optional<Duration> RetryPolicy::next_delay(std::uint32_t attempt, const Failure& failure,

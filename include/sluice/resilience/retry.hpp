@@ -51,8 +51,8 @@ struct RetryPolicy {
                                      Duration elapsed = Duration::zero()) const;
 };
 
-/// The kind is retryable; an unknown outcome only with a key, because a second run without one
-/// may take effect twice.
+/// The kind is retryable; what may have happened or still runs (unknown_outcome, pending, in_progress)
+/// only with a key, because a second run without one may take effect twice.
 bool worth_retrying(const Failure& failure, bool has_key) noexcept;
 
 struct RetryBudgetOptions {

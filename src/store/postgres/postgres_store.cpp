@@ -1,6 +1,6 @@
 #include <atomic>
-#include <thread>
 
+#include "store/closing.hpp"
 #include "store/postgres/failures.hpp"
 #include "store/postgres/purge.hpp"
 #include "store/postgres/reader.hpp"
@@ -36,17 +36,17 @@ class PostgresStoreImpl final : public PostgresStore {
   }
 
   void submit(PendingCommit& pending) override {
-    if (const Inside inside(*this); inside) {
+    if (const Users::Inside inside(users_); inside) {
       if (commits_->submit(pending)) writer_->wake();
       return;
     }
-    pending.outcome = fail(closed());
+    pending.outcome = fail(store_closed());
     PgGroupCommit::answer_one(pending);
   }
   bool ask(PendingQuery& pending) override {
-    const Inside inside(*this);
+    const Users::Inside inside(users_);
     if (!inside) {
-      pending.answer = fail(closed());
+      pending.answer = fail(store_closed());
       return true;
     }
     // Once it is in the queue a reader may answer it, and its owner may be gone.
@@ -74,8 +74,8 @@ class PostgresStoreImpl final : public PostgresStore {
   Status health() override { return commits_->health(); }
 
   Result<PurgeResult> purge(milliseconds keep, std::size_t limit) override {
-    const Inside inside(*this);
-    if (!inside) return fail(closed());
+    const Users::Inside inside(users_);
+    if (!inside) return fail(store_closed());
     SLUICE_TRY(commits_->closed());
     const std::scoped_lock lock(purging_);
     if (!purger_ || purger_->broken()) {
@@ -94,18 +94,8 @@ class PostgresStoreImpl final : public PostgresStore {
 
   void close() override {
     if (!commits_) return;
-    closing_.store(true);
-    // Those who came in before have their Commits and queries queued in a moment.
-    while (users_.load() != 0) std::this_thread::yield();
-    const bool first = commits_->closed().has_value();
-    writer_.reset();
-    if (first) {
-      // What was queued before the close is still written; afterwards nothing is taken.
-      commits_->hurry();
-      commits_->step();
-      commits_->close(closed());
-    }
-    commits_->drain();
+    users_.shut_out();
+    end_commits(*commits_, writer_);
     commits_->leave();
     queries_.close();
     reading_.clear();
@@ -118,22 +108,6 @@ class PostgresStoreImpl final : public PostgresStore {
   }
 
  private:
-  // Whoever uses writer and readers is counted, so that close() can wait for them.
-  class Inside {
-   public:
-    explicit Inside(PostgresStoreImpl& store) noexcept : store_(store) {
-      store_.users_.fetch_add(1);
-      in_ = !store_.closing_.load();
-    }
-    ~Inside() { store_.users_.fetch_sub(1); }  // the last touch: the store may go at once
-    explicit operator bool() const noexcept { return in_; }
-
-   private:
-    PostgresStoreImpl& store_;
-    bool in_;
-  };
-  static Failure closed() { return {FailureKind::unavailable, "store_closed", "the store is closed"}; }
-
   Status draw_incarnation(PgConnection& connection, Random& random) {
     SLUICE_TRY(connection.run("INSERT INTO sluice.meta VALUES ('incarnation', $1::bigint) ON CONFLICT (name) DO NOTHING",
                               std::move(PgParams().integer(static_cast<std::int64_t>(random.next() >> 1 | 1)))));
@@ -155,8 +129,7 @@ class PostgresStoreImpl final : public PostgresStore {
   std::atomic<std::size_t> next_reader_{0};
   std::mutex purging_;
   std::unique_ptr<PgConnection> purger_;
-  std::atomic<std::uint32_t> users_{0};
-  std::atomic<bool> closing_{false};
+  Users users_;
 };
 
 }  // namespace

@@ -1,8 +1,6 @@
 #include "sluice/store/sqlite.hpp"
 
-#include <atomic>
-#include <thread>
-
+#include "store/closing.hpp"
 #include "store/sqlite/files_vfs.hpp"
 #include "sluice/base/runtime.hpp"
 #include "store/sqlite/group_commit.hpp"
@@ -56,18 +54,18 @@ class SqliteStoreImpl final : public SqliteStore {
   }
 
   void submit(PendingCommit& pending) override {
-    if (const Inside inside(*this); inside) {
+    if (const Users::Inside inside(users_); inside) {
       if (commits_->submit(pending)) worker_->wake();
       return;
     }
-    pending.outcome = fail(closed());
+    pending.outcome = fail(store_closed());
     GroupCommit::answer_one(pending);
   }
   bool ask(PendingQuery& pending) override {
-    if (const Inside inside(*this); inside)
+    if (const Users::Inside inside(users_); inside)
       pending.answer = readers_->answer(pending.query, clock_.wall());
     else
-      pending.answer = fail(closed());
+      pending.answer = fail(store_closed());
     return true;
   }
   WallTime now() override { return clock_.wall(); }
@@ -120,39 +118,12 @@ class SqliteStoreImpl final : public SqliteStore {
 
   void close() override {
     if (!commits_) return;
-    closing_.store(true);
-    // Those who came in before have their Commits queued, or their answers read, in a moment.
-    while (users_.load() != 0) std::this_thread::yield();
-    const bool first = commits_->closed().has_value();
-    worker_.reset();  // runs no step any more
-    if (first) {
-      // What was queued before the close is still written; afterwards nothing is taken.
-      commits_->hurry();
-      commits_->step();
-      commits_->close(Failure(FailureKind::unavailable, "store_closed", "the store is closed"));
-    }
-    commits_->drain();
+    users_.shut_out();
+    end_commits(*commits_, worker_);
     readers_->clear();
   }
 
  private:
-  // Whoever uses writer and readers is counted, so that close() can wait for them and nobody meets
-  // half a store. Both orders of the two steps are sequentially consistent.
-  class Inside {
-   public:
-    explicit Inside(SqliteStoreImpl& store) noexcept : store_(store) {
-      store_.users_.fetch_add(1);
-      in_ = !store_.closing_.load();
-    }
-    ~Inside() { store_.users_.fetch_sub(1); }  // the last touch: the store may go at once
-    explicit operator bool() const noexcept { return in_; }
-
-   private:
-    SqliteStoreImpl& store_;
-    bool in_;
-  };
-  static Failure closed() { return {FailureKind::unavailable, "store_closed", "the store is closed"}; }
-
   const char* vfs() const noexcept { return vfs_ ? vfs_->name() : nullptr; }
 
   Status configure(sqlite3* handle) {
@@ -200,8 +171,7 @@ class SqliteStoreImpl final : public SqliteStore {
   std::unique_ptr<GroupCommit> commits_;
   std::unique_ptr<ReaderPool> readers_;
   std::unique_ptr<Worker> worker_;
-  std::atomic<std::uint32_t> users_{0};
-  std::atomic<bool> closing_{false};
+  Users users_;
 };
 
 }  // namespace
