@@ -62,7 +62,7 @@ TEST_F(TwoNodes, STREAM_15_NODE_3_a_stream_that_goes_on_at_another_node_keeps_it
   constexpr std::uint64_t kMessages = 400;
   const std::unique_ptr<Node> nodes[] = {node(2), node(3)};
   sim::SimRandom chance(7);
-  std::vector<std::unique_ptr<Upload>> left;  // connections that were neither closed nor cut
+  std::vector<std::unique_ptr<Upload>> stale;  // connections that were neither closed nor cut
   std::uint64_t epoch = 0, moves = 0;
   const auto payload = [](std::uint64_t n) { return note(n % 2 == 0 ? "a" : "b", static_cast<std::int64_t>((n + 1) / 2)); };
   const auto key = [](std::uint64_t n) { return n % 2 == 0 ? "a" : "b"; };
@@ -87,12 +87,12 @@ TEST_F(TwoNodes, STREAM_15_NODE_3_a_stream_that_goes_on_at_another_node_keeps_it
         break;
       }
       case 1: up->context.TryCancel(); (void)up->end(); break;
-      default: left.push_back(std::move(up));  // works on, under an old epoch
+      default: stale.push_back(std::move(up));  // works on, under an old epoch
     }
-    for (auto& old : left)
+    for (auto& old : stale)
       if (chance.one_in(3) && next <= kMessages) (void)old->send("note", payload(next), key(next), next);
   }
-  for (auto& old : left) {
+  for (auto& old : stale) {
     old->context.TryCancel();
     (void)old->end();
   }

@@ -1,4 +1,6 @@
 // FLOW-21: what sleeps until an answer from outside holds no thread and no permit, and keeps its turn.
+#include <gtest/gtest.h>
+
 #include <deque>
 
 #include "server/gatekeeper.hpp"
