@@ -15,9 +15,23 @@ namespace {
 bool anonymous(const Command& command) noexcept {
   return command.principal == nullptr || command.principal->id.empty();
 }
-std::string_view principal_id(const Command& command) noexcept {
-  return command.principal == nullptr ? std::string_view() : command.principal->id;
+
+// What the author of a command is asked about a request; a throw is this request's failure.
+template <class Ask>
+Status ask_author(std::string_view what, Ask ask) {
+  try {
+    ask();
+    return {};
+  } catch (const std::exception& error) {
+    return fail(FailureKind::internal, "exception", std::string(what) + " of the command threw: " + error.what());
+  } catch (...) {
+    return fail(FailureKind::internal, "exception", std::string(what) + " of the command threw something that is no std::exception");
+  }
 }
+
+constexpr std::size_t kMaxClientId = 255;  // bytes
+// No principal's name has it: a client without a token is none of them, whatever it calls itself.
+constexpr char kNoPrincipal = '\x01';
 
 constexpr std::size_t kCanonicalKept = 16 << 10;  // bytes, for the next request
 
@@ -77,7 +91,7 @@ Status Registry::authorise(Invocation& invocation) {
   return {};
 }
 
-Status Registry::check_key(const Invocation& invocation) const {
+Status Registry::check_key(Invocation& invocation) const {
   const auto& spec = *invocation.spec_;
   const auto& key = invocation.command.idempotency_key;
   if (!key) {
@@ -98,9 +112,21 @@ Status Registry::check_key(const Invocation& invocation) const {
     if (c < 0x20 || c == 0x7F)
       return fail(FailureKind::invalid_argument, "bad_idempotency_key",
                   "Idempotency-Key: control characters are not allowed");
-  if (anonymous(invocation.command))
+  if (!anonymous(invocation.command)) {
+    invocation.key_owner_ = invocation.command.principal->id;
+    return {};
+  }
+  if (!spec.client_id)
     return fail(FailureKind::invalid_argument, "key_needs_principal",
                 "an Idempotency-Key belongs to who sends it: send a token with it");
+  std::string client;
+  SLUICE_TRY(ask_author("client_id", [&] { client = spec.client_id(invocation.command); }));
+  if (client.empty() || client.size() > kMaxClientId)
+    return fail(FailureKind::invalid_argument, "key_needs_client_id",
+                "an Idempotency-Key belongs to who sends it: without a token, command '" + spec.name +
+                    "' needs a client id of 1–" + std::to_string(kMaxClientId) + " bytes with it, got " +
+                    std::to_string(client.size()));
+  invocation.key_owner_ = kNoPrincipal + client;
   return {};
 }
 
@@ -141,9 +167,9 @@ bool Registry::check(Invocation& invocation) {
   return true;
 }
 
-Bytes Registry::scope_of(const Command& command, std::uint32_t version) {
-  return idempotency::make_scope(command.ns, principal_id(command), command.name, version,
-                                 *command.idempotency_key);
+Bytes Registry::scope_of(const Invocation& invocation, std::uint32_t version) {
+  const auto& command = invocation.command;
+  return idempotency::make_scope(command.ns, invocation.key_owner_, command.name, version, *command.idempotency_key);
 }
 
 // A retry that names no version belongs to the version its key was first used with, also when a
@@ -167,7 +193,7 @@ void Registry::try_older(Invocation& invocation) {
     const auto at = versions.lower_bound(probe.version);
     if (at == versions.begin()) return proceed(invocation);
     probe.version = std::prev(at)->first;
-    probe.query = store::FindKey{scope_of(invocation.command, probe.version)};
+    probe.query = store::FindKey{scope_of(invocation, probe.version)};
     if (!store_.ask(probe)) return;  // goes on when the answer is there
     if (version_found(invocation)) return;
   }
@@ -191,9 +217,10 @@ bool Registry::version_found(Invocation& invocation) {
 void Registry::proceed(Invocation& invocation) {
   auto& command = invocation.command;
   if (invocation.has_key_) {
+    const Status asked = ask_author("projection", [&] { invocation.fingerprint_ = fingerprint_of(*invocation.spec_, command); });
+    if (!asked) return refuse(invocation, asked.error());
     auto& pending = invocation.pending_claim_;
-    pending.scope = scope_of(command, command.version);
-    invocation.fingerprint_ = fingerprint_of(*invocation.spec_, command);
+    pending.scope = scope_of(invocation, command.version);
     if (auto cached = keys_.lookup(pending.scope)) {
       if (cached->fingerprint != invocation.fingerprint_ &&
           cached->fingerprint != earlier_fingerprint_of(*invocation.spec_, command)) {
@@ -203,9 +230,11 @@ void Registry::proceed(Invocation& invocation) {
       return invocation.deliver(replay(std::move(cached)));
     }
   }
+  if (invocation.spec_->ordering_key) {
+    const Status asked = ask_author("ordering_key", [&] { invocation.ordering_key_ = invocation.spec_->ordering_key(command); });
+    if (!asked) return refuse(invocation, asked.error());
+  }
   invocation.exchange_ = ids_.exchange();
-  if (invocation.spec_->ordering_key)
-    invocation.ordering_key_ = invocation.spec_->ordering_key(command);
   invocation.listener_.link(invocation.scope, &Invocation::cancelled, &invocation);
   if (invocation.has_key_) return claim(invocation);
   enter(invocation);

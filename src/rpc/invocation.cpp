@@ -23,6 +23,7 @@ void Invocation::reset() {
   scope.reset();
   spec_.reset();
   has_key_ = false;
+  key_owner_.clear();
   audited_ = false;
   exchange_ = {};
   ordering_key_.clear();

@@ -20,6 +20,46 @@ TEST_F(RegistryTest, IDEM_1_a_key_without_a_principal_is_refused_and_nothing_run
   EXPECT_EQ(send(keyless).answer.kind, Answer::Kind::reply);
 }
 
+TEST_F(RegistryTest, IDEM_1_anonymous_callers_share_nothing_but_by_an_explicit_client_id) {
+  auto s = spec();
+  s.anonymous = true;
+  s.client_id = [](const Command& command) { return std::string(command.payload); };
+  ASSERT_TRUE(registry.add(s));
+  const auto ask = [&](std::string client, bool as_ann = false) -> Got& {
+    auto& invocation = make("order.place", "k", std::move(client));
+    if (!as_ann) invocation.command.principal = nullptr;
+    return send(invocation);
+  };
+  EXPECT_FALSE(ask("\"phone-1\"").answer.replayed);
+  EXPECT_FALSE(ask("\"phone-2\"").answer.replayed) << "another client's";
+  EXPECT_TRUE(ask("\"phone-1\"").answer.replayed);
+  EXPECT_EQ(runs, 2);
+  EXPECT_EQ(ask("").code(), "key_needs_client_id");
+  EXPECT_EQ(ask(std::string(256, 'c')).code(), "key_needs_client_id");
+  EXPECT_FALSE(ask("ann").answer.replayed);
+  EXPECT_FALSE(ask("ann", true).answer.replayed) << "a client that calls itself ann is not her";
+  EXPECT_EQ(runs, 4);
+}
+
+// Who asks about a request is the application; its throw is this request's failure.
+TEST_F(RegistryTest, G6_functions_of_a_command_that_throw_fail_their_request_alone) {
+  const auto thrower = [](const Command&) -> std::string { throw std::runtime_error("no such member"); };
+  for (const int which : {0, 1, 2}) {
+    auto s = spec("order.f" + std::to_string(which));
+    s.anonymous = true;
+    if (which == 0) s.projection = thrower;
+    if (which == 1) s.ordering_key = thrower;
+    if (which == 2) s.client_id = thrower;
+    ASSERT_TRUE(registry.add(s));
+    auto& invocation = make(s.name, "k");
+    if (which == 2) invocation.command.principal = nullptr;
+    EXPECT_EQ(send(invocation).code(), "exception") << which;
+  }
+  EXPECT_EQ(runs, 0);
+  ASSERT_TRUE(registry.add(spec()));
+  EXPECT_EQ(send(make("order.place", "k")).answer.kind, Answer::Kind::reply);
+}
+
 /// Who asks for what: each combination has entries of its own.
 struct Asking {
   const char* what;

@@ -57,7 +57,10 @@ struct CommandSpec {
   std::string summary;          ///< one sentence
   std::string app = "default";  ///< the namespace of callers that name none
   std::string permission;       ///< second half of "app:permission"; empty: the name
-  bool anonymous = false;       ///< no token needed; such callers may not use keys
+  bool anonymous = false;       ///< no token needed; such callers may not use keys, unless `client_id` is set
+  /// Lets anonymous callers use keys: who asks, out of the request (an installation, a device). Empty text: the
+  /// key is refused. Callers share replies with nobody but those who give the same id, so it should be hard to guess.
+  std::function<std::string(const Command&)> client_id;
   bool shadow = true;           ///< may run in the shadow namespace
   KeyUse idempotency = KeyUse::required;
   idempotency::KeyPolicy keys;
@@ -170,6 +173,7 @@ class Invocation {
   Stage stage_ = Stage::idle;
   bool admitted_ = false;
   bool has_key_ = false;
+  std::string key_owner_;  // with a key: the principal, or a client without one
   bool audited_ = false;
   ExchangeId exchange_;
   std::string ordering_key_;
@@ -239,10 +243,10 @@ class Registry {
  private:
   friend class Invocation;
   Status authorise(Invocation& invocation);
-  Status check_key(const Invocation& invocation) const;
+  Status check_key(Invocation& invocation) const;
   bool check(Invocation& invocation);
   std::size_t versions_of(std::string_view name) const { return specs_.find(name)->second.size(); }
-  static Bytes scope_of(const Command& command, std::uint32_t version);
+  static Bytes scope_of(const Invocation& invocation, std::uint32_t version);
   void find_version(Invocation& invocation);
   void try_older(Invocation& invocation);
   bool version_found(Invocation& invocation);
