@@ -3,6 +3,8 @@
 // writes the same rows in groups of the same size, and the same loop with one commit each.
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "bench/bare_disk.hpp"
 #include "bench/benches.hpp"
 #include "bench/durable_rig.hpp"
@@ -32,7 +34,8 @@ void bench_durable(const Options& options, Report& report) {
     for (int n = 0; n < options.rounds; ++n) {
       const Round round = run_round(rig, callers, options.seconds);
       const int size = std::max(1, static_cast<int>(round.group + 0.5));
-      const BareResult limit = bare_sqlite(bare_path, durable_rows(), size, std::max(200, 20'000 / size));
+      const int groups = static_cast<int>(20'000 * std::min(1.0, options.seconds) / size);
+      const BareResult limit = bare_sqlite(bare_path, durable_rows(), size, std::max(200, groups));
       rate.push_back(round.per_second);
       cpu.push_back(round.cpu_us);
       p50.push_back(round.p50);
