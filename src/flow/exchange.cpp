@@ -16,9 +16,7 @@ void Exchange::abort(std::string cause) {
 }
 
 std::string Exchange::token() const {
-  std::string token = to_string(id_) + "." + std::to_string(step_);
-  if (branch_ != 0) token += "." + std::to_string(branch_);
-  return token;
+  return to_string(id_) + "." + std::to_string(step_) + branch_;
 }
 
 Status Exchange::expect_wake(std::string token) {
@@ -31,7 +29,7 @@ Status Exchange::expect_wake(std::string token) {
   return desk_->expect_wake(std::move(token));
 }
 
-std::string Exchange::parallel_key() const { return "sluice.parallel." + std::to_string(step_); }
+std::string Exchange::parallel_key() const { return "sluice.parallel." + std::to_string(step_) + branch_; }
 
 void Exchange::become_branch(const Exchange& parent, std::uint32_t branch) {
   reference = parent.reference;
@@ -41,7 +39,8 @@ void Exchange::become_branch(const Exchange& parent, std::uint32_t branch) {
   trace = parent.trace;
   response_ = parent.response_;
   step_ = parent.step_;
-  branch_ = branch;
+  branch_ = parent.branch_;
+  enter_branch(branch);
   bag_ = parent.bag_;
   for (auto& entry : bag_) entry.changed = false;
   draft_ = parent.draft_;  // reads see what was drafted before
@@ -54,6 +53,7 @@ void Exchange::become_branch(const Exchange& parent, std::uint32_t branch) {
 
 void Exchange::absorb_branch(Exchange& child) {
   const auto append = [](auto& into, auto& from, std::size_t start) {
+    start = std::min(start, from.size());  // it may have cleared what it was given
     into.insert(into.end(), std::make_move_iterator(from.begin() + static_cast<std::ptrdiff_t>(start)),
                 std::make_move_iterator(from.end()));
   };

@@ -42,7 +42,7 @@ std::string Profile::line() const {
 Flow::Flow(std::string name, FlowOptions options)
     : name_(std::move(name)), options_(std::move(options)), graph_(std::make_unique<Graph>()),
       live_(std::make_shared<LiveExchanges>()) {
-  SLUICE_ASSERT(options_.max_stages > 0, "FlowOptions::max_stages must be at least 1");
+  SLUICE_ASSERT(options_.max_stages > 0 && options_.max_stages <= 1'000'000, "FlowOptions::max_stages must be 1 to 1,000,000");
 }
 
 // What sleeps stays on disk; the next process wakes it.

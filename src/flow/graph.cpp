@@ -1,5 +1,7 @@
 #include "flow/graph.hpp"
 
+#include <algorithm>
+
 #include "flow/combined.hpp"
 
 namespace sluice::flow {
@@ -8,7 +10,14 @@ namespace {
 void write_shape(ByteWriter& writer, const Stage& stage) {
   writer.bytes(stage.name());
   writer.u8(static_cast<std::uint8_t>(stage.effect()));
-  for (const auto& child : stage.children()) write_shape(writer, *child);
+  const auto children = stage.children();
+  // Where children have children, which are whose; flat ones keep the hash they were recorded with.
+  const bool nested = std::ranges::any_of(children, [](const StagePtr& child) { return !child->children().empty(); });
+  if (nested) writer.varint(children.size());
+  for (const auto& child : children) {
+    write_shape(writer, *child);
+    if (nested) writer.varint(child->children().size());
+  }
 }
 
 }  // namespace

@@ -161,6 +161,9 @@ Result<Vote> ParallelStage::outcome(Exchange& exchange,
     for (const auto& group : child->vote->groups()) groups.push_back(group);
   }
   const std::string key = exchange.parallel_key();
+  // What began in an earlier attempt, and not in this one, is still to be aborted.
+  if (const std::string* before = exchange.get(durable_text(key)); before != nullptr && before->size() > states.size())
+    states += before->substr(states.size());
   exchange.set(durable_text(key), states);
   // Who was cut short because another one declined is no failure of its own: the decline is the outcome.
   const bool declined = exchange.aborting() && first != nullptr && first->kind() == FailureKind::cancelled;
@@ -200,7 +203,7 @@ Task<Status> ParallelStage::second_phase(Exchange& exchange, std::size_t child, 
     status = fail(FailureKind::internal, "exception", "a stage threw something that is no std::exception");
   }
   exchange.context().outside = outside;
-  exchange.enter_branch(0);
+  exchange.leave_branch();
   co_return status;
 }
 

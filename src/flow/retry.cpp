@@ -13,7 +13,7 @@ void RetryStage::rewind(Exchange& exchange, const Mark& mark) {
   if (exchange.snapshot_moved_) exchange.begin_snapshot();
   Draft& draft = exchange.draft();
   const auto cut = [](auto& list, std::size_t size) {
-    list.erase(list.begin() + static_cast<std::ptrdiff_t>(size), list.end());
+    if (list.size() > size) list.erase(list.begin() + static_cast<std::ptrdiff_t>(size), list.end());  // it may have cleared all
   };
   cut(draft.guards, mark.guards);
   cut(draft.mutations, mark.mutations);

@@ -11,6 +11,9 @@ namespace sluice::flow {
 /// The precondition that nobody else appended to the journal of the exchange.
 inline constexpr std::string_view kJournalGuard = "journal";
 
+/// In the bag of a pause: which step has set the response that is recorded with it.
+inline constexpr std::string_view kRespondedAt = "sluice.responded_at";
+
 class Runner;
 
 /// What the caller is told when this guard refuses; stored with the refusal.

@@ -313,14 +313,26 @@ Runner::Next Runner::refused(const store::CommitOutcome& outcome) {
   const auto index = static_cast<std::size_t>(outcome.refused);
   const store::Requirement& requirement = write_->commit.requires_[index];
   if (outcome.key && std::holds_alternative<store::KeyFree>(requirement.what) && claim_) {
-    // Somebody else finished this key first; its reply is ours.
+    // Somebody else finished this key first; its reply is ours. Whether it was the same request is the registry's to
+    // see, where the key is one of its commands'.
+    const bool same = !flow_.options_.key || claim_.fingerprint() == outcome.key->fingerprint;
+    if (!same || outcome.key->state != store::KeyState::completed) {
+      cause_ = same ? Failure(FailureKind::in_progress, "another node runs this key")
+                    : Failure(FailureKind::fingerprint_mismatch, "the key was used with another request");
+      claim_.lost(*outcome.key);
+      reply_bytes_.clear();
+      exchange_->response_.reset();
+      (void)machine_.prepare_failed(std::string(cause_->code()));
+      decided_ = true;
+      return machine_.decided(Decision::abort);
+    }
     winner_ = outcome.key->exchange;
     claim_.lost(*outcome.key);
     if (auto winner = Reply::decode(outcome.key->reply)) reply_ = *std::move(winner);
     reply_bytes_ = outcome.key->reply;
     observe(EventKind::idempotent_hit);
     decided_ = true;
-    cause_ = Failure(FailureKind::already_exists, "replayed");
+    cause_ = Failure(FailureKind::already_exists, "replayed", "another exchange completed this key first");
     return machine_.decided(Decision::abort);
   }
   if (index < guards_from_ && requirement.name == kJournalGuard) {
@@ -374,6 +386,8 @@ Runner::Next Runner::rerun() {
     return machine_.decided(Decision::abort);
   }
   exchange_->draft_.clear();
+  exchange_->aborting_ = false;  // the vote of a run that does not count
+  exchange_->abort_cause_.clear();
   exchange_->begin_snapshot();
   if (sleeping_ != Sleeping::no) forget_token();
   exchange_->bag_ = callers_bag_;

@@ -26,6 +26,11 @@ Runner::Next Runner::resolve_unknown(Failure failure) {
   // The reply drafted for a Commit that did not happen is nobody's.
   reply_bytes_.clear();
   exchange_->response_.reset();
+  // What no store will ever take is a refusal, decided and remembered as one.
+  if (cause_->traits().remember == Remember::store && machine_.decision() == Decision::commit) {
+    (void)machine_.prepare_failed(std::string(cause_->code()));
+    return decide();
+  }
   if (!begun_durable_) {
     (void)machine_.prepare_failed(std::string(cause_->code()));
     audit_lazily(std::string(cause_->code()));

@@ -1,4 +1,6 @@
 // An exchange that sleeps: announced, recorded, woken once or timed out, then prepare goes on.
+#include <charconv>
+
 #include "flow/draft_codec.hpp"
 #include "flow/live.hpp"
 #include "flow/runner.hpp"
@@ -37,7 +39,10 @@ Runner::Next Runner::pause(std::uint32_t) {
       (flow_.options_.store->now() + std::chrono::ceil<milliseconds>(pause_for_)).time_since_epoch().count();
   paused.at = machine_.position();
   paused.bag = exchange_->durable_entries();
-  if (exchange_->response()) paused.response = exchange_->response()->encode();
+  if (exchange_->response()) {
+    paused.response = exchange_->response()->encode();
+    paused.bag.emplace_back(std::string(kRespondedAt), std::to_string(exchange_->responded_at_));
+  }
   paused.draft = encode_draft(exchange_->draft());
   const Record record = std::move(paused);
   store::Commit& commit = new_commit();
@@ -185,6 +190,11 @@ void Runner::resume_paused(Machine machine, Begun begun, std::uint32_t next_reco
   exchange_->draft_ = *std::move(draft);
   if (auto response = Reply::decode(paused.response); response && !paused.response.empty())
     exchange_->response_ = *std::move(response);
+  if (const std::string* by = exchange_->get(durable_text(kRespondedAt))) {
+    if (std::uint32_t step = 0; std::from_chars(by->data(), by->data() + by->size(), step).ec == std::errc())
+      exchange_->responded_at_ = step;
+    std::erase_if(exchange_->bag_, [](const auto& entry) { return entry.name == kRespondedAt; });
+  }
   if (woken) {
     SLUICE_PROBE("flow.recovered_awake");
     return go(wake_up({false, std::move(woken->payload)}));

@@ -38,6 +38,7 @@ void put(store::Commit& commit, const KeyEntry& entry, store::KeyState state, By
 
 const Bytes& Claim::scope() const noexcept { return entry_of(entry_).scope; }
 ExchangeId Claim::exchange() const noexcept { return entry_of(entry_).exchange; }
+const Digest& Claim::fingerprint() const noexcept { return entry_of(entry_).fingerprint; }
 
 void Claim::complete_in(store::Commit& commit, ByteView reply) const {
   const KeyEntry& entry = entry_of(entry_);

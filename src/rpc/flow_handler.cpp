@@ -18,7 +18,7 @@ Answer to_answer(flow::Outcome outcome) {
   } else if (outcome.reply) {
     answer = Answer::of(*outcome.reply, outcome.exchange);
   } else if (outcome.kind == flow::OutcomeKind::committed) {
-    answer = Answer::of(Reply::ok("{}"), outcome.exchange);
+    answer = Answer::of(Reply::ok({}), outcome.exchange);
   } else {
     return Answer::of(outcome.cause ? std::move(*outcome.cause)
                                     : Failure(FailureKind::rejected, "aborted", "aborted"));

@@ -15,7 +15,7 @@ namespace sluice::flow {
 /// does when it uses exchange.token()). PREPARE MUST BE SAFE TO REPEAT. What a failed attempt drafted
 /// is taken back. Not repeated once the exchange voted abort or was cancelled; the failure is then
 /// still the stage's own. Commit and abort are forwarded; their retries are the flow's own policy.
-/// All attempts count as one prepare. `random` must outlive the stage.
+/// All attempts count as one prepare, and a time limit of the stage is for all of them together. `random` must outlive the stage.
 StagePtr retry(StagePtr stage, Random& random, resilience::RetryPolicy policy = {});
 
 /// Prepares the stages concurrently, each on its own view of the exchange: own draft and bag (copied

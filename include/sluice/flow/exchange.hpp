@@ -131,7 +131,7 @@ class Exchange {
 
   /// 1 for the first call of this phase of this stage; grows with retries.
   std::uint32_t attempt() const noexcept { return attempt_; }
-  /// "<exchange id>.<step>", in a parallel stage "<exchange id>.<step>.<child>": stable across retries and recovery. The idempotency key for what this
+  /// "<exchange id>.<step>", in a parallel stage "<exchange id>.<step>.<child>", and so on inward: stable across retries and recovery. The idempotency key for what this
   /// stage calls outside.
   std::string token() const;
 
@@ -163,7 +163,8 @@ class Exchange {
   // Views for the children of a parallel stage.
   void become_branch(const Exchange& parent, std::uint32_t branch);
   void absorb_branch(Exchange& child);
-  void enter_branch(std::uint32_t branch) noexcept { branch_ = branch; }
+  void enter_branch(std::uint32_t child) { branch_ += "." + std::to_string(child); }
+  void leave_branch() { branch_.resize(branch_.rfind('.')); }
   std::string parallel_key() const;
   Entry* find(std::string_view name) noexcept;
   Entry& entry_for(std::string_view name);
@@ -189,7 +190,7 @@ class Exchange {
   std::uint32_t responded_at_ = kNobody;  // the step that set the response
   std::uint32_t attempt_ = 1;
   std::uint32_t step_ = 0;
-  std::uint32_t branch_ = 0;  // from 1: which child of a parallel stage
+  std::string branch_;  // ".2.1": the first child of the second child of a parallel stage; empty: no child
   std::vector<Entry> bag_;
   Draft draft_;
   struct Seen {

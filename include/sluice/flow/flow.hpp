@@ -39,13 +39,13 @@ struct SecondPhase {
   std::uint32_t attempts = 5;
   Duration first_delay = milliseconds(20);  ///< doubles with each attempt, up to max_delay
   Duration max_delay = seconds(2);
-  Duration budget = seconds(30);            ///< for the whole second phase
+  Duration budget = seconds(30);            ///< for each step of the second phase
 };
 
 struct FlowOptions {
   std::string entry;                ///< empty: the first group
   std::uint32_t version = 1;        ///< recorded; recovery runs the version that was begun
-  std::uint32_t max_stages = 1024;  ///< prepares in one run; 0 is refused at construction
+  std::uint32_t max_stages = 1024;  ///< prepares in one run, 1 to a million; else refused at construction
   std::uint32_t max_reruns = 16;    ///< of prepare after a verified read changed
   store::Store* store = nullptr;    ///< null: in memory, nothing is durable
   idempotency::Keys* keys = nullptr;

@@ -50,6 +50,7 @@ class Claim {
   explicit operator bool() const noexcept { return keys_ != nullptr; }
   const Bytes& scope() const noexcept;
   ExchangeId exchange() const noexcept;
+  const Digest& fingerprint() const noexcept;
   /// How long its row is kept once it is completed.
   milliseconds kept() const noexcept;
 
