@@ -24,7 +24,10 @@ class ChannelTest : public GrpcTest {
  protected:
   ChannelTest() {
     add("shop.order", rpc::KeyUse::required, [this](rpc::Invocation& invocation) {
-      seen = invocation.command;
+      {
+        const std::lock_guard lock(mutex);
+        seen = invocation.command;
+      }
       invocation.finish(rpc::Answer::of(
           Reply::ok("{\"run\":" + std::to_string(++runs) + ",\"state\":\"placed\"}")));
     });

@@ -11,7 +11,10 @@ class TypedTest : public GrpcTest {
  protected:
   TypedTest() {
     add("shop.order", rpc::KeyUse::required, [this](rpc::Invocation& invocation) {
-      seen = invocation.command;
+      {
+        const std::lock_guard lock(mutex);
+        seen = invocation.command;
+      }
       invocation.finish(rpc::Answer::of(Reply::ok(
           "{\"run\":" + std::to_string(++runs) + ",\"state\":\"placed\",\"internal_note\":[1]}")));
     });
