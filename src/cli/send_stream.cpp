@@ -7,6 +7,8 @@
 #include <atomic>
 #include <cerrno>
 #include <nlohmann/json.hpp>
+#include <charconv>
+#include <map>
 
 #include "cli/client.hpp"
 #include "cli/commands.hpp"
@@ -97,16 +99,35 @@ Json as_json(const transport::StreamReport& report, const std::string& id, JsonL
 
 void print(const transport::StreamReport& report, const std::string& id, JsonLines& lines) {
   std::uint64_t failed = 0;
+// What is said of several lines is said once.
+void print_failures(const transport::StreamReport& report, JsonLines& lines) {
+  const auto& all = report.first_failures;
+  const auto words = [](const transport::StreamReport::Failed& one) {
+    const auto code = one.failure.code();
+    return fmt::format("{}{}: {}", one.failure.traits().name, code.empty() ? std::string() : fmt::format(" ({})", code),
+                       one.failure.detail());
+  };
+  std::map<std::string, std::uint64_t> told;  // how many lines it was said of
+  for (const auto& one : all)
+    if (one.what != "unsettled") ++told[words(one)];
+  for (const auto& one : all) {
+    const std::string said = words(one);
+    if (one.what == "unsettled") {
+      fmt::print("  line {}: {}\n    sluice tx show {}\n", lines.line_of(one.sequence), said, one.transaction);
+      continue;
+    }
+    const std::uint64_t count = std::exchange(told[said], 0);
+    if (count == 0) continue;
+    fmt::print("  line {}: {}\n", lines.line_of(one.sequence), said);
+    if (count > 1) fmt::print("    the same of {} more line{}\n", count - 1, count == 2 ? "" : "s");
+  }
+}
+
   for (const auto& [what, count] : report.failed) failed += count;
   fmt::print("{} of {} messages are done: {} succeeded ({} of them were answered before), {} failed{}.\n", report.done,
              lines.count(), report.succeeded, report.replayed, failed,
              report.unsettled == 0 ? std::string() : fmt::format(", {} not settled yet", report.unsettled));
-  for (const auto& one : report.first_failures) {
-    const auto code = one.failure.code();
-    fmt::print("  line {}: {}{}: {}\n", lines.line_of(one.sequence), one.failure.traits().name,
-               code.empty() ? std::string() : fmt::format(" ({})", code), one.failure.detail());
-    if (one.what == "unsettled") fmt::print("    sluice tx show {}\n", one.transaction);
-  }
+  print_failures(report, lines);
   if (failed + report.unsettled > report.first_failures.size())
     fmt::print("  … and {} more\n", failed + report.unsettled - report.first_failures.size());
   if (report.resumed != 0) fmt::print("The connection was made {} times.\n", report.resumed + 1);
@@ -172,6 +193,8 @@ void send_stream_file(const StreamSendOptions& options, const StreamSender& who)
   progress.end();
   if (!sent) {
     fmt::print(stderr, "sluice: {}\n", sent.error().to_string());
+  if (!options.id.empty())
+    if (const auto good = transport::check_stream_id(options.id); !good) die(good.error());
     if (sent.error().kind() == FailureKind::unavailable || sent.error().kind() == FailureKind::timeout) {
       fmt::print(stderr, "  Start the server with: sluice serve --grpc-listen {}; then the same command goes on.\n",
                  options.target);

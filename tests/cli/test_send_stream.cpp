@@ -11,6 +11,7 @@ namespace {
 
 using nlohmann::json;
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr int kKeys = 20;
 
@@ -63,6 +64,26 @@ TEST_F(SendStream, STREAM_15_no_file_can_be_made_to_pass_for_another) {
     EXPECT_EQ(json::parse(ran.out)["id"].get<std::string>().size(), std::string("file-").size() + 64);
     EXPECT_EQ(row(server, key)["number"], 5) << key;
   }
+}
+
+TEST_F(SendStream, STREAM_15_an_id_that_cannot_name_a_stream_is_refused_before_anything_is_sent) {
+  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
+  write_rows(20);
+  for (const char* const id : {"a b", "a;b", "a,b", "\"a\""}) {
+    const Ran ran = send(server, {"rows.jsonl", "kv.add", "--id", id});
+    EXPECT_EQ(ran.status, 2) << ran.out << ran.err;
+    EXPECT_THAT(ran.err, HasSubstr("without blanks"));
+  }
+  EXPECT_TRUE(row(server, "k0").is_null());
+}
+
+TEST_F(SendStream, STREAM_15_what_is_said_of_many_lines_is_said_once) {
+  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
+  write("bad.jsonl", "{\"name\":\"no.such\"}\n{\"name\":\"no.such\"}\n{\"name\":\"no.such\"}\n");
+  const Ran ran = send(server, {"bad.jsonl"});
+  EXPECT_EQ(ran.status, 1) << ran.err;
+  EXPECT_THAT(ran.out, HasSubstr("the same of 2 more lines"));
+  EXPECT_THAT(ran.out, Not(HasSubstr("line 2: ")));
 }
 
 TEST_F(SendStream, STREAM_15_lines_that_name_their_commands_and_lines_that_fail) {

@@ -65,6 +65,11 @@ struct StreamReport {
 };
 
 /// Blocks until everything is done, stopped or given up: for threads, never on a lane. Goes on where
+inline constexpr std::size_t kMaxStreamId = 100;
+/// What may name a stream: it becomes part of its messages' idempotency keys. Fails invalid_argument,
+/// bad_stream_id.
+Status check_stream_id(std::string_view id);
+
 /// an earlier call with this id ended, here or elsewhere. `clock` and `sleep` are asked for the time
 /// and to wait between attempts. Fails unavailable (nothing moved for give_up_after), unauthenticated,
 /// precondition_failed (the server cannot resume), or what the server ended the stream with; come

@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <charconv>
 
+#include "sluice/idempotency/key_header.hpp"
 #include "sluice/v1/commands.pb.h"
+#include "transport/envelope.hpp"
 #include "transport/grpc/whole_process.hpp"
 #include "transport/grpc/status.hpp"
 #include "transport/grpc/tls.hpp"
@@ -233,8 +235,16 @@ std::optional<bool> StreamReport::succeeded_at(std::uint64_t sequence) const {
 
 Result<StreamReport> send_stream(const StreamClientOptions& options, StreamSource& source, Clock& clock,
                                  const std::function<void(Duration)>& sleep) {
-  if (options.id.empty() || options.window == 0)
-    return fail(FailureKind::invalid_argument, "bad_option", "a stream needs an id and a window of at least 1");
+Status check_stream_id(std::string_view id) {
+  const auto as_key = idempotency::parse_key_header(id);
+  if (id.size() <= kMaxStreamId && as_key && *as_key == id) return {};
+  return fail(FailureKind::invalid_argument, "bad_stream_id",
+              "the stream's id: expected 1 to " + std::to_string(kMaxStreamId) +
+                  " printable ASCII characters without blanks, quotes, backslashes, commas or semicolons, got " + quoted(id));
+}
+
+  if (options.window == 0) return fail(FailureKind::invalid_argument, "bad_option", "a stream needs a window of at least 1");
+  SLUICE_TRY(check_stream_id(options.id));
   return Sending(options, source, clock, sleep).run();
 }
 
