@@ -62,7 +62,7 @@ class VoucherApp final : public server::App {
     restock.app = "voucher";
     restock.idempotency = rpc::KeyUse::required;
     restock.input_schema =
-        R"({"type":"object","required":["voucher"],"properties":{"voucher":{"type":"string"},)"
+        R"({"type":"object","required":["voucher"],"additionalProperties":false,"properties":{"voucher":{"type":"string"},)"
         R"("stock":{"type":"integer","minimum":0},"budget_minor":{"type":"integer","minimum":0}}})";
     restock.handler = rpc::flow_handler(distribution_->restock());
     context.flows.add(distribution_->restock());
