@@ -49,5 +49,16 @@ TEST_F(Stores, CONSOLE_4_tokens_are_told_with_what_they_may_do_and_until_when) {
   EXPECT_THAT(sluice({"token", "revoke", id}).out, HasSubstr("Token " + id + " is revoked."));
 }
 
+TEST_F(Stores, IDEM_1_a_key_is_looked_for_in_the_commands_own_app) {
+  const Serving server(folder.path());
+  const Ran sent = server.ask({"send", "voucher.catalogue.restock", R"({"voucher":"v","stock":1})", "--key", "a"});
+  EXPECT_THAT(sent.err, HasSubstr("unknown_voucher"));
+  const Ran shown = server.ask({"idempotency", "show", "a", "--command", "voucher.catalogue.restock", "--principal", "admin"});
+  EXPECT_THAT(shown.err, HasSubstr("app voucher"));
+  EXPECT_THAT(shown.err, HasSubstr("command voucher.catalogue.restock"));
+  EXPECT_EQ(shown.status, 0) << shown.err;
+  EXPECT_THAT(shown.out, HasSubstr("unknown_voucher"));
+}
+
 }  // namespace
 }  // namespace sluice::cli_test
