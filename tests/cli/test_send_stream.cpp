@@ -51,6 +51,11 @@ TEST_F(SendStream, STREAM_15_a_file_takes_effect_once_however_often_it_is_sent) 
   const Ran again = send(server, {"rows.jsonl", "kv.add", "--order-by", "key", "--json"});
   EXPECT_EQ(again.status, 0) << again.err;
   EXPECT_EQ(json::parse(again.out)["done"], 200);
+  EXPECT_EQ(json::parse(again.out)["done_before"], 200);
+  EXPECT_EQ(told["done_before"], 0);
+  const Ran told_again = send(server, {"rows.jsonl", "kv.add", "--order-by", "key"});
+  EXPECT_THAT(told_again.out, HasSubstr("All of it was done before; nothing was sent."));
+  EXPECT_THAT(told_again.err, Not(HasSubstr("200 sent")));
   expect_once_each(server, 200);
 }
 
@@ -195,11 +200,39 @@ TEST_F(SendStream, STREAM_15_ctrl_c_stops_and_the_same_command_goes_on) {
   expect_once_each(server, kRows);
 }
 
+TEST_F(SendStream, CONSOLE_9_a_door_that_is_none_is_told_at_once_and_as_what_it_is) {
+  write_rows(20);
+  for (const char* const bad : {"", "http://127.0.0.1:9090", "127.0.0.1", "127.0.0.1:", ":9090", "127.0.0.1:99999"}) {
+    const Ran ran = run(folder.path(), {"send", "kv.add", "--stream", "rows.jsonl", "--grpc", bad, "--token", "slc_x"});
+    EXPECT_EQ(ran.status, 2) << bad << ran.err;
+    EXPECT_THAT(ran.err, HasSubstr("expected HOST:PORT"));
+  }
+  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
+  const Ran tls = send(server, {"rows.jsonl", "kv.add", "--tls", "--give-up", "1"});
+  EXPECT_EQ(tls.status, 1) << tls.err;
+  EXPECT_THAT(tls.err, HasSubstr("leave --tls out"));
+  EXPECT_THAT(tls.err, Not(HasSubstr("Start the server")));
+  const Ran post = run(folder.path(), {"send", "kv.add", "{}", "--key", "a", "--server", "http://" + server.grpc(), "--token", "slc_x"});
+  EXPECT_EQ(post.status, 1) << post.err;
+  EXPECT_THAT(post.err, HasSubstr("is no HTTP door; is it the gRPC one?"));
+  EXPECT_THAT(post.err, Not(HasSubstr("taken effect")));
+  for (const Arguments& more : {Arguments{"{}"}, Arguments{"--stream", "rows.jsonl", "--grpc", server.grpc()}}) {
+    Arguments all{"send", "kv.add", "--token", server.token() + "\n", "--server", server.address()};
+    all.insert(all.end(), more.begin(), more.end());
+    const Ran ended = run(folder.path(), all);
+    EXPECT_EQ(ended.status, 2) << ended.err;
+    EXPECT_THAT(ended.err, HasSubstr("the token has a line end"));
+  }
+  const std::string help = run(folder.path(), {"send", "--help"}).out;
+  EXPECT_THAT(help, HasSubstr("--grpc TEXT=127.0.0.1:9090"));
+  EXPECT_THAT(help, HasSubstr("=60"));
+}
+
 TEST_F(SendStream, STREAM_15_a_server_that_is_not_there_and_a_token_that_is_none) {
   write_rows(20);
   const Ran nobody = run(folder.path(), {"send", "kv.add", "--stream", "rows.jsonl", "--grpc", "127.0.0.1:1",
                                          "--give-up", "1", "--token", "slc_x"});
-  EXPECT_EQ(nobody.status, 4);
+  EXPECT_EQ(nobody.status, 1) << "nothing was sent";
   EXPECT_THAT(nobody.err, HasSubstr("127.0.0.1:1"));
   EXPECT_THAT(nobody.err, HasSubstr("sluice serve --grpc-listen"));
   const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});

@@ -53,6 +53,7 @@ struct StreamReport {
     std::string transaction;  ///< empty: none was begun
   };
   std::uint64_t done = 0;       ///< every message up to this one ran to its end
+  std::uint64_t done_before = 0;  ///< of those, before this call of send_stream(): they were not sent again
   std::uint64_t succeeded = 0, replayed = 0, duplicates = 0;
   std::map<std::string, std::uint64_t> failed;  ///< by class
   /// Begun or decided, and not settled yet: told in first_failures, with the transaction that tells the rest.
@@ -64,12 +65,12 @@ struct StreamReport {
   std::optional<bool> succeeded_at(std::uint64_t sequence) const;
 };
 
-/// Blocks until everything is done, stopped or given up: for threads, never on a lane. Goes on where
 inline constexpr std::size_t kMaxStreamId = 100;
 /// What may name a stream: it becomes part of its messages' idempotency keys. Fails invalid_argument,
 /// bad_stream_id.
 Status check_stream_id(std::string_view id);
 
+/// Blocks until everything is done, stopped or given up: for threads, never on a lane. Goes on where
 /// an earlier call with this id ended, here or elsewhere. `clock` and `sleep` are asked for the time
 /// and to wait between attempts. Fails unavailable (nothing moved for give_up_after), unauthenticated,
 /// precondition_failed (the server cannot resume), or what the server ended the stream with; come
