@@ -49,6 +49,13 @@ TEST_F(Stores, CONSOLE_4_tokens_are_told_with_what_they_may_do_and_until_when) {
   EXPECT_THAT(sluice({"token", "revoke", id}).out, HasSubstr("Token " + id + " is revoked."));
 }
 
+TEST_F(Stores, CONSOLE_9_a_folder_of_a_bench_that_is_not_there_is_no_defect) {
+  const Ran ran = sluice({"bench", "durable", "--directory", "/nope"});
+  EXPECT_EQ(ran.status, 2) << ran.err;
+  EXPECT_THAT(ran.err, HasSubstr("--directory /nope"));
+  EXPECT_THAT(ran.err, testing::Not(HasSubstr("defect")));
+}
+
 TEST_F(Stores, IDEM_1_a_key_is_looked_for_in_the_commands_own_app) {
   const Serving server(folder.path());
   const Ran sent = server.ask({"send", "voucher.catalogue.restock", R"({"voucher":"v","stock":1})", "--key", "a"});
