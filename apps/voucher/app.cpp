@@ -113,6 +113,10 @@ class VoucherApp final : public server::App {
                     fmt::format("channels.{}.target is not set: expected host:port", name));
       if (channel.options.target.empty()) return {};
       if (!token.empty()) channel.options.token = token, channel.token_file.clear();
+      if (channel.options.token.empty() && channel.token_file.empty())
+        context.logger.warn(fmt::format("no token is sent to another service, which will refuse to answer: set {} or channels.{}.token_file",
+                                        std::string_view(name) == "codes" ? "SLUICE_CODE_TOKEN" : "SLUICE_USER_TOKEN", name),
+                            {{"channel", name}, {"target", channel.options.target}});
       if (!options_.service_ca.empty()) channel.options.tls_ca = options_.service_ca;
       channel.options.logger = &context.logger;
       SLUICE_ASSIGN(auto made, server::open_channel(name, channel));

@@ -56,6 +56,13 @@ TEST_F(Stores, CONSOLE_9_a_folder_of_a_bench_that_is_not_there_is_no_defect) {
   EXPECT_THAT(ran.err, testing::Not(HasSubstr("defect")));
 }
 
+TEST_F(Stores, CONSOLE_9_a_service_that_is_sent_no_token_is_told_at_the_start) {
+  Serving server(folder.path(), {"--code-service", "127.0.0.1:1"});
+  ASSERT_FALSE(server.address().empty());
+  server.stop();
+  EXPECT_THAT(read_file(folder.file("server.err")), HasSubstr("SLUICE_CODE_TOKEN or channels.codes.token_file"));
+}
+
 TEST_F(Stores, IDEM_1_a_key_is_looked_for_in_the_commands_own_app) {
   const Serving server(folder.path());
   const Ran sent = server.ask({"send", "voucher.catalogue.restock", R"({"voucher":"v","stock":1})", "--key", "a"});
