@@ -62,7 +62,7 @@ class VoucherApp final : public server::App {
     restock.app = "voucher";
     restock.idempotency = rpc::KeyUse::required;
     restock.input_schema =
-        R"({"type":"object","required":["voucher"],"properties":{"voucher":{"type":"string"},)"
+        R"({"type":"object","required":["voucher"],"additionalProperties":false,"properties":{"voucher":{"type":"string"},)"
         R"("stock":{"type":"integer","minimum":0},"budget_minor":{"type":"integer","minimum":0}}})";
     restock.handler = rpc::flow_handler(distribution_->restock());
     context.flows.add(distribution_->restock());
@@ -113,6 +113,10 @@ class VoucherApp final : public server::App {
                     fmt::format("channels.{}.target is not set: expected host:port", name));
       if (channel.options.target.empty()) return {};
       if (!token.empty()) channel.options.token = token, channel.token_file.clear();
+      if (channel.options.token.empty() && channel.token_file.empty())
+        context.logger.warn(fmt::format("no token is sent to another service, which will refuse to answer: set {} or channels.{}.token_file",
+                                        std::string_view(name) == "codes" ? "SLUICE_CODE_TOKEN" : "SLUICE_USER_TOKEN", name),
+                            {{"channel", name}, {"target", channel.options.target}});
       if (!options_.service_ca.empty()) channel.options.tls_ca = options_.service_ca;
       channel.options.logger = &context.logger;
       SLUICE_ASSIGN(auto made, server::open_channel(name, channel));

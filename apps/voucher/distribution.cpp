@@ -126,6 +126,12 @@ Result<Vote> Distribution::restock_voucher(Exchange& x) {
   if (!json.is_object() || id == json.end() || !id->is_string() || number("stock") < 0 || number("budget_minor") < 0)
     return fail(FailureKind::invalid_argument, "bad_restock",
                 fmt::format("expected {{\"voucher\":ID,\"stock\":N,\"budget_minor\":M}} with N and M from 0 to {}", kMaxRestock));
+  for (const auto& [name, value] : json.items())
+    if (name != "voucher" && name != "stock" && name != "budget_minor")
+      return fail(FailureKind::invalid_argument, "bad_restock",
+                  fmt::format("unknown member {}; there are voucher, stock, budget_minor", nlohmann::json(name).dump()));
+  if (!json.contains("stock") && !json.contains("budget_minor"))
+    return fail(FailureKind::invalid_argument, "bad_restock", "neither stock nor budget_minor: nothing would be added");
   const std::string& ns = x.ns().text();
   const auto key = voucher_key(ns, id->get<std::string>());
   SLUICE_ASSIGN(const auto row, x.read(key, flow::Read::verified));

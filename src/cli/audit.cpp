@@ -14,23 +14,52 @@ struct AuditOptions : ServerOptions {
   int limit = 20;
 };
 
+struct Found {
+  Json rows = Json::array();
+  Json before;  // null: there are no older ones
+};
+
+// One answer looks at so many rows only: asks on until the limit is met or the rows end.
+Found look(const AuditOptions& options, Json payload) {
+  Found found;
+  while (true) {
+    const HttpAnswer answer = run_command(options, "sluice.audit.list", payload);
+    if (!answer.ok()) {
+      if (payload.contains("before"))
+        fmt::print(stderr, "The search ended at the row before {}; --before {} goes on.\n", payload["before"].dump(), payload["before"].dump());
+      refuse(options, answer);
+    }
+    for (const auto& row : answer.json.value("rows", Json::array())) found.rows.push_back(row);
+    found.before = answer.json.contains("before") ? answer.json["before"] : Json();
+    const std::size_t limit = static_cast<std::size_t>(options.limit);
+    if (found.before.is_null() || found.rows.size() >= limit || (payload.contains("before") && found.before == payload["before"]))
+      return found;
+    payload["before"] = found.before;
+    payload["limit"] = limit - found.rows.size();
+    fmt::print(stderr, "{} of {} rows found; looking at those before {}\n", found.rows.size(), limit, found.before.dump());
+  }
+}
+
 void audit(const AuditOptions& options) {
   Json payload{{"limit", options.limit}};
   if (options.before != 0) payload["before"] = options.before;
   if (!options.principal.empty()) payload["principal"] = options.principal;
   if (!options.command.empty()) payload["command"] = options.command;
   if (!options.outcome.empty()) payload["outcome"] = options.outcome;
-  const HttpAnswer answer = run_command(options, "sluice.audit.list", payload);
-  if (!answer.ok()) refuse(options, answer);
-  if (options.json) return fmt::print("{}\n", answer.body);
-  const Json rows = answer.json.value("rows", Json::array());
+  const Found found = look(options, std::move(payload));
+  const Json& rows = found.rows;
+  if (options.json) {
+    Json all{{"rows", rows}};
+    if (!found.before.is_null()) all["before"] = found.before;
+    return fmt::print("{}\n", all.dump());
+  }
   if (rows.empty()) fmt::print("No such rows.\n");
   else
     fmt::print("{:<19} {:<16} {:<40} {:<8} {:<24} {}\n", "AT (UTC)", "PRINCIPAL", "COMMAND", "OUTCOME", "DETAIL", "TRANSACTION");
   for (const auto& row : rows)
     fmt::print("{:<19} {:<16} {:<40} {:<8} {:<24} {}\n", when(row, "at_ms"), text(row, "principal"), text(row, "command"),
                text(row, "outcome"), text(row, "detail"), text(row, "transaction"));
-  if (answer.json.contains("before")) fmt::print("More: --before {}\n", answer.json["before"].dump());
+  if (!found.before.is_null()) fmt::print("More: --before {}\n", found.before.dump());
 }
 
 }  // namespace

@@ -1,5 +1,9 @@
 // sluice bench: the benches of this build, each beside its limit in the same run.
 #include <fmt/core.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <system_error>
 
 #include "bench/benches.hpp"
 #include "cli/commands.hpp"
@@ -25,6 +29,10 @@ void add_bench(CLI::App& app) {
     one->footer(fmt::format("Example: sluice bench {} --rounds 5 --json", bench.name));
     one->callback([options, bench] {
       sluice::bench::Report report(std::string(bench.name), options->json);
+      if (!options->directory.empty() && access(options->directory.c_str(), W_OK | X_OK) != 0)
+        die({FailureKind::invalid_argument, "bad_directory",
+             fmt::format("--directory {}: expected a folder that can be written to; {}", options->directory,
+                         std::generic_category().message(errno))});
       bench.run(*options, report);
       if (report.wrong()) throw CLI::RuntimeError(1);
     });

@@ -60,6 +60,14 @@ Address parse_address(const std::string& server) {
   throw CLI::RuntimeError(1);
 }
 
+// What answered is no Sluice over HTTP, so nothing took effect.
+[[noreturn]] void no_http(const ServerOptions& options, const Request& request) {
+  if (!request.silent)
+    fmt::print(stderr, "sluice: {} is no HTTP door; is it the gRPC one? --server takes the address of `Listening on http://…`\n",
+               options.server);
+  throw CLI::RuntimeError(1);
+}
+
 // Nothing is known of a request that has left: its words, and what to do. Status 4.
 [[noreturn]] void unanswered(const ServerOptions& options, const Request& request, const std::string& why) {
   const std::string what = fmt::format("no answer from {}: {}", options.server, why);
@@ -115,6 +123,10 @@ HttpAnswer exchange(const ServerOptions& options, const Request& meta, http::req
   // Also when not all of it went out: a server that refuses a request closes behind its answer.
   error = step(io, [&](auto done) { http::async_read(stream, buffer, parser, done); });
   if (error) {
+    // HTTP/2 greets with a frame and TLS with an alert: neither begins as text does.
+    if (!parser.is_header_done() && buffer.size() > 0)
+      if (const auto first = *static_cast<const unsigned char*>(buffer.data().data()); first < 0x20 && first != '\r' && first != '\n')
+        no_http(options, meta);
     if (sent) error = sent;
     unanswered(options, meta,
                error == beast::error::timeout
@@ -133,13 +145,21 @@ HttpAnswer exchange(const ServerOptions& options, const Request& meta, http::req
   return answer;
 }
 
+// A line end would begin another header.
+std::string whole_line(const std::string& token) {
+  if (token.find_first_of("\r\n") != std::string::npos) return "the token has a line end; give it without";
+  const bool plain = std::ranges::all_of(token, [](char c) { return c > 0x20 && c < 0x7F; });
+  return plain ? std::string() : "the token has a blank, or a character that is not ASCII";
+}
+
 }  // namespace
 
 void add_server_options(CLI::App& command, ServerOptions& options) {
   from_environment(command, command.add_option("--server", options.server, "Address of the server")->capture_default_str(),
                    "SLUICE_SERVER");
   from_environment(command,
-                   command.add_option("--token", options.token, "Who asks; better in the environment than in a command line"),
+                   command.add_option("--token", options.token, "Who asks; better in the environment than in a command line")
+                       ->check(CLI::Validator([](std::string& given) { return whole_line(given); }, "", "token")),
                    "SLUICE_TOKEN");
   command.add_option("--deadline-ms", options.deadline_ms, "How long the server may take; past it, and 3 s, nobody waits")
       ->check(CLI::Range(1, 86'400'000))

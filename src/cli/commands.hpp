@@ -43,6 +43,10 @@ server::Config load_config_or_die(const std::string& path, const server::Environ
 /// This process's, with what --store names: a file, or postgres://….
 server::Environment environment_with_store(const std::string& store);
 
+/// Ends the command with status 2 when it names a file of SQLite that is not there: for what looks at
+/// a store, and would make an empty one of a name that is misspelt.
+void need_store(const server::Config& config);
+
 /// Ends the command: says what failed on standard error. Status 2: what was asked for is wrong; 1:
 /// it could not be done.
 [[noreturn]] void die(const Failure& failure);

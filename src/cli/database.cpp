@@ -1,6 +1,7 @@
 // sluice migrate and sluice doctor: the database apart from the server.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.hpp"
@@ -25,11 +26,13 @@ void migrate(const Options& options) {
   if (config.postgres.url.empty()) {
     if (options.restored)
       die({FailureKind::invalid_argument, "not_needed", "--restored is for PostgreSQL: a copy of SQLite made by sluice has its own incarnation"});
+    std::error_code error;
+    const bool made = !std::filesystem::exists(config.sqlite.path, error);
     auto store = server::open_store(config, clock, random, executor);
     if (!store) die(store.error());
     (*store)->close();
-    text = "The database is of this version.";
-    out = {{"store", "sqlite"}};
+    text = made ? fmt::format("There was no database at {}: an empty one was made.", config.sqlite.path) : "The database is of this version.";
+    out = {{"store", "sqlite"}, {"made", made}};
   } else {
     const auto done = store::migrate_postgres_database(config.postgres, random, options.restored);
     if (!done) die(done.error());
@@ -64,6 +67,7 @@ void doctor(const Options& options) {
       check((*store)->integrity_check());
     }
   } else {
+    need_store(config);
     auto store = store::open_sqlite_store(config.sqlite, clock, random, executor);
     if (!store) die(store.error());
     findings.push_back({Level::good, "SQLite", config.sqlite.path, ""});
@@ -90,6 +94,14 @@ server::Environment environment_with_store(const std::string& store) {
   auto environment = config_environment();
   if (!store.empty()) environment[store::is_postgres_url(store) ? "SLUICE_STORE_URL" : "SLUICE_STORE_PATH"] = store;
   return environment;
+}
+
+void need_store(const server::Config& config) {
+  std::error_code error;
+  if (!config.postgres.url.empty() || std::filesystem::exists(config.sqlite.path, error)) return;
+  die({FailureKind::invalid_argument, "no_store",
+       fmt::format("there is no store at {}; say where it is with --store, --config or SLUICE_STORE_PATH (`sluice serve` and "
+                   "`sluice migrate` make one)", config.sqlite.path)});
 }
 
 void add_migrate(CLI::App& app) {

@@ -266,7 +266,7 @@ void add_guards(CLI::App& app) {
   forcing->add_option("--reason", options->reason, "Kept in the audit trail, with who did it")->required();
   forcing->add_flag("--shadow", options->shadow, "Of shadow traffic");
   forcing->footer("Names are those of `sluice breakers list`; also one that was not called yet, if a rule gives it a breaker.\n"
-                  "Example: sluice breakers force voucher.user.exists.SG forced_open --reason \"maintenance until 14:00\"");
+                  "Example: sluice breakers force voucher.code.batch_get_code_using_cache.SG forced_open --reason \"maintenance until 14:00\"");
   auto* watching = add(*breakers, options, "watch", "A line for each change, also over a restart of the server, until Ctrl-C", watch);
   watching->add_option("name", options->name, "One outbound command; default: all");
   watching->add_option("--interval-ms", options->interval_ms, "Between two looks")->check(CLI::Range(10, 600'000))->capture_default_str();

@@ -137,20 +137,24 @@ Status JsonLines::read_all() {
     return fail(FailureKind::invalid_argument, "no_file",
                 path_ + (file_.is_open() ? " is empty, or no file" : ": cannot be read") +
                     "; expected a file with one JSON object a line (a pipe cannot be read again after a cut)");
-  hash_ = hash64(options_.command);
+  digest_ = sha256(options_.command);
+  std::string linked;
   while (true) {
     if (sequence_ % kPlaceEvery == 0) places_.push_back({file_.tellg(), line_});
     SLUICE_ASSIGN(const bool there, next());
     if (!there) break;
     ++count_;
     if (auto message = parse(); !message) return fail(message.error());
-    hash_ = hash64(text_, hash_);
+    // Each from the one before it and the line, so that no two files join to the same.
+    linked.assign(digest_.view());
+    linked += text_;
+    digest_ = sha256(linked);
   }
   if (count_ == 0) return fail(bad("no_messages", "the file has empty lines only"));
   return {};
 }
 
-std::string JsonLines::identity() const { return fmt::format("{:016x}", hash_); }
+std::string JsonLines::identity() const { return to_hex(digest_.view()); }
 
 Result<bool> JsonLines::next() {
   while (std::getline(file_, text_)) {

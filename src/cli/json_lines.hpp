@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "sluice/base/bytes.hpp"
 #include "sluice/transport/grpc_stream_client.hpp"
 
 namespace sluice::cli {
@@ -23,8 +24,8 @@ class JsonLines final : public transport::StreamSource {
 
   Result<std::optional<transport::StreamMessage>> at(std::uint64_t sequence) override;
   std::uint64_t count() const noexcept { return count_; }
-  /// Of the content and the command, whatever the order is: the same file is never two streams. 16
-  /// hexadecimal digits.
+  /// Of the content and the command, whatever the order is: the same file is never two streams, and no
+  /// other file can be made to be this one. SHA-256, 64 hexadecimal digits.
   std::string identity() const;
   /// In the file, from 1: empty lines are no messages.
   std::uint64_t line_of(std::uint64_t sequence);
@@ -49,7 +50,7 @@ class JsonLines final : public transport::StreamSource {
   std::uint64_t line_ = 0;
   std::uint64_t sequence_ = 0;  // of text_
   std::uint64_t count_ = 0;
-  std::uint64_t hash_ = 0;
+  Digest digest_{};
   std::vector<Place> places_;  // before every kPlaceEvery-th message
 };
 

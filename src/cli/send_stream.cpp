@@ -4,8 +4,11 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "cli/client.hpp"
@@ -55,7 +58,7 @@ class Progress {
     std::string left;
     if (rate > 0 && done < all_) left = fmt::format(", {:.0f} s left", static_cast<double>(all_ - done) / rate);
     fmt::print(stderr, "{}{} of {} done ({:.0f} %), {} sent, {:.0f}/s{}{}", terminal_ ? "\r" : "", done, all_,
-               100.0 * static_cast<double>(done) / static_cast<double>(all_), sent, rate, left, terminal_ ? "\033[K" : "\n");
+               100.0 * static_cast<double>(done) / static_cast<double>(all_), sent - std::min(sent, before_), rate, left, terminal_ ? "\033[K" : "\n");
     std::fflush(stderr);
     open_ = terminal_;
   }
@@ -86,6 +89,7 @@ Json as_json(const transport::StreamReport& report, const std::string& id, JsonL
   return {{"id", id},
           {"messages", lines.count()},
           {"done", report.done},
+          {"done_before", report.done_before},
           {"succeeded", report.succeeded},
           {"replayed", report.replayed},
           {"failed", Json(report.failed)},
@@ -95,23 +99,70 @@ Json as_json(const transport::StreamReport& report, const std::string& id, JsonL
           {"first_failures", std::move(failures)}};
 }
 
+// What is said of several lines is said once.
+void print_failures(const transport::StreamReport& report, JsonLines& lines) {
+  const auto& all = report.first_failures;
+  const auto words = [](const transport::StreamReport::Failed& one) {
+    const auto code = one.failure.code();
+    return fmt::format("{}{}: {}", one.failure.traits().name, code.empty() ? std::string() : fmt::format(" ({})", code),
+                       one.failure.detail());
+  };
+  std::map<std::string, std::uint64_t> told;  // how many lines it was said of
+  for (const auto& one : all)
+    if (one.what != "unsettled") ++told[words(one)];
+  for (const auto& one : all) {
+    const std::string said = words(one);
+    if (one.what == "unsettled") {
+      fmt::print("  line {}: {}\n    sluice tx show {}\n", lines.line_of(one.sequence), said, one.transaction);
+      continue;
+    }
+    const std::uint64_t count = std::exchange(told[said], 0);
+    if (count == 0) continue;
+    fmt::print("  line {}: {}\n", lines.line_of(one.sequence), said);
+    if (count > 1) fmt::print("    the same of {} more line{}\n", count - 1, count == 2 ? "" : "s");
+  }
+}
+
 void print(const transport::StreamReport& report, const std::string& id, JsonLines& lines) {
   std::uint64_t failed = 0;
   for (const auto& [what, count] : report.failed) failed += count;
   fmt::print("{} of {} messages are done: {} succeeded ({} of them were answered before), {} failed{}.\n", report.done,
              lines.count(), report.succeeded, report.replayed, failed,
              report.unsettled == 0 ? std::string() : fmt::format(", {} not settled yet", report.unsettled));
-  for (const auto& one : report.first_failures) {
-    const auto code = one.failure.code();
-    fmt::print("  line {}: {}{}: {}\n", lines.line_of(one.sequence), one.failure.traits().name,
-               code.empty() ? std::string() : fmt::format(" ({})", code), one.failure.detail());
-    if (one.what == "unsettled") fmt::print("    sluice tx show {}\n", one.transaction);
-  }
+  print_failures(report, lines);
   if (failed + report.unsettled > report.first_failures.size())
     fmt::print("  … and {} more\n", failed + report.unsettled - report.first_failures.size());
+  if (report.done_before >= lines.count())
+    fmt::print("All of it was done before; nothing was sent. To send it once more: --id with a name of its own.\n");
+  else if (report.done_before != 0)
+    fmt::print("Of these, {} were done before and not sent again.\n", report.done_before);
   if (report.resumed != 0) fmt::print("The connection was made {} times.\n", report.resumed + 1);
   if (!report.complete)
     fmt::print("Stopped. The same command goes on from message {}; stream {}.\n", report.done + 1, id);
+}
+
+// Names of gRPC's own, as dns:///host:port and unix:path, are left to it.
+std::string wrong_target(const std::string& given) {
+  const std::string expected = "expected HOST:PORT of the server's gRPC door, got '" + given + "'";
+  for (const char* const own : {"dns:", "unix:", "ipv4:", "ipv6:"})
+    if (given.starts_with(own)) return {};
+  const auto colon = given.rfind(':');
+  if (colon == std::string::npos || colon == 0 || given.find('/') != std::string::npos) return expected;
+  unsigned port = 0;
+  const char* const last = given.data() + given.size();
+  const auto [end, error] = std::from_chars(given.data() + colon + 1, last, port);
+  return error == std::errc() && end == last && port > 0 && port < 65'536 ? std::string() : expected;
+}
+
+// What to look at, by what gRPC says of the connection.
+std::string advice(const StreamSendOptions& options, bool tls, std::string_view why) {
+  if (why.find("refused") != std::string_view::npos)
+    return fmt::format("Start the server with: sluice serve --grpc-listen {}; then the same command goes on.", options.target);
+  if (tls && why.find("andshake") != std::string_view::npos)
+    return fmt::format("{} answers, but not TLS that is trusted: does its door speak TLS, and is --tls-ca its authority? "
+                       "To a door without TLS: leave --tls out.", options.target);
+  return fmt::format("Is {} the server's gRPC door (--grpc-listen)?{} Then the same command goes on.", options.target,
+                     tls ? "" : " If it speaks TLS: --tls.");
 }
 
 }  // namespace
@@ -123,15 +174,17 @@ void add_stream_options(CLI::App& command, StreamSendOptions& options) {
                                     "version, idempotency_key, ordering_key")
                      ->group(group);
   const auto with = [&](CLI::Option* option) { return option->needs(stream)->group(group); };
-  from_environment(command, with(command.add_option("--grpc", options.target, "HOST:PORT of the server's gRPC door")),
+  from_environment(command, with(command.add_option("--grpc", options.target, "HOST:PORT of the server's gRPC door")
+                       ->check(CLI::Validator([](std::string& given) { return wrong_target(given); }, "", "target"))
+                       ->capture_default_str()),
                    "SLUICE_GRPC");
   auto* by = with(command.add_option("--order-by", options.order_by,
                           "Field of the payload: lines with the same value take effect in the file's order, others side "
                           "by side; without it all of them in order"));
   with(command.add_flag("--any-order", options.any_order, "No line waits for another"))->excludes(by);
   with(command.add_option("--id", options.id, "Of the stream, to go on with it; default: made of the file's content"));
-  with(command.add_option("--window", options.window, "Messages of one call")->check(CLI::Range(1, 1'000'000)));
-  with(command.add_option("--give-up", options.give_up_s, "Seconds without any progress")->check(CLI::Range(1, 86'400)));
+  with(command.add_option("--window", options.window, "Messages of one call")->check(CLI::Range(1, 1'000'000))->capture_default_str());
+  with(command.add_option("--give-up", options.give_up_s, "Seconds without any progress")->check(CLI::Range(1, 86'400))->capture_default_str());
   with(command.add_flag("--tls", options.tls, "Encrypted; the system's authorities unless --tls-ca names others"));
   with(command.add_option("--tls-ca", options.tls_ca, "PEM file of trusted authorities; implies --tls"));
   with(command.add_option("--tls-cert", options.tls_cert, "PEM file shown to the server; with --tls-key"));
@@ -140,6 +193,8 @@ void add_stream_options(CLI::App& command, StreamSendOptions& options) {
 }
 
 void send_stream_file(const StreamSendOptions& options, const StreamSender& who) {
+  if (!options.id.empty())
+    if (const auto good = transport::check_stream_id(options.id); !good) die(good.error());
   auto opened = JsonLines::open(options.file, {who.command, options.order_by, options.any_order});
   if (!opened) die(opened.error());
   JsonLines& lines = **opened;
@@ -159,11 +214,14 @@ void send_stream_file(const StreamSendOptions& options, const StreamSender& who)
   how.window = options.window;
   how.give_up_after = seconds(options.give_up_s);
   how.stop = [] { return interrupted.load(); };
-  if (!who.json) {
-    how.progress = [&](std::uint64_t sent, std::uint64_t done) { progress.tell(sent, done); };
+  bool reached = false;
+  how.progress = [&](std::uint64_t sent, std::uint64_t done) {
+    reached = true;
+    if (!who.json) progress.tell(sent, done);
+  };
+  if (!who.json)
     fmt::print(stderr, "{} messages to {}, stream {}; Ctrl-C stops, the same command goes on.\n", lines.count(),
                options.target, how.id);
-  }
   end_on_interrupt();
   Parker nobody;
   const auto sent = transport::send_stream(how, lines, clock, [&](Duration pause) {
@@ -173,9 +231,8 @@ void send_stream_file(const StreamSendOptions& options, const StreamSender& who)
   if (!sent) {
     fmt::print(stderr, "sluice: {}\n", sent.error().to_string());
     if (sent.error().kind() == FailureKind::unavailable || sent.error().kind() == FailureKind::timeout) {
-      fmt::print(stderr, "  Start the server with: sluice serve --grpc-listen {}; then the same command goes on.\n",
-                 options.target);
-      throw CLI::RuntimeError(kUnknownOutcomeStatus);
+      fmt::print(stderr, "  {}\n", advice(options, how.channel.tls, sent.error().detail()));
+      throw CLI::RuntimeError(reached ? kUnknownOutcomeStatus : 1);
     }
     throw CLI::RuntimeError(1);
   }

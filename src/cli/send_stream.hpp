@@ -22,7 +22,7 @@ struct StreamSender {
   bool shadow = false, json = false;
 };
 /// Sends all of it and prints what became of it. Ends the command: status 1 when a message failed or
-/// the stream could not go on for good, 4 when it stopped in the middle and can be resumed.
+/// the stream could not go on for good or never began, 4 when it stopped in the middle and can be resumed.
 void send_stream_file(const StreamSendOptions& options, const StreamSender& who);
 
 }  // namespace sluice::cli

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.hpp"
+#include "cli/json_text.hpp"
 #include "cli/options.hpp"
 #include "sluice/base/runtime.hpp"
 
@@ -12,8 +13,9 @@ namespace {
 
 // The store of a stopped server; a running one is asked with the command sluice.token.create.
 template <class Work>
-void with_tokens(const std::string& path, const std::string& database, Work work) {
+void with_tokens(const std::string& path, const std::string& database, bool makes, Work work) {
   const auto config = load_config_or_die(path, environment_with_store(database));
+  if (!makes) need_store(config);
   RealClock clock;
   RealRandom random;
   RealExecutor executor(clock);
@@ -46,28 +48,36 @@ struct Options {
 void create(const Options& options) {
   if (options.permissions.empty())
     fmt::print(stderr, "sluice: warning: without --grant this token may do nothing; give it what it is for, as --grant 'voucher:*'\n");
-  with_tokens(options.config, options.store, [&](server::Tokens& tokens) {
+  with_tokens(options.config, options.store, true, [&](server::Tokens& tokens) {
     const auto made = tokens.create(
         {options.name, options.permissions, options.shadow, seconds(options.ttl_seconds), options.replaces});
     if (!made) die(made.error());
     const nlohmann::ordered_json json{{"id", made->info.id}, {"token", made->token}};
     fmt::print("{}\n", options.json ? json.dump() : made->token);
     if (std::fflush(stdout) != 0) not_shown(tokens, options, made->info.id);
+    if (!options.json)
+      fmt::print(stderr, "Its id is {}: what --replaces and `sluice token revoke` take.\n", made->info.id);
   });
 }
 
 void list(const Options& options) {
-  with_tokens(options.config, options.store, [&](server::Tokens& tokens) {
+  with_tokens(options.config, options.store, false, [&](server::Tokens& tokens) {
     nlohmann::ordered_json all = nlohmann::ordered_json::array();
     for (const auto& info : tokens.list()) {
-      if (!options.json)
-        fmt::print("{}  {:<20} {}\n", info.id, info.name, info.revoked ? "revoked" : "");
       all.push_back({{"id", info.id},
                      {"name", info.name},
                      {"permissions", info.permissions},
+                     {"shadow", info.may_shadow},
                      {"revoked", info.revoked}});
+      if (info.expires != WallTime::max()) all.back()["expires_ms"] = info.expires.time_since_epoch().count();
     }
-    if (options.json) fmt::print("{}\n", all.dump());
+    if (options.json) return fmt::print("{}\n", all.dump());
+    if (all.empty()) return fmt::print("No tokens.\n");
+    fmt::print("{:<16}  {:<20} {:<8} {:<19}  {}\n", "ID", "NAME", "STATE", "UNTIL (UTC)", "MAY");
+    for (const auto& one : all)
+      fmt::print("{:<16}  {:<20} {:<8} {:<19}  {}{}\n", text(one, "id"), text(one, "name"), one["revoked"].get<bool>() ? "revoked" : "",
+                 one.contains("expires_ms") ? when(one, "expires_ms") : "no end",
+                 fmt::join(one["permissions"].get<std::vector<std::string>>(), " "), one["shadow"].get<bool>() ? " (shadow traffic too)" : "");
   });
 }
 
@@ -95,7 +105,7 @@ void add_token(CLI::App& app) {
   create_command->add_flag("--shadow", options->shadow, "May send shadow traffic");
   create_command->footer("Example: sluice token create till-7 --grant 'voucher:*' --ttl 86400");
   create_command->callback([options] { create(*options); });
-  auto* listing = add("list", "All tokens, without their secrets: id, name, whether it is revoked");
+  auto* listing = add("list", "All tokens, without their secrets: id, name, until when, what it may do, whether it is revoked");
   listing->footer("On a running server: sluice send sluice.token.list '{}'\nExample: sluice token list --store orders.db --json");
   listing->callback([options] { list(*options); });
   auto* revoke = add("revoke", "Ends a token, for good: to give its holder another, `token create NAME --replaces ID` renews it");
@@ -103,8 +113,10 @@ void add_token(CLI::App& app) {
                  "Example: sluice token revoke 496aa0d146439988");
   revoke->add_option("id", options->id, "As `token list` shows it")->required();
   revoke->callback([options] {
-    with_tokens(options->config, options->store, [&](server::Tokens& tokens) {
+    with_tokens(options->config, options->store, false, [&](server::Tokens& tokens) {
       if (const auto revoked = tokens.revoke(options->id); !revoked) die(revoked.error());
+      fmt::print("{}\n", options->json ? nlohmann::ordered_json{{"id", options->id}, {"revoked", true}}.dump()
+                                       : fmt::format("Token {} is revoked.", options->id));
     });
   });
 }

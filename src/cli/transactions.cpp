@@ -98,19 +98,33 @@ void graph(const TxOptions& options) {
 }
 
 struct KeyOptions : ServerOptions {
-  std::string key, command, app = "default", principal;
+  std::string key, command, app, principal;
   int version = 1;
 };
 
+// Where `sluice send` puts its keys: the command's own app.
+std::string app_of(const KeyOptions& options) {
+  const HttpAnswer answer = http_get(options, "/v1/commands");
+  if (!answer.ok()) refuse(options, answer);
+  for (const auto& one : answer.json.value("commands", Json::array()))
+    if (text(one, "name") == options.command && one.value("version", 0) == options.version) return text(one, "app");
+  die({FailureKind::not_found, "unknown_command",
+       fmt::format("the server has no command '{}' of version {} that this token may see; if it had one, name the app it was sent to: --app NAME",
+                   options.command, options.version)});
+}
+
 void show_key(const KeyOptions& options) {
+  const std::string app = options.app.empty() ? app_of(options) : options.app;
+  if (!options.json)
+    fmt::print(stderr, "Key {} of {} in app {}, command {} version {}:\n", options.key, options.principal, app, options.command, options.version);
   const HttpAnswer answer = run_command(options, "sluice.idempotency.show",
-                                        {{"app", options.app},
+                                        {{"app", app},
                                          {"principal", options.principal},
                                          {"command", options.command},
                                          {"version", options.version},
                                          {"key", options.key}});
   if (!answer.ok()) refuse(options, answer);
-  fmt::print("{}\n", options.json ? answer.body : answer.json.dump(2));
+  fmt::print("{}\n", options.json || answer.json.is_discarded() ? answer.body : answer.json.dump(2));
 }
 
 }  // namespace
@@ -164,7 +178,7 @@ void add_idempotency(CLI::App& app) {
   showing->add_option("key", options->key, "As the client sent it")->required();
   showing->add_option("--command", options->command, "The key belongs to this command")->required();
   showing->add_option("--principal", options->principal, "Name of the token that sent it: a name is a principal")->required();
-  showing->add_option("--app", options->app, "Namespace")->capture_default_str();
+  showing->add_option("--app", options->app, "Namespace; default: the command's own");
   showing->add_option("--command-version", options->version, "Of the command")->capture_default_str();
   add_server_options(*showing, *options);
   showing->footer("Example: sluice idempotency show order-17 --command kv.add --principal till-7");

@@ -188,6 +188,23 @@ TEST_F(CommandStreamTest, CONSOLE_4_bad_tokens_bad_messages_and_bad_stream_ids_a
   EXPECT_EQ(bob.reply.first_failures(0).kind(), "forbidden");
 }
 
+// The id is part of the key of each message that has none of its own.
+TEST_F(CommandStreamTest, STREAM_14_15_an_id_that_cannot_be_part_of_a_key_is_refused_before_anything_runs) {
+  start();
+  for (const std::string id : {"import 2026-11", "import;2026", "\"import\"", "a,b", "a\\b"}) {
+    Upload up(channel, {{"x-sluice-stream", id}, {"x-sluice-stream-epoch", "1"}});
+    up.send("note", note("a", 1), "", 1);
+    const auto status = up.finish();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << id;
+    EXPECT_NE(status.error_message().find("without blanks"), std::string::npos) << status.error_message();
+  }
+  Upload up(channel, {{"x-sluice-stream", "import/2026-11:a"}, {"x-sluice-stream-epoch", "1"}});
+  up.send("note", note("a", 1), "", 1);
+  ASSERT_TRUE(up.finish().ok());
+  EXPECT_EQ(up.reply.succeeded(), 1u);
+  EXPECT_EQ(number("counts", "a"), 1);
+}
+
 TEST_F(CommandStreamTest, CONSOLE_4_a_token_revoked_in_the_middle_ends_the_stream_and_counts_nothing_as_done) {
   std::atomic<bool> revoked{false};
   hooks.authenticate = [&, all = hooks.authenticate](std::string_view token) {

@@ -149,6 +149,8 @@ TEST_F(VoucherBatch, VOUCHER_7_sold_out_is_remembered_until_it_is_restocked) {
   EXPECT_EQ(buy(), "sold_out");
   EXPECT_EQ(world.row(stock_key("voucher", "hot"))->version, before) << "the hot row was not touched";
   EXPECT_EQ(send("bad", R"({"voucher":"hot","stock":-1})", "restock"), "bad_restock");
+  for (const char* const misspelt : {R"({"voucher":"hot","stok":2})", R"({"voucher":"hot","stock":2,"Stock":2})", R"({"voucher":"hot"})"})
+    EXPECT_EQ(send(misspelt, misspelt, "restock"), "bad_restock") << misspelt;
   EXPECT_EQ(send("none", R"({"voucher":"none","stock":1})", "restock"), "unknown_voucher");
   EXPECT_EQ(buy(), "sold_out");
   EXPECT_EQ(send("more", R"({"voucher":"hot","stock":2})", "restock")["stock"], 3);

@@ -53,6 +53,7 @@ struct StreamReport {
     std::string transaction;  ///< empty: none was begun
   };
   std::uint64_t done = 0;       ///< every message up to this one ran to its end
+  std::uint64_t done_before = 0;  ///< of those, before this call of send_stream(): they were not sent again
   std::uint64_t succeeded = 0, replayed = 0, duplicates = 0;
   std::map<std::string, std::uint64_t> failed;  ///< by class
   /// Begun or decided, and not settled yet: told in first_failures, with the transaction that tells the rest.
@@ -63,6 +64,11 @@ struct StreamReport {
   /// Nothing: unknown, because more failed than are told. Of sequences up to `done`.
   std::optional<bool> succeeded_at(std::uint64_t sequence) const;
 };
+
+inline constexpr std::size_t kMaxStreamId = 100;
+/// What may name a stream: it becomes part of its messages' idempotency keys. Fails invalid_argument,
+/// bad_stream_id.
+Status check_stream_id(std::string_view id);
 
 /// Blocks until everything is done, stopped or given up: for threads, never on a lane. Goes on where
 /// an earlier call with this id ended, here or elsewhere. `clock` and `sleep` are asked for the time

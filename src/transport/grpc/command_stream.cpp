@@ -4,6 +4,7 @@
 
 #include "sluice/base/reply.hpp"
 #include "sluice/rpc/remembered.hpp"
+#include "sluice/transport/grpc_stream_client.hpp"
 #include "transport/envelope.hpp"
 #include "transport/grpc/metadata.hpp"
 #include "transport/grpc/status.hpp"
@@ -12,7 +13,6 @@ namespace sluice::transport {
 namespace {
 
 constexpr std::uint64_t kMarkEvery = 256;         // messages between two lazy marks
-constexpr std::size_t kMaxStreamId = 100;
 constexpr int kFailuresInTrailer = 10;            // headers are small
 constexpr std::size_t kTextInTrailer = 200;
 constexpr std::size_t kTextInAnswer = 4096;  // of each failure: a hundred of them are far below gRPC's 4 MB
@@ -144,10 +144,10 @@ Status CommandStream::read_metadata() {
   const auto epoch = value_of(call(), "x-sluice-stream-epoch", repeated);
   if (repeated) return fail(bad("repeated_header", "x-sluice-stream and x-sluice-stream-epoch may stand once each"));
   if (id_.empty() && epoch.empty()) return {};
+  SLUICE_TRY(check_stream_id(id_));
   const auto [end, error] = std::from_chars(epoch.data(), epoch.data() + epoch.size(), epoch_);
-  if (id_.empty() || id_.size() > kMaxStreamId || error != std::errc() || end != epoch.data() + epoch.size() || epoch_ == 0)
-    return fail(bad("bad_stream", "x-sluice-stream: expected an id of 1 to " + std::to_string(kMaxStreamId) +
-                                      " bytes together with x-sluice-stream-epoch, a number from 1; got id " + quoted(id_) +
+  if (error != std::errc() || end != epoch.data() + epoch.size() || epoch_ == 0)
+    return fail(bad("bad_stream", "x-sluice-stream: expected an id together with x-sluice-stream-epoch, a number from 1; got id " + quoted(id_) +
                                       ", epoch " + quoted(epoch)));
   if (shared_->marks == nullptr)
     return fail(FailureKind::precondition_failed, "not_durable",

@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <charconv>
 
+#include "sluice/idempotency/key_header.hpp"
 #include "sluice/v1/commands.pb.h"
+#include "transport/envelope.hpp"
 #include "transport/grpc/whole_process.hpp"
 #include "transport/grpc/status.hpp"
 #include "transport/grpc/tls.hpp"
@@ -125,6 +127,7 @@ class Sending {
       return fail(status.ok() ? Failure(FailureKind::unavailable, "no_mark", "the server did not say what is done")
                               : from_grpc_status(status));
     }
+    if (!std::exchange(told_before_, true)) report_.done_before = *done;
     moved_to(*done);
     if (++still_ > kStandstill && clock_.now() - moved_at_ >= options_.give_up_after) {
       context.TryCancel();
@@ -216,6 +219,7 @@ class Sending {
   Failure why_{FailureKind::unavailable};  // the last call's
   Instant told_at_;
   bool stopped_ = false;
+  bool told_before_ = false;
 };
 
 }  // namespace
@@ -231,10 +235,18 @@ std::optional<bool> StreamReport::succeeded_at(std::uint64_t sequence) const {
   return true;
 }
 
+Status check_stream_id(std::string_view id) {
+  const auto as_key = idempotency::parse_key_header(id);
+  if (id.size() <= kMaxStreamId && as_key && *as_key == id) return {};
+  return fail(FailureKind::invalid_argument, "bad_stream_id",
+              "the stream's id: expected 1 to " + std::to_string(kMaxStreamId) +
+                  " printable ASCII characters without blanks, quotes, backslashes, commas or semicolons, got " + quoted(id));
+}
+
 Result<StreamReport> send_stream(const StreamClientOptions& options, StreamSource& source, Clock& clock,
                                  const std::function<void(Duration)>& sleep) {
-  if (options.id.empty() || options.window == 0)
-    return fail(FailureKind::invalid_argument, "bad_option", "a stream needs an id and a window of at least 1");
+  if (options.window == 0) return fail(FailureKind::invalid_argument, "bad_option", "a stream needs a window of at least 1");
+  SLUICE_TRY(check_stream_id(options.id));
   return Sending(options, source, clock, sleep).run();
 }
 
