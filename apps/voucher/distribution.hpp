@@ -81,7 +81,11 @@ class Distribution {
   struct Held {
     std::shared_ptr<Reservation> own;
     std::shared_ptr<CodeHold> leased;
+    int waits = 0;  // runs in which others held the last codes
   };
+  Result<std::shared_ptr<Reservation>> reserve(flow::Exchange& x, const Voucher& v);
+  Task<Result<std::shared_ptr<CodeHold>>> lease(flow::Exchange& x, const Voucher& v);
+  flow::Vote wait_for_code(flow::Exchange& x, const Voucher& v);
   std::unordered_map<std::uint64_t, Held> held_;  // by running exchange
   flow::Flow flow_, restock_;
 };
