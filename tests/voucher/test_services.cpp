@@ -126,6 +126,18 @@ TEST_F(VoucherServices, VOUCHER_6_codes_leased_to_another_service_are_a_failure_
   EXPECT_EQ(end.value("reason", ""), "no_code") << "the failure was not remembered: " << end.dump();
 }
 
+TEST_F(VoucherServices, VOUCHER_6_a_voucher_with_too_many_segments_out_fails_alone) {
+  open_voucher("voucher", "lots", 1000, 300);
+  for (int i = 0; i < 256; ++i) {
+    const Json leased = codes.ask(kGetCodes.data(), {{"owner", "other"}, {"region", "SG"}, {"vouchers", {"lots"}}, {"count", 1}},
+                                  "Idempotency-Key: l" + std::to_string(i) + "\r\n");
+    ASSERT_FALSE(leased.contains("http")) << leased.dump();
+  }
+  const Json results = batch({{user(1), "lots"}, {user(2), "v1"}})["results"];
+  EXPECT_EQ(results[0].value("reason", ""), "codes_leased") << results.dump();
+  EXPECT_EQ(results[1]["status"], "issued") << results.dump();
+}
+
 TEST_F(VoucherServices, VOUCHER_8_a_fault_plan_is_the_servers_and_not_of_the_app_that_a_caller_names) {
   const auto made = [](Service& service) {
     return service.ask("sluice.token.create", {{"name", "team2"}, {"permissions", {"team2:*"}}})["token"].get<std::string>();
