@@ -84,14 +84,24 @@ bool SoldOut::has(const std::string& ns, const std::string& voucher, Instant now
   return found != until_.end() && now < found->second;
 }
 
-void SoldOut::add(const std::string& ns, const std::string& voucher, Instant now) {
+std::uint64_t SoldOut::mark() const {
   const std::scoped_lock lock(mutex_);
-  until_[ns + "/" + voucher] = now + kSoldOutFor;
+  return restocks_;
+}
+
+// Who was refused by this memory adds nothing to it: another node's restock is seen in time, however many ask.
+void SoldOut::add(const std::string& ns, const std::string& voucher, Instant now, std::uint64_t mark) {
+  const std::string name = ns + "/" + voucher;
+  const std::scoped_lock lock(mutex_);
+  if (const auto found = restocked_.find(name); found != restocked_.end() && found->second > mark) return;
+  Instant& until = until_[name];
+  if (until <= now) until = now + kSoldOutFor;
 }
 
 void SoldOut::remove(const std::string& ns, const std::string& voucher) {
   const std::scoped_lock lock(mutex_);
   until_.erase(ns + "/" + voucher);
+  restocked_[ns + "/" + voucher] = ++restocks_;
 }
 
 Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids, Downstream* downstream,
@@ -360,8 +370,8 @@ Result<Vote> Distribution::distribute(Exchange& x) {
 }
 
 void Distribution::ended(const std::string& ns, const Item& item, ExchangeId exchange,
-                         const flow::Outcome& outcome) {
-  if (outcome.reply && outcome.reply->code == "sold_out") sold_out_.add(ns, item.voucher, clock_.now());
+                         const flow::Outcome& outcome, std::uint64_t restocks_seen) {
+  if (outcome.reply && outcome.reply->code == "sold_out") sold_out_.add(ns, item.voucher, clock_.now(), restocks_seen);
   Held held;
   {
     const std::scoped_lock lock(mutex_);

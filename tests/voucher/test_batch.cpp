@@ -172,6 +172,22 @@ TEST_F(VoucherBatch, VOUCHER_7_sold_out_is_remembered_until_it_is_restocked) {
   for (const auto& wrong : books.wrong) ADD_FAILURE() << wrong;
 }
 
+// An item that was refused before the restock ends after it.
+TEST_F(VoucherBatch, VOUCHER_7_what_was_seen_before_a_restock_is_not_remembered_after_it) {
+  SoldOut memory;
+  const Instant now = world.clock.now();
+  const auto before = memory.mark();
+  memory.remove("voucher", "hot");
+  memory.add("voucher", "hot", now, before);
+  EXPECT_FALSE(memory.has("voucher", "hot", now));
+  memory.add("voucher", "cold", now, before);
+  EXPECT_TRUE(memory.has("voucher", "cold", now)) << "another voucher was not restocked";
+  memory.add("voucher", "hot", now, memory.mark());
+  EXPECT_TRUE(memory.has("voucher", "hot", now));
+  memory.add("voucher", "hot", now + kSoldOutFor / 2, memory.mark());
+  EXPECT_FALSE(memory.has("voucher", "hot", now + kSoldOutFor)) << "who is refused by the memory does not prolong it";
+}
+
 // Two nodes of one store with codes of its own: each finds codes assigned that it took for free.
 TEST_F(VoucherBatch, VOUCHER_6_a_code_that_another_node_assigned_is_passed_over) {
   Distribution other(*world.store, world.clock, ids);
