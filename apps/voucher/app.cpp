@@ -70,7 +70,7 @@ class VoucherApp final : public server::App {
     rpc::CommandSpec saved;
     saved.name = "voucher.downstream.show";
     saved.summary = "What the distribution service asked other services, and what it did not have to.";
-    saved.app = "voucher";
+    saved.app = "sluice";  // counts what every app asked
     saved.shadow = false;
     saved.idempotency = rpc::KeyUse::none;
     saved.handler = [this](rpc::Invocation& invocation) {

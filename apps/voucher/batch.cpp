@@ -120,6 +120,7 @@ class Batch {
     std::size_t ordinal = 0;
     bool duplicate = false;  // of an earlier item: it has no key of its own
     bool answered = false;   // its claim
+    std::uint64_t restocks_seen = 0;
     std::string result;      // members of its JSON object
     bool final = true;   // a repeated request gets the same
   };
@@ -195,6 +196,7 @@ class Batch {
     exchange->trace = command.trace;
     exchange->audited = true;
     Distribution::know(*exchange, told_);
+    child.restocks_seen = distribution_.restocks_seen();
     flow::RunOptions options;
     options.lane = invocation_.lane;
     options.deadline = command.deadline;
@@ -208,7 +210,7 @@ class Batch {
   }
 
   void ended(Child& child, const flow::Outcome& outcome) {
-    distribution_.ended(invocation_.command.ns.text(), parsed_.items[child.ordinal], child.exchange, outcome);
+    distribution_.ended(invocation_.command.ns.text(), parsed_.items[child.ordinal], child.exchange, outcome, child.restocks_seen);
     if (outcome.kind == flow::OutcomeKind::pending || outcome.kind == flow::OutcomeKind::in_doubt)
       return failed(child, Failure(FailureKind::pending, "not settled yet; repeat the request"));
     if (!outcome.reply) return failed(child, outcome.cause.value_or(Failure(FailureKind::internal)));

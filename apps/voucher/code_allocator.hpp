@@ -14,7 +14,7 @@ namespace sluice::voucher {
 
 class CodeAllocator;
 
-/// A reserved ordinal; given back on destruction unless kept.
+/// A reserved ordinal; given back on destruction unless it was settled otherwise.
 class Reservation {
  public:
   Reservation(CodeAllocator& owner, std::string pool, std::int64_t ordinal)
@@ -27,8 +27,10 @@ class Reservation {
   /// kUniversalOrdinal: the code is universal().
   std::int64_t ordinal() const noexcept { return ordinal_; }
   const std::string& universal() const noexcept { return universal_; }
-  /// It was assigned, or may have been: it does not come back.
-  void keep() noexcept { owner_ = nullptr; }
+  /// It was assigned, to whomever: it does not come back.
+  void assigned() noexcept;
+  /// It may have been assigned: the store is asked before anybody gets it again.
+  void unknown() noexcept;
 
  private:
   CodeAllocator* owner_ = nullptr;
@@ -41,8 +43,9 @@ class Reservation {
 class CodeAllocator {
  public:
   explicit CodeAllocator(store::Store& store) : store_(store) {}
-  /// Null when every imported code is assigned or reserved. The first call for a voucher reads which
-  /// of its codes are assigned, so codes reserved when a process died are free again.
+  /// Null when every imported code is assigned; fails kCodesLeased while the last ones are reserved, as some
+  /// may come back. The first call for a voucher reads which of its codes are assigned, so codes reserved when
+  /// a process died are free again.
   Result<std::shared_ptr<Reservation>> reserve(const std::string& ns, const std::string& voucher);
 
  private:
@@ -51,10 +54,14 @@ class CodeAllocator {
     std::int64_t next = 0;   // untouched from here on
     std::int64_t count = 0;  // imported
     std::vector<std::int64_t> free;
+    std::vector<std::int64_t> unsettled;  // told pending: assigned or free, as the store says
+    std::size_t reserved = 0;
     std::string universal;  // empty: each code goes to one exchange
   };
   Result<Pool> load(const std::string& ns, const std::string& voucher);
-  void give_back(const std::string& pool, std::int64_t ordinal);
+  Status settle(Pool& pool, const std::string& ns, const std::string& voucher);
+  enum class End { unused, assigned, unknown };
+  void end(const std::string& pool, std::int64_t ordinal, End how);
 
   store::Store& store_;
   std::mutex mutex_;

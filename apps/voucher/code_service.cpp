@@ -174,10 +174,6 @@ class CodeService final : public server::App {
       std::vector<Segment> given;
       if (asked.resume) given = of.resume(asked.owner, now + options_.lease, room);
       if (given.empty()) {
-        if (of.leased() >= kMaxLeases)
-          return fail(Failure(FailureKind::overloaded, "too_many_segments",
-                              fmt::format("voucher '{}' has {} segments leased already", voucher, kMaxLeases))
-                          .with_retry_after(seconds(1)));
         if (auto fresh = of.lease(asked.owner, pools[i] ? pools[i]->number : 0, count, now, now + options_.lease, std::max(room, count)))
           given.push_back(*std::move(fresh));
       }

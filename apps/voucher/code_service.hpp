@@ -21,8 +21,6 @@ inline constexpr std::size_t kMaxVouchersPerCall = 500;
 inline constexpr std::int64_t kMaxCodesPerSegment = 10'000;
 /// Of one answer, or no more than a segment beyond: it stays far below the 4 MB that gRPC receives.
 inline constexpr std::int64_t kMaxCodesPerAnswer = 10'000;
-/// Segments of one voucher that may be leased at once; past it: overloaded.
-inline constexpr std::size_t kMaxLeases = 256;
 
 struct CodeServiceOptions {
   milliseconds lease = std::chrono::minutes(10);  ///< of a segment, renewed by `resume`

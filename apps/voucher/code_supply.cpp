@@ -12,7 +12,11 @@ CodeHold::~CodeHold() {
 }
 
 void CodeHold::assigned() noexcept {
-  if (owner_ != nullptr) std::exchange(owner_, nullptr)->assigned(pool_, segment_);
+  if (owner_ != nullptr) std::exchange(owner_, nullptr)->assigned(pool_, segment_, ordinal_);
+}
+
+void CodeHold::unknown() noexcept {
+  if (owner_ != nullptr) std::exchange(owner_, nullptr)->unknown(pool_, segment_, ordinal_, std::move(text_));
 }
 
 std::shared_ptr<CodeHold> CodeSupply::take(const std::string& ns, const std::string& voucher, Instant now) {
@@ -30,9 +34,9 @@ std::shared_ptr<CodeHold> CodeSupply::take(const std::string& ns, const std::str
       continue;
     }
     if (!segment.free.empty()) {
-      auto [ordinal, text] = std::move(segment.free.front());
-      segment.free.pop_front();
-      return std::make_shared<CodeHold>(*this, name, first, ordinal, std::move(text));
+      auto code = segment.free.extract(segment.free.begin());
+      segment.held.insert(code.key());
+      return std::make_shared<CodeHold>(*this, name, first, code.key(), std::move(code.mapped()));
     }
     ++at;
   }
@@ -53,9 +57,8 @@ Status CodeSupply::add(const std::string& ns, LeasedSegment leased, Instant unti
   segment.until = until;
   for (std::size_t i = 0; i < leased.codes.size(); ++i) {
     const std::int64_t ordinal = leased.first + static_cast<std::int64_t>(i);
-    if (!taken.contains(ordinal)) segment.free.emplace_back(ordinal, std::move(leased.codes[i]));
+    if (!taken.contains(ordinal)) segment.free.emplace(ordinal, std::move(leased.codes[i]));
   }
-  segment.left = segment.free.size();
   const std::scoped_lock lock(mutex_);
   Pool& pool = pool_of(ns, leased.voucher);
   pool.came = true;
@@ -65,10 +68,13 @@ Status CodeSupply::add(const std::string& ns, LeasedSegment leased, Instant unti
     // Renewed: what is held of it stays so. It may have been another's in between, who assigned some.
     own.until = until;
     own.token = leased.token;
-    own.left -= std::erase_if(own.free, [&](const auto& code) { return taken.contains(code.first); });
+    // What was told pending is settled: whichever is assigned in spite of that is run again by who comes second.
+    own.free.merge(own.unsettled);
+    own.unsettled.clear();
+    std::erase_if(own.free, [&](const auto& code) { return taken.contains(code.first); });
   }
   pool.dry = pool.dry && own.free.empty();
-  if (own.left == 0) {
+  if (own.finished()) {
     finished_[ns].push_back({leased.voucher, leased.first, leased.token});
     pool.segments.erase(at);
   }
@@ -153,15 +159,27 @@ std::vector<CodeSupply::Finished> CodeSupply::take_finished(const std::string& n
 void CodeSupply::give_back(const std::string& pool, std::int64_t segment, std::int64_t ordinal, std::string text) {
   const std::scoped_lock lock(mutex_);
   auto& segments = pools_[pool].segments;
-  if (const auto found = segments.find(segment); found != segments.end())
-    found->second.free.emplace_back(ordinal, std::move(text));
+  // Of an earlier lease of it: the segment came again with this code in it.
+  if (const auto found = segments.find(segment); found != segments.end() && found->second.held.erase(ordinal) != 0)
+    found->second.free.emplace(ordinal, std::move(text));
 }
 
-void CodeSupply::assigned(const std::string& name, std::int64_t first) {
+void CodeSupply::unknown(const std::string& pool, std::int64_t segment, std::int64_t ordinal, std::string text) {
+  const std::scoped_lock lock(mutex_);
+  auto& segments = pools_[pool].segments;
+  if (const auto found = segments.find(segment); found != segments.end() && found->second.held.erase(ordinal) != 0)
+    found->second.unsettled.emplace(ordinal, std::move(text));
+}
+
+void CodeSupply::assigned(const std::string& name, std::int64_t first, std::int64_t ordinal) {
   const std::scoped_lock lock(mutex_);
   Pool& pool = pools_[name];
   const auto found = pool.segments.find(first);
-  if (found == pool.segments.end() || --found->second.left != 0) return;
+  if (found == pool.segments.end()) return;
+  Segment& segment = found->second;
+  segment.held.erase(ordinal);
+  segment.free.erase(ordinal);
+  if (!segment.finished()) return;
   finished_[pool.ns].push_back({pool.voucher, first, found->second.token});
   pool.segments.erase(found);
 }

@@ -1,11 +1,11 @@
 // The codes a distribution service has at hand: of segments that the code service leased to it. Hands
 // each to one exchange at a time. The store has the last word: an assignment is a unique insert.
 #pragma once
-#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -31,8 +31,8 @@ class CodeHold {
   const std::string& text() const noexcept { return text_; }
   /// It was assigned: never again.
   void assigned() noexcept;
-  /// It may have been assigned: this process does not use it again; its segment is not finished.
-  void unknown() noexcept { owner_ = nullptr; }
+  /// It may have been assigned: when its segment comes again, the store says whether it was.
+  void unknown() noexcept;
 
  private:
   CodeSupply* owner_ = nullptr;
@@ -87,8 +87,11 @@ class CodeSupply {
   struct Segment {
     std::uint64_t token = 0;
     Instant until;
-    std::size_t left = 0;  // codes not known to be assigned
-    std::deque<std::pair<std::int64_t, std::string>> free;
+    // Together the codes not known to be assigned; without any the segment is finished.
+    std::map<std::int64_t, std::string> free;
+    std::set<std::int64_t> held;
+    std::map<std::int64_t, std::string> unsettled;  // told pending
+    bool finished() const { return free.empty() && held.empty() && unsettled.empty(); }
   };
   struct Pool {
     std::string ns, voucher;
@@ -102,7 +105,8 @@ class CodeSupply {
   Pool& pool_of(const std::string& ns, const std::string& voucher);
   const Pool* find(const std::string& ns, const std::string& voucher) const;
   void give_back(const std::string& pool, std::int64_t segment, std::int64_t ordinal, std::string text);
-  void assigned(const std::string& pool, std::int64_t segment);
+  void assigned(const std::string& pool, std::int64_t segment, std::int64_t ordinal);
+  void unknown(const std::string& pool, std::int64_t segment, std::int64_t ordinal, std::string text);
 
   store::Store& store_;
   mutable std::mutex mutex_;

@@ -11,6 +11,11 @@
 namespace sluice::voucher {
 namespace {
 
+// How often an item waits, a Commit's time each, for codes that others hold, before its caller has to.
+constexpr int kMaxWaits = 3;
+// Codes in a row that another node of the same store may have assigned before us.
+constexpr int kMaxTaken = 64;
+
 constexpr std::int64_t kMaxRestock = 1'000'000'000'000;  // of pieces and of minor units: sums stay far from 2^63
 
 using flow::Exchange;
@@ -40,6 +45,11 @@ Result<Vote> decline(Exchange& x, std::string code, std::string detail) {
   x.respond(refusal(code, std::move(detail)));
   x.abort(std::move(code));
   return Vote::skip();
+}
+
+Failure rush() {
+  return Failure(FailureKind::overloaded, "code_rush", "others took the codes as fast as they came; try again")
+      .with_retry_after(milliseconds(100));
 }
 
 flow::FlowOptions options_of(store::Store& store, IdSource& ids, Metrics* metrics, Logger* log) {
@@ -74,14 +84,24 @@ bool SoldOut::has(const std::string& ns, const std::string& voucher, Instant now
   return found != until_.end() && now < found->second;
 }
 
-void SoldOut::add(const std::string& ns, const std::string& voucher, Instant now) {
+std::uint64_t SoldOut::mark() const {
   const std::scoped_lock lock(mutex_);
-  until_[ns + "/" + voucher] = now + kSoldOutFor;
+  return restocks_;
+}
+
+// Who was refused by this memory adds nothing to it: another node's restock is seen in time, however many ask.
+void SoldOut::add(const std::string& ns, const std::string& voucher, Instant now, std::uint64_t mark) {
+  const std::string name = ns + "/" + voucher;
+  const std::scoped_lock lock(mutex_);
+  if (const auto found = restocked_.find(name); found != restocked_.end() && found->second > mark) return;
+  Instant& until = until_[name];
+  if (until <= now) until = now + kSoldOutFor;
 }
 
 void SoldOut::remove(const std::string& ns, const std::string& voucher) {
   const std::scoped_lock lock(mutex_);
   until_.erase(ns + "/" + voucher);
+  restocked_[ns + "/" + voucher] = ++restocks_;
 }
 
 Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids, Downstream* downstream,
@@ -229,9 +249,36 @@ Vote Distribution::no_code(Exchange& x, const Voucher& v) {
   return Vote::done();
 }
 
+// As reserve(), of the codes that were leased.
+Task<Result<std::shared_ptr<CodeHold>>> Distribution::lease(Exchange& x, const Voucher& v) {
+  using Held = Result<std::shared_ptr<CodeHold>>;
+  std::shared_ptr<CodeHold> code;
+  {
+    const std::scoped_lock lock(mutex_);
+    if (const auto found = held_.find(x.id().value); found != held_.end()) code = std::move(found->second.leased);
+  }
+  const bool again = code != nullptr;
+  for (int i = 0; i < kMaxTaken; ++i) {
+    if (!code) {
+      auto asking = downstream_->code(x.ns(), x.get(kItem)->region, v.id, told(x));
+      Held held = co_await asking;
+      if (!held) co_return held;
+      code = *std::move(held);
+    }
+    if (!code || !again || code->ordinal() == kUniversalOrdinal) co_return code;
+    auto reading = x.read_task(assigned_key(x.ns().text(), v.id, code->ordinal()), flow::Read::latest);
+    const auto row = co_await reading;
+    if (!row) co_return fail(row.error());
+    if (!*row) co_return code;
+    code->assigned();
+    code.reset();
+  }
+  co_return fail(rush());
+}
+
 Task<Result<Vote>> Distribution::ask_codes(Exchange& x) {
   const Voucher& v = *x.get(kVoucher);
-  auto asking = downstream_->code(x.ns(), x.get(kItem)->region, v.id, told(x));
+  auto asking = lease(x, v);
   auto held = co_await asking;
   if (!held && held.error().code() == kCodesLeased) {
     // Who holds the last codes may have taken the last of the stock with them: that is an end, and told as one.
@@ -249,9 +296,43 @@ Task<Result<Vote>> Distribution::ask_codes(Exchange& x) {
   co_return Vote();
 }
 
+// Run again, the code may be another node's by now; and so may those that come next.
+Result<std::shared_ptr<Reservation>> Distribution::reserve(Exchange& x, const Voucher& v) {
+  std::shared_ptr<Reservation> code;
+  {
+    const std::scoped_lock lock(mutex_);
+    if (const auto found = held_.find(x.id().value); found != held_.end()) code = std::move(found->second.own);
+  }
+  const bool again = code != nullptr;
+  for (int i = 0; i < kMaxTaken; ++i) {
+    if (!code) {
+      SLUICE_ASSIGN(code, codes_.reserve(x.ns().text(), v.id));
+    }
+    if (!code || !again || code->ordinal() == kUniversalOrdinal) return code;
+    SLUICE_ASSIGN(const auto row, x.read(assigned_key(x.ns().text(), v.id, code->ordinal()), flow::Read::latest));
+    if (!row) return code;
+    code->assigned();
+    code.reset();
+  }
+  return fail(rush());
+}
+
+// Who holds the last codes may take the last of the stock with them, or give a code back: the Commit comes after
+// theirs. This precondition never holds; the stock's comes first, and the item is run again else.
+Vote Distribution::wait_for_code(Exchange& x, const Voucher& v) {
+  x.draft().guards.push_back({{store::KvAtMost{pool_key(x.ns().text(), v.id), -1}, std::string(kCodesLeased)}, {}, true});
+  return Vote::done();
+}
+
 Result<Vote> Distribution::load_codes(Exchange& x) {
   const Voucher& v = *x.get(kVoucher);
-  SLUICE_ASSIGN(auto reserved, codes_.reserve(x.ns().text(), v.id));
+  auto found = reserve(x, v);
+  if (!found && found.error().code() == kCodesLeased) {
+    const std::scoped_lock lock(mutex_);
+    if (held_[x.id().value].waits++ < kMaxWaits) return wait_for_code(x, v);
+  }
+  if (!found) return fail(found.error());
+  auto reserved = *std::move(found);
   if (!reserved) return no_code(x, v);
   if (reserved->ordinal() == kUniversalOrdinal) {
     x.set(kCodeText, reserved->universal());
@@ -265,7 +346,7 @@ Result<Vote> Distribution::load_codes(Exchange& x) {
   x.set(kCodeText, row->value);
   x.set(kOrdinal, reserved->ordinal());
   const std::scoped_lock lock(mutex_);
-  held_[x.id().value].own = std::move(reserved);  // a re-run gives the earlier one back
+  held_[x.id().value].own = std::move(reserved);
   return Vote();
 }
 
@@ -277,8 +358,8 @@ Result<Vote> Distribution::distribute(Exchange& x) {
   const std::int64_t ordinal = *x.get(kOrdinal);
   const store::KvKey assigned = ordinal == kUniversalOrdinal ? shared_key(x.ns().text(), v.id, x.id().value)
                                                              : assigned_key(x.ns().text(), v.id, ordinal);
-  x.draft().require(store::KvVersionIs{assigned, 0}, "code_taken",
-                    refusal("code_taken", "the code was assigned meanwhile; ask again under a new request id"));
+  // Taken by another node meanwhile: the item is run again, with another code.
+  x.draft().guards.push_back({{store::KvVersionIs{assigned, 0}, "code_taken"}, {}, true});
   Assignment assignment;
   assignment.user = item.user;
   assignment.code = code;
@@ -295,8 +376,8 @@ Result<Vote> Distribution::distribute(Exchange& x) {
 }
 
 void Distribution::ended(const std::string& ns, const Item& item, ExchangeId exchange,
-                         const flow::Outcome& outcome) {
-  if (outcome.reply && outcome.reply->code == "sold_out") sold_out_.add(ns, item.voucher, clock_.now());
+                         const flow::Outcome& outcome, std::uint64_t restocks_seen) {
+  if (outcome.reply && outcome.reply->code == "sold_out") sold_out_.add(ns, item.voucher, clock_.now(), restocks_seen);
   Held held;
   {
     const std::scoped_lock lock(mutex_);
@@ -306,7 +387,8 @@ void Distribution::ended(const std::string& ns, const Item& item, ExchangeId exc
     held_.erase(found);
   }
   // Only what certainly took no effect comes back.
-  if (held.own && outcome.kind != flow::OutcomeKind::aborted) held.own->keep();
+  if (held.own && outcome.kind == flow::OutcomeKind::committed) return held.own->assigned();
+  if (held.own && outcome.kind != flow::OutcomeKind::aborted) held.own->unknown();
   if (held.leased && outcome.kind == flow::OutcomeKind::committed) return held.leased->assigned();
   if (held.leased && outcome.kind != flow::OutcomeKind::aborted) held.leased->unknown();
 }

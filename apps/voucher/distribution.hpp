@@ -27,12 +27,17 @@ struct Item {
 class SoldOut {
  public:
   bool has(const std::string& ns, const std::string& voucher, Instant now) const;
-  void add(const std::string& ns, const std::string& voucher, Instant now);
+  /// Which restocks an item that begins now has seen.
+  std::uint64_t mark() const;
+  /// Seen by an item that began at `mark`: nothing if it was restocked here since, or is remembered still.
+  void add(const std::string& ns, const std::string& voucher, Instant now, std::uint64_t mark);
   void remove(const std::string& ns, const std::string& voucher);
 
  private:
   mutable std::mutex mutex_;
   std::map<std::string, Instant> until_;
+  std::map<std::string, std::uint64_t> restocked_;
+  std::uint64_t restocks_ = 0;
 };
 inline constexpr Duration kSoldOutFor = seconds(10);
 
@@ -56,8 +61,11 @@ class Distribution {
   /// More stock and budget for a voucher: {"voucher":ID,"stock":N,"budget_minor":M}. What was sold out is
   /// not, from the commit on.
   flow::Flow& restock() noexcept { return restock_; }
+  /// Taken before an item runs, for ended().
+  std::uint64_t restocks_seen() const { return sold_out_.mark(); }
   /// To be told how each exchange ended: remembers sold-out vouchers, gives unused codes back.
-  void ended(const std::string& ns, const Item& item, ExchangeId exchange, const flow::Outcome& outcome);
+  void ended(const std::string& ns, const Item& item, ExchangeId exchange, const flow::Outcome& outcome,
+             std::uint64_t restocks_seen);
 
  private:
   Result<flow::Vote> check_user_existence(flow::Exchange& x);
@@ -81,7 +89,11 @@ class Distribution {
   struct Held {
     std::shared_ptr<Reservation> own;
     std::shared_ptr<CodeHold> leased;
+    int waits = 0;  // runs in which others held the last codes
   };
+  Result<std::shared_ptr<Reservation>> reserve(flow::Exchange& x, const Voucher& v);
+  Task<Result<std::shared_ptr<CodeHold>>> lease(flow::Exchange& x, const Voucher& v);
+  flow::Vote wait_for_code(flow::Exchange& x, const Voucher& v);
   std::unordered_map<std::uint64_t, Held> held_;  // by running exchange
   flow::Flow flow_, restock_;
 };

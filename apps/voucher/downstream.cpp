@@ -89,16 +89,20 @@ struct Downstream::PerLane {
               code_options(self.options_)),
         users(on, self.random_, [&self](std::vector<std::string> ids) { return self.fetch_users(std::move(ids)); },
               user_options(self.options_)) {}
+  // Of one namespace and region: one that hangs leaves the others their fetches.
+  static std::string group_of(const std::string& id) { return id.substr(0, id.rfind('|')); }
   static resilience::CacheAsideOptions code_options(const DownstreamOptions& options) {
     resilience::CacheAsideOptions out;
     out.ttl = Duration::zero();  // the supply is what is remembered; this joins those who come together
     out.absent_ttl = seconds(1);
+    out.flight_group = &group_of;
     out.flight_deadline = options.timeout;
     return out;
   }
   static resilience::CacheAsideOptions user_options(const DownstreamOptions& options) {
     resilience::CacheAsideOptions out;
     out.max_entries = 100'000;
+    out.flight_group = &group_of;
     out.ttl = options.users_ttl;
     out.absent_ttl = options.unknown_users_ttl;
     out.stale = options.users_ttl;

@@ -41,9 +41,6 @@ struct BatchCalls {
   }
 };
 
-/// The code of the failure: codes are left, but each is leased to a service or held by another exchange.
-inline constexpr std::string_view kCodesLeased = "codes_leased";
-
 /// Thread-safe; works on the caller's lane. Everything it is given outlives it, and nobody may be
 /// waiting when it goes. Either client may be null: then its service is not asked.
 class Downstream {

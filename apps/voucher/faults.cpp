@@ -202,7 +202,7 @@ Status Faults::add_commands(rpc::Registry& registry, const std::string& service)
   rpc::CommandSpec set;
   set.name = "voucher.faults." + service + ".set";
   set.summary = "Replaces the fault plan of this service; {} ends all faults.";
-  set.app = "voucher";
+  set.app = "sluice";  // for every app on this server, and one plan ends the process
   set.shadow = false;
   set.idempotency = rpc::KeyUse::none;
   set.handler = [this](rpc::Invocation& invocation) {
@@ -215,7 +215,7 @@ Status Faults::add_commands(rpc::Registry& registry, const std::string& service)
   rpc::CommandSpec get;
   get.name = "voucher.faults." + service + ".get";
   get.summary = "The fault plan of this service.";
-  get.app = "voucher";
+  get.app = "sluice";
   get.shadow = false;
   get.idempotency = rpc::KeyUse::none;
   get.handler = [this](rpc::Invocation& invocation) {

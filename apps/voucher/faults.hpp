@@ -44,7 +44,7 @@ class Faults {
   FaultPlan plan() const;
   /// The handler, with what the plan says happening before it.
   rpc::Handler around(rpc::Handler handler);
-  /// voucher.faults.<service>.set and .get.
+  /// voucher.faults.<service>.set and .get, of the server's app: a plan acts on whoever asks this server.
   Status add_commands(rpc::Registry& registry, const std::string& service);
 
  private:

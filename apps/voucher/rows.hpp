@@ -66,6 +66,8 @@ inline store::KvKey pool_key(std::string_view ns, std::string_view id) {
 inline store::KvKey segment_key(std::string_view ns, std::string_view id) {
   return row_key(ns, kSegments, std::string(id));
 }
+/// The code of the failure: codes are left, but each is leased to a service or held by another exchange.
+inline constexpr std::string_view kCodesLeased = "codes_leased";
 /// The ordinal of a universal code, which has no row of its own.
 inline constexpr std::int64_t kUniversalOrdinal = -1;
 /// value: the Assignment of a universal code; one row for each exchange that issued it.

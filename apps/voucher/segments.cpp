@@ -74,7 +74,7 @@ std::optional<Segment> Segments::lease(const std::string& owner, std::int64_t co
     s.expires = expires;
     return s;
   }
-  if (next_ >= codes) return std::nullopt;
+  if (next_ >= codes || leased_.size() >= kMaxLeased) return std::nullopt;
   Segment fresh{next_, std::min(count, codes - next_), 1, owner, expires};
   next_ += fresh.count;
   leased_.push_back(fresh);

@@ -23,6 +23,7 @@ struct Segment {
 
 class Segments {
  public:
+  static constexpr std::size_t kMaxLeased = 256;  ///< at once; past it only those that ran out are leased
   static constexpr std::int64_t kAny = std::numeric_limits<std::int64_t>::max();
   /// `codes`: how many the voucher has. Segments are disjoint, and none reaches past it.
   static Result<Segments> decode(ByteView bytes);
@@ -32,7 +33,7 @@ class Segments {
   /// or more. The others are left as they are.
   std::vector<Segment> resume(const std::string& owner, WallTime expires, std::int64_t codes_max = kAny);
   /// The oldest whose lease has run out and that holds no more than `codes_max` codes, else the next `count` codes;
-  /// nothing when none are left.
+  /// nothing when none are left, or kMaxLeased are out.
   std::optional<Segment> lease(const std::string& owner, std::int64_t codes, std::int64_t count, WallTime now,
                                WallTime expires, std::int64_t codes_max = kAny);
   /// When the first lease ends; nothing when none is out: then every code there was is assigned, or fresh.

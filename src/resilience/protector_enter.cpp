@@ -53,6 +53,13 @@ Task<std::optional<Block>> Protector::enter(CallInfo call, Instant deadline, Gua
     }
     waited = true;
   }
+  // Ordered to stop while it waited: the order holds for who has not left yet.
+  const bool guarded = (modes >> shift(Policy::breaker) & 3u) != 0;
+  if (waited && guarded && breaker_->state() == BreakerState::forced_open && refuse(ordered(modes), Policy::breaker, block)) {
+    block.retry_after = kNoRetryAfter;
+    give_back(taken, call);
+    co_return block;
+  }
   if (waited) mine.began(context.lane->clock().now());
   passed_.fetch_add(1, std::memory_order_relaxed);
   permit = std::move(mine);

@@ -129,6 +129,36 @@ TEST_F(CacheTest, RES_33_jitter_spreads_expiry) {
   EXPECT_LT(fetched[1].size(), 75u);
 }
 
+TEST_F(CacheTest, RES_33_what_was_absent_is_not_given_stale) {
+  Cache cache(lane, random, fetcher(), {.absent_ttl = seconds(2), .jitter = 0, .stale = seconds(60)});
+  get(cache, {"no-a"});
+  pass(seconds(1));
+  get(cache, {"no-a"});
+  EXPECT_EQ(fetched.size(), 1u);
+  pass(seconds(2));
+  EXPECT_FALSE(get(cache, {"no-a"})[0].value());
+  EXPECT_EQ(fetched.size(), 2u);
+  EXPECT_EQ(cache.stats().stale_hits, 0u) << "it may be there since";
+}
+
+TEST_F(CacheTest, RES_33_fetches_of_one_group_leave_the_others_theirs) {
+  CacheAsideOptions options;
+  options.max_flights = 2;
+  options.flight_group = [](const std::string& id) { return id.substr(0, 1); };
+  Cache cache(lane, random, fetcher(), options);
+  latency = seconds(5);
+  auto& a1 = ask(cache, {"a1"});
+  auto& a2 = ask(cache, {"a2"});
+  auto& a3 = ask(cache, {"a3"});
+  auto& b1 = ask(cache, {"b1"});
+  ASSERT_TRUE(a3.answer);
+  EXPECT_EQ((*a3.answer)[0].error().code(), "cache_flights_full");
+  EXPECT_FALSE(b1.answer);
+  pass(seconds(6));
+  for (auto* one : {&a1, &a2, &b1}) EXPECT_TRUE(one->answer && (*one->answer)[0]);
+  EXPECT_TRUE(get(cache, {"a4"})[0]) << "they are free again";
+}
+
 TEST_F(CacheTest, RES_33_stale_is_given_at_once_and_fetched_again_once) {
   Cache cache(lane, random, fetcher(), {.ttl = seconds(10), .jitter = 0, .stale = seconds(10)});
   get(cache, {"a"});

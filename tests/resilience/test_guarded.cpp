@@ -128,6 +128,18 @@ TEST_F(GuardedTest, RES_4_who_leaves_while_waiting_for_a_turn_gives_back_turn_an
   EXPECT_LE(clock.now() - before, seconds(1)) << "its turn is the next one's";
 }
 
+TEST_F(GuardedTest, RES_16_forced_open_stops_also_those_who_wait_for_their_turn) {
+  load("[guard.a.breaker]\n[guard.a.pacing]\nlimit = 1\nmax_wait = \"5s\"\n[guard.a.bulkhead]\nlimit = 10\n");
+  EXPECT_TRUE(run(guard()));
+  scheduler.after(milliseconds(10), [&] { ASSERT_TRUE(guards.force("a", false, BreakerState::forced_open, "ann", "stop it")); });
+  const auto refused = run(guard());
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), "blocked_by_breaker");
+  EXPECT_EQ(calls, 1) << "the dependency was called after the order";
+  EXPECT_EQ(counts_of(Policy::breaker), 1u);
+  EXPECT_EQ(shown().bulkhead->in_flight, 0u);
+}
+
 // RES-22 and the hung dependency: 40 callers, 3 places, a queue of 10; all are answered in time.
 TEST_F(GuardedTest, RES_22_a_hung_dependency_holds_callers_only_for_a_bounded_time) {
   load(

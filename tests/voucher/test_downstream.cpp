@@ -141,6 +141,32 @@ TEST_F(VoucherDownstream, VOUCHER_6_a_segment_that_comes_again_gives_no_code_tha
   EXPECT_EQ(finished[0].token, 3u);
 }
 
+TEST_F(VoucherDownstream, VOUCHER_6_a_code_told_pending_is_settled_when_its_segment_comes_again) {
+  const auto add = [&] {
+    LeasedSegment leased{"v1", 0, 1, {"CODE-0", "CODE-1", "CODE-2"}};
+    ASSERT_TRUE(supply.add("voucher", std::move(leased), world.clock.now() + seconds(10)));
+  };
+  const auto take = [&] { return supply.take("voucher", "v1", world.clock.now()); };
+  add();
+  take()->assigned();
+  auto pending = take(), other = take();
+  assign("v1", 0);
+  pending->unknown();
+  other->unknown();
+  EXPECT_FALSE(take());
+  assign("v1", 2);
+  add();
+  auto again = take();
+  ASSERT_TRUE(again) << "nobody has it";
+  EXPECT_EQ(again->ordinal(), 1);
+  EXPECT_FALSE(take()) << "that one was assigned";
+  again->unknown();
+  assign("v1", 1);
+  EXPECT_TRUE(supply.take_finished("voucher", 10).empty());
+  add();
+  EXPECT_EQ(supply.take_finished("voucher", 10).size(), 1u);
+}
+
 TEST_F(VoucherDownstream, VOUCHER_6_a_finished_segment_is_told_until_somebody_heard_it) {
   channel->answer = [](const Json&) { return segment("v1", 0, 1); };
   (*code("v1"))->assigned();  // the only code of its segment

@@ -72,6 +72,14 @@ TEST(Segments, VOUCHER_6_a_segment_larger_than_there_is_room_for_is_left_for_ano
   EXPECT_EQ(segments.lease("b", 100, 10, at(70), at(130), 50)->first, 0);
 }
 
+TEST(Segments, VOUCHER_6_of_many_that_are_leased_those_that_ran_out_are_leased_again) {
+  Segments segments;
+  for (std::size_t i = 0; i < Segments::kMaxLeased; ++i) ASSERT_TRUE(segments.lease("gone", 1000, 1, at(0), at(60)));
+  EXPECT_FALSE(segments.lease("b", 1000, 1, at(0), at(60))) << "as many as may be";
+  for (std::size_t i = 0; i < Segments::kMaxLeased; ++i) ASSERT_TRUE(segments.lease("b", 1000, 1, at(60), at(120))) << i;
+  EXPECT_EQ(segments.leased(), Segments::kMaxLeased);
+}
+
 TEST(Segments, VOUCHER_6_they_read_back_as_written_and_damage_is_found) {
   Segments segments;
   for (int i = 0; i < 4; ++i) (void)segments.lease("owner-" + std::to_string(i), 1000, 7 + i, at(i), at(60 + i));

@@ -126,6 +126,33 @@ TEST_F(VoucherServices, VOUCHER_6_codes_leased_to_another_service_are_a_failure_
   EXPECT_EQ(end.value("reason", ""), "no_code") << "the failure was not remembered: " << end.dump();
 }
 
+TEST_F(VoucherServices, VOUCHER_6_a_voucher_with_too_many_segments_out_fails_alone) {
+  open_voucher("voucher", "lots", 1000, 300);
+  for (int i = 0; i < 256; ++i) {
+    const Json leased = codes.ask(kGetCodes.data(), {{"owner", "other"}, {"region", "SG"}, {"vouchers", {"lots"}}, {"count", 1}},
+                                  "Idempotency-Key: l" + std::to_string(i) + "\r\n");
+    ASSERT_FALSE(leased.contains("http")) << leased.dump();
+  }
+  const Json results = batch({{user(1), "lots"}, {user(2), "v1"}})["results"];
+  EXPECT_EQ(results[0].value("reason", ""), "codes_leased") << results.dump();
+  EXPECT_EQ(results[1]["status"], "issued") << results.dump();
+}
+
+TEST_F(VoucherServices, VOUCHER_8_a_fault_plan_is_the_servers_and_not_of_the_app_that_a_caller_names) {
+  const auto made = [](Service& service) {
+    return service.ask("sluice.token.create", {{"name", "team2"}, {"permissions", {"team2:*"}}})["token"].get<std::string>();
+  };
+  const std::string admin = std::exchange(codes.token, made(codes));
+  for (const char* app : {"", "X-Sluice-App: team2\r\n"}) {
+    EXPECT_EQ(codes.ask("voucher.faults.codes.set", {{"rules", {{{"error_rate", 1}}}}}, app).value("http", 0), 403) << app;
+    EXPECT_EQ(codes.ask("voucher.faults.codes.get", Json::object(), app).value("http", 0), 403) << app;
+  }
+  codes.token = admin;
+  EXPECT_TRUE(codes.ask("voucher.faults.codes.get", Json::object())["rules"].empty());
+  shop.token = made(shop);
+  EXPECT_EQ(shop.ask("voucher.downstream.show", Json::object(), "X-Sluice-App: team2\r\n").value("http", 0), 403);
+}
+
 TEST_F(VoucherServices, VOUCHER_3_codes_are_asked_for_once_an_item_is_eligible) {
   Voucher closed = open_for_all("closed", 10), elsewhere = open_for_all("elsewhere", 10);
   closed.to = closed.from + seconds(1);

@@ -222,7 +222,9 @@ TEST_F(VoucherTls, RES_1_replaced_certificates_of_a_server_are_used_and_bad_ones
     EXPECT_TRUE(channel) << channel.error().to_string();
     rpc::Client client(*std::move(channel), {});
     rpc::RemoteCommand get{.name = "voucher.faults.codes.get", .read_only = true};
-    const auto answer = block_on(caller, client.call(client.add(std::move(get)), rpc::CallContext{}, "{}"));
+    rpc::CallContext call;
+    call.ns = Namespace("sluice");
+    const auto answer = block_on(caller, client.call(client.add(std::move(get)), std::move(call), "{}"));
     return answer ? std::string("reached") : std::string(answer.error().code());
   };
   const Files shop = issued("shop");

@@ -1,6 +1,6 @@
 // A cache beside a dependency, asked for many ids at once. What is missing is fetched once however
 // many callers wait for it; what was found absent is remembered too; what is a little too old is
-// given at once and fetched again behind the caller's back. For one lane: each lane has its own,
+// given at once and fetched again behind the caller's back, but not what was absent. For one lane: each lane has its own,
 // and so has shadow traffic.
 #pragma once
 #include <functional>
@@ -24,8 +24,11 @@ struct CacheAsideOptions {
   Duration ttl = seconds(60);
   Duration absent_ttl = seconds(5);  ///< of ids that the dependency does not know; zero: not kept
   double jitter = 0.1;  ///< shortens each of the above by up to this part: no herd at expiry
-  Duration stale = Duration::zero();  ///< past its ttl an entry is still given, for so long
-  std::size_t max_flights = 100;      ///< fetches at once; past it, missing ids fail overloaded
+  Duration stale = Duration::zero();  ///< past its ttl a value is still given, for so long; absence is not
+  std::size_t max_flights = 100;      ///< fetches at once, of each group; past it, missing ids fail overloaded
+  /// Whom an id is fetched from, so that one who hangs takes no fetches from others. The ids of one get() are of
+  /// one group. Empty: one group for all.
+  std::function<std::string(const std::string& id)> flight_group = {};
   Duration flight_deadline = seconds(10);  ///< a fetch is cut then, and its ids fail
 };
 
@@ -78,6 +81,7 @@ class CacheAside {
   /// One fetch, shared by those who wait for some of its ids.
   struct Flight {
     CacheAside* cache = nullptr;
+    std::string group;
     std::vector<std::string> ids;
     std::unordered_map<std::string, Found> answers;
     std::unordered_set<std::string> dropped;  // forgotten meanwhile: not to be kept
@@ -150,6 +154,7 @@ class CacheAside {
   BoundedCache<std::string, Entry> entries_;
   std::unordered_map<std::string, Flight*> flying_;
   std::list<FlightPtr> flights_;
+  std::unordered_map<std::string, std::size_t> in_group_;  // flights; none: no entry
   CacheAsideStats stats_;
 };
 
@@ -205,8 +210,12 @@ Task<std::vector<typename CacheAside<Value>::Found>> CacheAside<Value>::get(
 
 template <class Value>
 typename CacheAside<Value>::FlightPtr CacheAside<Value>::launch(std::vector<std::string> ids) {
-  if (flights_.size() >= options_.max_flights) return nullptr;
+  std::string group = options_.flight_group ? options_.flight_group(ids.front()) : std::string();
+  std::size_t& running = in_group_[group];
+  if (running >= options_.max_flights) return nullptr;
+  ++running;
   auto flight = std::make_shared<Flight>();
+  flight->group = std::move(group);
   flights_.push_front(flight);
   flight->self = flights_.begin();
   flight->cache = this;
@@ -250,6 +259,7 @@ void CacheAside<Value>::land(Flight& flight) {
     flight.answers.emplace(id, std::move(answer));
   }
   flight.landed = true;
+  if (const auto group = in_group_.find(flight.group); --group->second == 0) in_group_.erase(group);
   flights_.erase(flight.self);
   while (flight.waiters != nullptr) flight.waiters->wake();
 }
@@ -262,7 +272,7 @@ void CacheAside<Value>::keep(const std::string& id, const std::optional<Value>& 
     return;
   }
   const Instant now = lane_.clock().now();
-  entries_.put(id, Entry{value, now + ttl, now + ttl + options_.stale});
+  entries_.put(id, Entry{value, now + ttl, now + ttl + (value ? options_.stale : Duration::zero())});
 }
 
 }  // namespace sluice::resilience
