@@ -242,6 +242,10 @@ TEST_F(DoorTest, the_deadline_is_the_callers_within_the_bound) {
   EXPECT_EQ(deadline, clock.now() + milliseconds(250));
   ask(post("when", "{}", kAnn + "X-Sluice-Deadline-Ms: 99999999999999999\r\n"));
   EXPECT_EQ(deadline, clock.now() + options.max_deadline);
+  deadline = {};
+  ask(post("when", "{}", kAnn + "X-Sluice-Deadline-Ms: 18446744073709551616\r\n"));
+  EXPECT_EQ(deadline, clock.now() + options.max_deadline) << "2^64";
+  EXPECT_EQ(ask(post("when", "{}", kAnn + "X-Sluice-Deadline-Ms: 18446744073709551616s\r\n")).status, 400);
   EXPECT_EQ(ask(post("when", "{}", kAnn + "X-Sluice-Deadline-Ms: -1\r\n")).status, 400);
 }
 
