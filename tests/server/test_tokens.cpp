@@ -59,6 +59,17 @@ TEST_F(TokensOnServer, IDEM_1_a_name_is_one_principal_and_nobody_else_gets_it) {
   EXPECT_EQ(make(renewed).status, 404);
 }
 
+TEST_F(TokensOnServer, CONSOLE_5_a_token_reads_the_transactions_of_its_app_by_id_alone) {
+  const auto auth = bearer(make({{"name", "shop"}, {"permissions", {"shop:probe.count", "shop:transactions.read"}}}));
+  const auto other = bearer(make({{"name", "bank"}, {"permissions", {"bank:*"}}}));
+  const auto r = ask("probe.count", Json::object(), auth + "X-Sluice-App: shop\r\nIdempotency-Key: a\r\n");
+  ASSERT_EQ(r.status, 200) << r.body;
+  const std::string path = "/v1/transactions/" + r.headers.at("x-sluice-transaction");
+  EXPECT_EQ(running.ask(test::get(path, auth)).status, 200);
+  EXPECT_EQ(running.ask(test::get(path, other)).status, 403);
+  EXPECT_EQ(running.ask(test::get(path, other + "X-Sluice-App: bank\r\n")).status, 403);
+}
+
 TEST_F(TokensOnServer, CONSOLE_4_a_token_is_replaced_once) {
   const Json shop{{"name", "shop"}, {"permissions", {"shop:*"}}};
   Json renewed = shop;
