@@ -16,6 +16,16 @@ store::KvKey key_of(const std::string& digest) { return {"sluice", "tokens", to_
 // Stands from the first token of a name on: of two that are made at once, one is refused.
 store::KvKey name_key(const std::string& name) { return {"sluice", "token_names", name}; }
 
+// Stands once a token was replaced: of two that would replace it, one is refused.
+store::KvKey successor_key(const std::string& digest) { return {"sluice", "token_successors", to_hex(digest)}; }
+
+constexpr const char* kReplaced = "token_replaced";
+Failure replaced_already(const std::string& name) {
+  return Failure(FailureKind::already_exists, kReplaced,
+                 "replaces: this token was replaced already. The command sluice.token.list shows who has its name, '" +
+                     name + "', now: replace that one, by its id");
+}
+
 constexpr const char* kNameTaken = "token_name_taken";
 Failure name_taken(const std::string& name) {
   return Failure(FailureKind::already_exists, kNameTaken,
@@ -178,6 +188,13 @@ Status Tokens::check_name(const TokenRequest& request, Draft& draft) const {
       return fail(FailureKind::invalid_argument, "other_token",
                   "replaces: token '" + request.replaces.substr(0, 64) + "' is named '" + entry.info.name + "', not '" +
                       request.name + "'");
+    // Those replaced before there was a row for it have a successor that is good.
+    const auto good = [&](const auto& other) {
+      return other.second.info.name == request.name && !other.second.info.revoked;
+    };
+    if (entry.info.revoked && std::ranges::any_of(by_digest_, good)) return fail(replaced_already(request.name));
+    draft.commit.requires_.push_back({store::KvVersionIs{successor_key(digest), 0}, kReplaced});
+    draft.commit.then.emplace_back(store::KvPut{successor_key(digest), "{}", {}});
     TokenInfo old = entry.info;
     old.revoked = true;
     draft.revoked_digest = digest;
@@ -255,7 +272,7 @@ Result<Tokens::Made> Tokens::create(const TokenRequest& request) {
   if (!made) return fail(std::move(made).error());
   const auto outcome = store::commit_and_wait(store_, std::move(made->commit));
   if (!outcome) return fail(outcome.error().at("storing the token"));
-  if (!outcome->applied) return fail(name_taken(request.name));
+  if (!outcome->applied) return fail(request.replaces.empty() ? name_taken(request.name) : replaced_already(request.name));
   apply(*made);
   return std::move(made->made);
 }
@@ -273,7 +290,11 @@ Task<rpc::Answer> Tokens::run(Draft draft) {
   store::CommitAwaiter written(store_, std::move(draft.commit));
   auto outcome = co_await written;
   if (!outcome) co_return rpc::Answer::of(outcome.error());
-  if (!outcome->applied) co_return rpc::Answer::of(name_taken(draft.made.info.name));
+  if (!outcome->applied) {
+    const auto& name = draft.made.info.name;
+    const Failure refused = draft.revoked_digest.empty() ? name_taken(name) : replaced_already(name);
+    co_return rpc::Answer::of(refused);
+  }
   apply(draft);
   auto json = to_json(draft.made.info);
   if (!draft.made.token.empty()) json["token"] = draft.made.token;

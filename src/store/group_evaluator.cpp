@@ -10,6 +10,12 @@ struct Overloaded : F... {
   using F::operator()...;
 };
 
+// A life without end does not overflow.
+template <class Life>
+WallTime after(WallTime now, Life life) noexcept {
+  return life > WallTime::max() - now ? WallTime::max() : now + life;
+}
+
 void encode_name(Bytes& out, const KvKey& key) {
   out.clear();
   ByteWriter writer(out);
@@ -254,7 +260,7 @@ Result<CommitOutcome> GroupEvaluator::evaluate(Commit& commit) {
 void GroupEvaluator::put_key(KeyPut& put) {
   KeySlot& slot = **key(put.row.scope);
   put.row.stored_at = now_;
-  put.row.expires_at = now_ + put.ttl;
+  put.row.expires_at = after(now_, put.ttl);
   if (put.row.state == KeyState::claimed)
     put.row.token = (slot.current ? slot.current->token : 0) + 1;
   else if (put.row.token == 0 && slot.current)
@@ -272,7 +278,7 @@ void GroupEvaluator::take_lease(const LeaseTake& take, CommitOutcome& outcome) {
                           .owner = take.owner,
                           .token = renewal ? last : last + 1,
                           .incarnation = incarnation_,
-                          .expires_at = now_ + take.ttl};
+                          .expires_at = after(now_, take.ttl)};
   slot.dirty = true;
   outcome.lease = slot.current;
 }

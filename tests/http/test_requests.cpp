@@ -143,6 +143,23 @@ TEST_F(DoorTest, G1_a_decline_is_replayed_byte_for_byte_and_told_apart_by_its_he
   EXPECT_EQ(again.headers.at("x-correlation-id"), "two");
 }
 
+TEST_F(DoorTest, CONSOLE_3_details_of_a_stored_decline_write_no_headers_of_their_own) {
+  add("decline", rpc::KeyUse::required, [](rpc::Invocation& invocation) {
+    invocation.finish(rpc::Answer::of(Failure(FailureKind::rejected, "no", "no")
+                                          .with("good", "kept")
+                                          .with("value", "x\r\nSet-Cookie: a=1")
+                                          .with("key\r\nx-forged", "1")
+                                          .with("two words", "1")));
+  });
+  start();
+  for (int i = 0; i < 2; ++i) {
+    const auto r = ask(post("decline", "{}", kAnn + "Idempotency-Key: a\r\n"));
+    EXPECT_EQ(r.headers.at("x-detail-good"), "kept");
+    for (const char* forged : {"set-cookie", "x-forged", "x-detail-value", "x-detail-key", "x-detail-two words"})
+      EXPECT_FALSE(r.headers.contains(forged)) << forged;
+  }
+}
+
 TEST_F(DoorTest, CONSOLE_4_5_no_wrong_and_another_apps_token) {
   start();
   for (const std::string& request :
@@ -225,6 +242,10 @@ TEST_F(DoorTest, the_deadline_is_the_callers_within_the_bound) {
   EXPECT_EQ(deadline, clock.now() + milliseconds(250));
   ask(post("when", "{}", kAnn + "X-Sluice-Deadline-Ms: 99999999999999999\r\n"));
   EXPECT_EQ(deadline, clock.now() + options.max_deadline);
+  deadline = {};
+  ask(post("when", "{}", kAnn + "X-Sluice-Deadline-Ms: 18446744073709551616\r\n"));
+  EXPECT_EQ(deadline, clock.now() + options.max_deadline) << "2^64";
+  EXPECT_EQ(ask(post("when", "{}", kAnn + "X-Sluice-Deadline-Ms: 18446744073709551616s\r\n")).status, 400);
   EXPECT_EQ(ask(post("when", "{}", kAnn + "X-Sluice-Deadline-Ms: -1\r\n")).status, 400);
 }
 

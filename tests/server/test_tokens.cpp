@@ -5,6 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "server/running.hpp"
+#include "sim/clock.hpp"
+#include "sim/random.hpp"
+#include "sluice/store/memory.hpp"
 
 namespace sluice::server {
 namespace {
@@ -54,6 +57,51 @@ TEST_F(TokensOnServer, IDEM_1_a_name_is_one_principal_and_nobody_else_gets_it) {
   renewed = shop;
   renewed["replaces"] = "0000000000000000";
   EXPECT_EQ(make(renewed).status, 404);
+}
+
+TEST_F(TokensOnServer, CONSOLE_5_a_token_reads_the_transactions_of_its_app_by_id_alone) {
+  const auto auth = bearer(make({{"name", "shop"}, {"permissions", {"shop:probe.count", "shop:transactions.read"}}}));
+  const auto other = bearer(make({{"name", "bank"}, {"permissions", {"bank:*"}}}));
+  const auto r = ask("probe.count", Json::object(), auth + "X-Sluice-App: shop\r\nIdempotency-Key: a\r\n");
+  ASSERT_EQ(r.status, 200) << r.body;
+  const std::string path = "/v1/transactions/" + r.headers.at("x-sluice-transaction");
+  EXPECT_EQ(running.ask(test::get(path, auth)).status, 200);
+  EXPECT_EQ(running.ask(test::get(path, other)).status, 403);
+  EXPECT_EQ(running.ask(test::get(path, other + "X-Sluice-App: bank\r\n")).status, 403);
+}
+
+TEST_F(TokensOnServer, CONSOLE_4_a_token_is_replaced_once) {
+  const Json shop{{"name", "shop"}, {"permissions", {"shop:*"}}};
+  Json renewed = shop;
+  renewed["replaces"] = Json::parse(make(shop).body)["id"];
+  const auto second = make(renewed);
+  const std::string fresh = bearer(second);
+  const auto again = make(renewed);
+  EXPECT_EQ(again.status, 409) << again.body;
+  EXPECT_TRUE(again.has("token_replaced") && again.has("sluice.token.list")) << again.body;
+  EXPECT_EQ(ask("probe.count", Json::object(), fresh + "Idempotency-Key: a\r\n").status, 200);
+  renewed["replaces"] = Json::parse(second.body)["id"];
+  bearer(make(renewed));
+  EXPECT_EQ(ask("probe.count", Json::object(), fresh + "Idempotency-Key: b\r\n").status, 401);
+}
+
+// Two nodes over one store: what one has replaced the other does not know yet.
+TEST(TokensOfTwoNodes, CONSOLE_4_a_token_is_replaced_once) {
+  sim::SimClock clock;
+  sim::SimRandom random{3};
+  const auto store = store::make_memory_store(clock, random);
+  Tokens one(*store, clock, random), two(*store, clock, random);
+  TokenRequest request;
+  request.name = "shop";
+  const auto made = one.create(request);
+  ASSERT_TRUE(made);
+  ASSERT_TRUE(two.load());
+  request.replaces = made->info.id;
+  ASSERT_TRUE(one.create(request));
+  const auto again = two.create(request);
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code(), "token_replaced");
+  store->close();
 }
 
 TEST_F(TokensOnServer, CONSOLE_4_what_is_replaced_ends_with_the_same_commit) {

@@ -145,6 +145,14 @@ TEST_P(StoreConformance, IDEM_8_an_expired_key_is_free_and_reads_as_absent) {
   EXPECT_EQ((*ask_now(*store, FindKey{scope("k")}))->reply, "new");
 }
 
+TEST_P(StoreConformance, IDEM_8_a_life_without_end_does_not_overflow) {
+  must({.then = {KeyPut{{.exchange = {1}, .scope = "s", .state = KeyState::completed, .reply = "r"}, milliseconds::max()}}});
+  EXPECT_FALSE(must({.requires_ = {needs(KeyFree{"s"}, "free")}}).applied) << "it would run twice";
+  const auto found = ask_now(*store, FindKey{"s"});
+  ASSERT_TRUE(found && *found);
+  EXPECT_EQ((*found)->expires_at, WallTime::max());
+}
+
 TEST_P(StoreConformance, IDEM_10_a_takeover_raises_the_token_and_shuts_out_the_old_owner) {
   must({.then = {claim("k", 1, milliseconds(100))}});
   rig.clock.advance(milliseconds(100));

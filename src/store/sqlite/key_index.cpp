@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <functional>
 
 namespace sluice::store {
 
@@ -60,21 +61,17 @@ void KeyIndex::erase(Entry entry) noexcept {
   size_.fetch_sub(1, std::memory_order_relaxed);
 }
 
-std::size_t KeyIndex::find(std::uint64_t hash, std::uint64_t (&seqs)[kMaxCandidates]) const noexcept {
+KeyIndex::Candidates KeyIndex::find(std::uint64_t hash) const {
+  Candidates found;
   const Part& part = part_of(hash);
-  const std::scoped_lock lock(part.mutex);
-  const auto& table = part.table;
-  std::size_t found = 0;
-  for (std::size_t at = part.home(hash); table[at].seq != 0; at = (at + 1) & (table.size() - 1)) {
-    if (table[at].hash != hash) continue;
-    if (found < kMaxCandidates) {
-      seqs[found++] = table[at].seq;
-      continue;
-    }
-    // Entries of released keys may be left from sealed segments; a live one is the newest.
-    auto* const oldest = std::min_element(seqs, seqs + kMaxCandidates);
-    *oldest = std::max(*oldest, table[at].seq);
+  {
+    const std::scoped_lock lock(part.mutex);
+    const auto& table = part.table;
+    for (std::size_t at = part.home(hash); table[at].seq != 0; at = (at + 1) & (table.size() - 1))
+      if (table[at].hash == hash) found.push_back(table[at].seq);
   }
+  // Entries of released keys may be left from sealed segments; a live one is newer.
+  std::ranges::sort(found, std::greater<>());
   return found;
 }
 

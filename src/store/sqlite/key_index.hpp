@@ -8,6 +8,8 @@
 #include <mutex>
 #include <vector>
 
+#include <boost/container/small_vector.hpp>
+
 #include "sluice/base/bytes.hpp"
 
 namespace sluice::store {
@@ -22,9 +24,10 @@ class KeyIndex {
 
   void insert(Entry entry);
   void erase(Entry entry) noexcept;
-  /// Row numbers that may have this scope (usually none or one): the newest `kMaxCandidates`.
-  static constexpr std::size_t kMaxCandidates = 8;
-  std::size_t find(std::uint64_t hash, std::uint64_t (&seqs)[kMaxCandidates]) const noexcept;
+  /// Row numbers that may have this scope, the newest first: usually none or one, but all, however many.
+  /// The hash has no secret, so scopes can be made that share one; a key left out would run twice.
+  using Candidates = boost::container::small_vector<std::uint64_t, 8>;
+  Candidates find(std::uint64_t hash) const;
   std::uint64_t size() const noexcept { return size_.load(std::memory_order_relaxed); }
   /// Entries from the next `slots` places of the table, beginning where the last call ended. By one thread at a time.
   std::vector<Entry> next_entries(std::size_t slots);

@@ -135,10 +135,9 @@ Result<Answer> SqliteReader::list_rows(const ListRows& q) {
 }
 
 Result<Answer> SqliteReader::find_key(const FindKey& q, WallTime now) {
-  std::uint64_t seqs[KeyIndex::kMaxCandidates];
-  const std::size_t count = index_.find(KeyIndex::hash_of(q.scope), seqs);
-  for (std::size_t i = 0; i < count; ++i) {
-    get_key_.bind(1, stored(seqs[i]));
+  const auto candidates = index_.find(KeyIndex::hash_of(q.scope));
+  for (const std::uint64_t seq : candidates) {
+    get_key_.bind(1, stored(seq));
     SLUICE_ASSIGN(const bool row, get_key_.step());
     if (!row) continue;
     std::optional<KeyRow> found;

@@ -169,10 +169,9 @@ Result<std::optional<KvRow>> SqliteWriter::load_kv(const KvKey& key) {
 }
 
 Result<std::optional<KeyRow>> SqliteWriter::load_key(const Bytes& scope) {
-  std::uint64_t seqs[KeyIndex::kMaxCandidates];
-  const std::size_t count = index_.find(KeyIndex::hash_of(scope), seqs);
-  for (std::size_t i = 0; i < count; ++i) {
-    get_key_.bind(1, stored(seqs[i]));
+  const auto candidates = index_.find(KeyIndex::hash_of(scope));
+  for (const std::uint64_t seq : candidates) {
+    get_key_.bind(1, stored(seq));
     SLUICE_ASSIGN(const bool row, get_key_.step());
     if (!row) continue;
     if (get_key_.view(1) != scope) {
@@ -182,7 +181,7 @@ Result<std::optional<KeyRow>> SqliteWriter::load_key(const Bytes& scope) {
     KeyRow found = read_key(get_key_);
     get_key_.reset();
     // The scope outlives the group: it is owned by the Commit that asked.
-    found_.emplace(ByteView(scope), seqs[i]);
+    found_.emplace(ByteView(scope), seq);
     return found;
   }
   if (index_.size() >= max_live_keys_ && !std::exchange(dropped_stale_, true))

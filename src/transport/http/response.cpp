@@ -3,6 +3,7 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 #include <nlohmann/json.hpp>
 
@@ -78,6 +79,17 @@ std::string problem_body(FailureKind kind, std::string_view code, std::string_vi
       row.retryable, json_string(detail));
 }
 
+// What a header can carry: a name that is a token, a value without control characters. Others are left out, as over
+// gRPC: whoever chose them would write headers of their own. Source: RFC 9110, 5.1 and 5.5.
+bool usable_header(std::string_view name, std::string_view value) noexcept {
+  constexpr std::string_view kMarks = "!#$%&'*+-.^_`|~";
+  const auto token = [&](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || kMarks.find(c) != kMarks.npos;
+  };
+  const auto plain = [](char c) { return c == '\t' || (static_cast<unsigned char>(c) >= 0x20 && c != 0x7F); };
+  return !name.empty() && std::ranges::all_of(name, token) && std::ranges::all_of(value, plain);
+}
+
 std::string location(ExchangeId exchange) {
   return "Location: /v1/transactions/" + to_string(exchange) + "\r\n";
 }
@@ -87,7 +99,7 @@ void append_reply(std::string& out, const rpc::Answer& answer, const ResponseCon
   if (!reply) return append_problem(out, reply.error(), context);
   std::string headers;
   for (const auto& [name, value] : reply->headers)
-    fmt::format_to(std::back_inserter(headers), "{}: {}\r\n", name, value);
+    if (usable_header(name, value)) fmt::format_to(std::back_inserter(headers), "{}: {}\r\n", name, value);
   if (answer.exchange)
     fmt::format_to(std::back_inserter(headers), "X-Sluice-Transaction: {}\r\n",
                    to_string(answer.exchange));
@@ -153,7 +165,7 @@ void append_problem(std::string& out, const Failure& failure, const ResponseCont
   std::string headers;
   if (failure.code() == kMethodNotAllowed)
     for (const auto& [key, value] : failure.details())
-      if (key == kAllow) fmt::format_to(std::back_inserter(headers), "Allow: {}\r\n", value);
+      if (key == kAllow && usable_header(key, value)) fmt::format_to(std::back_inserter(headers), "Allow: {}\r\n", value);
   if (failure.kind() == FailureKind::unauthenticated)
     headers += "WWW-Authenticate: Bearer realm=\"sluice\"\r\n";
   if (const auto after = failure.retry_after())  // whole seconds, rounded up

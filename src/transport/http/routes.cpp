@@ -19,6 +19,13 @@ bool number(std::string_view text, T& out) noexcept {
   return !text.empty() && error == std::errc() && at == end;
 }
 
+// Digits alone, and more than a number has room for.
+bool beyond_64_bits(std::string_view text) noexcept {
+  std::uint64_t ignored = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), ignored);
+  return error == std::errc::result_out_of_range && end == text.data() + text.size();
+}
+
 Failure bad(std::string_view code, std::string detail) {
   return Failure(FailureKind::invalid_argument, code, std::move(detail));
 }
@@ -101,7 +108,9 @@ Status decode_command(HttpRequest& request, std::string_view name, const HttpOpt
   Duration within = options.default_deadline;
   if (!request.deadline.empty()) {
     std::uint64_t ms = 0;
-    if (!number(request.deadline, ms) || ms == 0)
+    if (beyond_64_bits(request.deadline))
+      ms = UINT64_MAX;  // bounded like any long one
+    else if (!number(request.deadline, ms) || ms == 0)
       return fail(bad("bad_deadline", "X-Sluice-Deadline-Ms: expected milliseconds from 1, got " +
                                           quoted(request.deadline)));
     within = options.max_deadline;
