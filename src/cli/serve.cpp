@@ -50,6 +50,20 @@ std::string check_grpc_listen(const std::string& text) {
   return "expected HOST:PORT, the port 0 to 65535, got '" + text + "'";
 }
 
+std::string check_log_level(const std::string& text) {
+  for (const auto* level : {"trace", "debug", "info", "warn", "error", "off"})
+    if (text == level) return {};
+  return "expected trace, debug, info, warn, error or off, got '" + text + "'";
+}
+
+// What nobody can serve with is a wrong configuration, said with its place, and not a failure to start.
+void check_files_or_die(const server::Config& config) {
+  const auto usable = server::check_files(config);
+  if (usable) return;
+  fmt::print(stderr, "sluice: {}\n", usable.error().to_string());
+  std::exit(2);
+}
+
 void serve(const ServeOptions& options) {
   // Blocked before any thread starts, so that only the wait below sees them.
   sigset_t stop;
@@ -71,6 +85,7 @@ void serve(const ServeOptions& options) {
   if (!options.grpc_listen.empty()) environment["SLUICE_GRPC_LISTEN"] = options.grpc_listen;
   if (!options.log_level.empty()) environment["SLUICE_LOG_LEVEL"] = options.log_level;
   auto config = load_config_or_die(options.config, environment);
+  check_files_or_die(config);
   server::ServerParts parts;
   parts.apps = linked_apps(options);
   parts.first_token = [](const std::string& token) {
@@ -137,7 +152,8 @@ void add_serve(CLI::App& app) {
                             "HOST:PORT of the gRPC door; without one there is none")
       ->check(CLI::Validator([](std::string& text) { return check_grpc_listen(text); }, "", "grpc-listen"));
   serve_command->add_option("--store", options->store, "Path of the SQLite database, or postgres://…");
-  serve_command->add_option("--log-level", options->log_level, "trace, debug, info, warn, error or off");
+  serve_command->add_option("--log-level", options->log_level, "trace, debug, info, warn, error or off")
+      ->check(CLI::Validator([](std::string& text) { return check_log_level(text); }, "", "log-level"));
   add_app_options(*serve_command, *options);
   serve_command->footer(
       "Options win over SLUICE_* variables, and those over the file.\n"
@@ -167,10 +183,7 @@ void add_config(CLI::App& app) {
     command->callback([options, show] {
       const auto loaded = load_config_or_die(options->file.empty() ? options->path : options->file, config_environment());
       if (!show) {
-        if (const auto usable = server::check_files(loaded); !usable) {
-          fmt::print(stderr, "sluice: {}\n", usable.error().to_string());
-          std::exit(2);
-        }
+        check_files_or_die(loaded);
         fmt::print("The configuration is good.\n");
       } else if (options->json) {
         show_json(loaded);

@@ -1,8 +1,10 @@
 // What an operator sees of a transaction, and settling one that is in doubt.
 #include <algorithm>
+#include <deque>
 
 #include "flow/audit_trail.hpp"
 #include "flow/history.hpp"
+#include "sluice/flow/open_list.hpp"
 #include "sluice/flow/recovery.hpp"
 
 namespace sluice::flow {
@@ -112,24 +114,51 @@ Result<std::vector<TransactionView>> list_in_doubt(store::Store& store, std::siz
   return list_open(store, store::OpenState::in_doubt, limit);
 }
 
+namespace {
+// One that does not read hides none of the others.
+TransactionView view_of_open(store::Store& store, const store::OpenRow& row) {
+  auto view = describe(store, row.exchange);
+  if (view) return *std::move(view);
+  TransactionView unread;
+  unread.exchange = row.exchange;
+  unread.flow = row.flow;
+  unread.ns = row.ns;
+  unread.outcome = row.state == store::OpenState::in_doubt ? "in_doubt" : row.state == store::OpenState::paused ? "paused" : "running";
+  unread.cause = view.error().to_string();
+  unread.began = IdSource::time_of(row.exchange.value);
+  return unread;
+}
+}  // namespace
+
 Result<std::vector<TransactionView>> list_open(store::Store& store, std::optional<store::OpenState> state,
                                                std::size_t limit) {
   SLUICE_ASSIGN(const auto rows, store::ask_now(store, store::ListOpen{{}, state, limit}));
   std::vector<TransactionView> views;
-  for (const auto& row : rows) {
-    auto view = describe(store, row.exchange);
-    if (!view) {  // one that does not read hides none of the others
-      std::string why = view.error().to_string();
-      view = TransactionView{};
-      view->exchange = row.exchange;
-      view->flow = row.flow;
-      view->ns = row.ns;
-      view->outcome = row.state == store::OpenState::in_doubt ? "in_doubt" : row.state == store::OpenState::paused ? "paused" : "running";
-      view->cause = std::move(why);
-      view->began = IdSource::time_of(row.exchange.value);
+  for (const auto& row : rows) views.push_back(view_of_open(store, row));
+  return views;
+}
+
+Result<std::vector<TransactionView>> list_open(store::Store& store, const OpenQuery& query) {
+  // A store tells them oldest first; of those chosen the newest stay.
+  store::ListOpen page;
+  page.state = query.state;
+  std::deque<store::OpenRow> newest;
+  for (bool more = true; more;) {
+    SLUICE_ASSIGN(const auto rows, store::ask_now(store, page));
+    more = rows.size() == page.limit;
+    for (const auto& row : rows) {
+      if (query.before && row.exchange >= query.before) {
+        more = false;
+        break;
+      }
+      if (query.chosen && !query.chosen(row)) continue;
+      newest.push_back(row);
+      if (newest.size() > query.limit) newest.pop_front();
     }
-    views.push_back(*std::move(view));
+    if (more) page.after = rows.back().exchange;
   }
+  std::vector<TransactionView> views;
+  for (auto row = newest.rbegin(); row != newest.rend(); ++row) views.push_back(view_of_open(store, *row));
   return views;
 }
 

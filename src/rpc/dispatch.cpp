@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 
+#include "rpc/unsettled.hpp"
 #include "sluice/flow/recovery.hpp"
 #include "sluice/rpc/registry.hpp"
 
@@ -40,6 +41,7 @@ constexpr std::size_t kCanonicalKept = 16 << 10;  // bytes, for the next request
 constexpr std::string_view kServersApp = "sluice";
 
 Answer replay(std::shared_ptr<const Cached> cached) {
+  if (auto status = unsettled_in(cached->reply)) return *std::move(status);
   Answer answer;
   answer.replayed = true;
   answer.exchange = cached->exchange;

@@ -2,6 +2,8 @@
 #include "sluice/rpc/registry.hpp"
 #include "sluice/rpc/remembered.hpp"
 
+#include "rpc/unsettled.hpp"
+
 namespace sluice::rpc {
 
 using store::AuditOutcome;
@@ -63,12 +65,8 @@ void Invocation::finish(Answer answer) {
   }
   if (answer.kind == Answer::Kind::failure && remembered(*answer.failure))
     return commit({}, Reply::from(*answer.failure).encode(), AuditOutcome::error);
-  if (answer.kind == Answer::Kind::in_doubt || answer.kind == Answer::Kind::pending) {
-    const bool pending = answer.kind == Answer::Kind::pending;
-    const Failure status(pending ? FailureKind::pending : FailureKind::in_doubt, "",
-                         "transaction " + to_string(answer.exchange) + " is not settled; ask for it");
-    return commit({}, Reply::from(status).encode(), AuditOutcome::error);
-  }
+  if (answer.kind == Answer::Kind::in_doubt || answer.kind == Answer::Kind::pending)
+    return commit({}, unsettled_reply(answer).encode(), AuditOutcome::error);
   claim_.release();
   deliver(std::move(answer));
 }
@@ -146,6 +144,7 @@ void Invocation::committed() {
   Answer answer = Answer::of(std::move(pending_commit_.reply), exchange_);
   if (outcome->applied) {
     if (claim_) claim_.completed(*answer.reply);
+    if (auto status = unsettled_in(*answer.reply)) return deliver(*std::move(status));
     return deliver(std::move(answer));
   }
   const auto refused = static_cast<std::size_t>(outcome->refused);
@@ -162,6 +161,7 @@ void Invocation::committed() {
     const bool complete = outcome->key->state == store::KeyState::completed;
     Answer won = Answer::of(outcome->key->reply, outcome->key->exchange);
     won.replayed = true;
+    if (auto status = unsettled_in(outcome->key->reply)) won = *std::move(status);
     claim_.lost(*outcome->key);
     if (!complete)
       won = Answer::of(Failure(FailureKind::in_progress, "in_progress",

@@ -1,4 +1,5 @@
 // The files that a configuration names: rules, certificates, tokens.
+#include "server/beyond_loopback.hpp"
 #include "server/guard_rules.hpp"
 #include "sluice/base/files.hpp"
 #include "sluice/base/runtime.hpp"
@@ -25,6 +26,8 @@ Failure placed(const Config& config, const Failure& failure, std::string_view ot
 }  // namespace
 
 Status check_files(const Config& config) {
+  if (const auto good = check_reach(config); !good)
+    return fail(placed(config, good.error(), good.error().detail().starts_with("http.") ? "http.address" : "grpc.listen"));
   RealClock clock;
   RealRandom random;
   resilience::Guards guards(clock, random);
@@ -40,7 +43,7 @@ Status check_files(const Config& config) {
       if (const auto good = open_channel(name, channel); !good)
         return fail(placed(config, good.error(), "channels." + name + ".target"));
   if (const auto good = transport::check_certificates(config.grpc); !good)
-    return fail(placed(config, good.error(), "grpc.listen"));
+    return fail(placed(config, good.error(), config.places.contains("grpc.tls_cert") ? "grpc.tls_cert" : "grpc.listen"));
   return {};
 }
 

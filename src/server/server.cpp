@@ -1,5 +1,7 @@
 #include "sluice/server/server.hpp"
 
+#include <algorithm>
+
 #include "server/beyond_loopback.hpp"
 #include "server/commands.hpp"
 #include "server/doors.hpp"
@@ -18,6 +20,10 @@ namespace {
 constexpr milliseconds kProgressEvery{200};
 // Within this a token revoked on another node is refused here.
 constexpr milliseconds kTokensEvery{2'000};
+
+bool writes_nothing(const Status& health) {
+  return !health && (health.error().code() == "disk_full" || health.error().code() == "store_read_only");
+}
 
 std::unique_ptr<Logger> make_default_logger(const Config& config, Clock& clock) {
   LogOptions options;
@@ -65,6 +71,7 @@ struct Server::Impl {
   std::unique_ptr<Lifecycle> lifecycle;
   std::function<void(const std::string&)> first_token;
   std::atomic<bool> recovered{false};
+  std::atomic<bool> told_no_room{false};  // in the log
   // Of the first sweep, for /readyz and the metrics: open at the start, not looked at yet, in doubt.
   std::atomic<std::uint64_t> open_found{0}, open_left{0}, in_doubt{0};
   Gauge* left_gauge = nullptr;
@@ -117,6 +124,7 @@ struct Server::Impl {
 
   transport::HttpHooks hooks();
   Status make_first_token();
+  Status look_at_store();
   Status count_open();
   void show_progress();
   void refresh_tokens();
@@ -127,9 +135,13 @@ transport::HttpHooks Server::Impl::hooks() {
   transport::HttpHooks hooks;
   hooks.authenticate = [this](std::string_view token) { return tokens->authenticate(token); };
   hooks.name_of = [this](std::string_view token) { return tokens->name_of(token); };
-  hooks.healthy = [this] { return store->health(); };
+  // A process that cannot write, for now, is alive: to start it again makes no room.
+  hooks.healthy = [this] {
+    const Status status = store->health();
+    return writes_nothing(status) ? Status{} : status;
+  };
   // Recovery goes on beside new requests; keys of what it works on answer in_progress.
-  hooks.ready = [this] { return store->health(); };
+  hooks.ready = [this] { return look_at_store(); };
   hooks.ready_body = [this] {
     return R"({"status":"ok","recovery":{"found":)" + std::to_string(open_found.load()) + R"(,"left":)" +
            std::to_string(open_left.load()) + R"(,"in_doubt":)" + std::to_string(in_doubt.load()) + "}}";
@@ -224,6 +236,19 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   return server;
 }
 
+// For /readyz. Begin and end of a time without writes are a line each.
+Status Server::Impl::look_at_store() {
+  const Status status = store->health();
+  const bool nothing = writes_nothing(status);
+  if (told_no_room.exchange(nothing) != nothing) {
+    if (nothing)
+      logger.warn("the store writes nothing now; /readyz is 503 until it does", {{"failure", status.error().to_string()}});
+    else
+      logger.warn("the store writes again");
+  }
+  return status;
+}
+
 // Before the doors open, so that none of their own is counted.
 Status Server::Impl::count_open() {
   left_gauge = &metrics.gauge("sluice_recovery_left", "Exchanges open at the start that recovery has not finished yet");
@@ -270,7 +295,18 @@ void Server::Impl::look_at_certificates() {
 }
 
 Status Server::Impl::make_first_token() {
-  if (!first_token || !tokens->empty()) return {};
+  if (!first_token) return {};
+  if (!tokens->empty()) {
+    const auto now = clock.wall();
+    const auto governs = [now](const TokenInfo& token) {
+      return !token.revoked && now < token.expires && std::ranges::find(token.permissions, "*:*") != token.permissions.end();
+    };
+    const auto all = tokens->list();
+    if (std::ranges::none_of(all, governs))
+      logger.warn("no token of this store grants everything, and none was made: while the server is stopped run "
+                  "sluice token create admin --grant '*:*', with --store as here");
+    return {};
+  }
   TokenRequest request;
   request.name = "admin";
   request.permissions = {"*:*"};

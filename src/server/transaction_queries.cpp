@@ -2,6 +2,8 @@
 
 #include <functional>
 
+#include "sluice/flow/open_list.hpp"
+
 namespace sluice::server {
 
 namespace {
@@ -29,7 +31,7 @@ Result<flow::TransactionView> TransactionQueries::look_up(ExchangeId exchange) c
 void TransactionQueries::answer(const transport::TransactionQuery& query, transport::RespondJson respond) const {
   Result<std::string> json;
   // The app is the transaction's own, whatever the request named.
-  const auto may_see = [&](const flow::TransactionView& view) {
+  const auto may_see = [&](const auto& view) {  // or a row
     const auto ns = Namespace::parse(view.ns);
     return query.principal != nullptr && query.principal->may(ns ? ns->app() : std::string_view(view.ns), "transactions.read");
   };
@@ -45,11 +47,11 @@ void TransactionQueries::answer(const transport::TransactionQuery& query, transp
       const auto spec = registry_.find(row.command);
       return !spec || (*spec)->idempotency != rpc::KeyUse::none;
     };
-    std::optional<store::OpenState> state;
-    if (query.state == "in_doubt") state = store::OpenState::in_doubt;
-    if (query.state == "paused") state = store::OpenState::paused;
+    flow::OpenQuery open{.state = {}, .before = query.before, .limit = query.limit, .chosen = may_see};
+    if (query.state == "in_doubt") open.state = store::OpenState::in_doubt;
+    if (query.state == "paused") open.state = store::OpenState::paused;
     auto list = query.state.empty() ? flow::list_transactions(store_, query.before, query.limit, has_key)
-                                    : flow::list_open(store_, state, query.limit);
+                                    : flow::list_open(store_, open);
     // What is not shown makes room for older ones, through so many pages.
     for (int page = 0; list && query.state.empty() && page < kPagesLookedAt; ++page) {
       const bool last = list->size() < query.limit;

@@ -135,6 +135,28 @@ TEST_F(RegistrySentences, IDEM_7_in_doubt_pending_and_unknown_are_never_run_agai
   }
 }
 
+TEST_F(RegistrySentences, IDEM_7_a_transaction_elsewhere_that_is_not_settled_is_told_by_its_status_not_as_a_replay) {
+  constexpr ExchangeId kElsewhere{77};
+  for (const auto kind : {Answer::Kind::in_doubt, Answer::Kind::pending}) {
+    restart();
+    ASSERT_TRUE(registry->add(spec([&](Invocation& i) {
+      i.finish(kind == Answer::Kind::pending ? Answer::pending(kElsewhere) : Answer::in_doubt(kElsewhere));
+    })));
+    const std::string key = kind == Answer::Kind::pending ? "p" : "d";
+    for (int attempt = 0; attempt < 3; ++attempt) {
+      if (attempt == 2) {  // from the store
+        restart();
+        ASSERT_TRUE(registry->add(spec([](Invocation& i) { i.finish(Answer::of(Reply::ok("{}"))); })));
+      }
+      const Got& got = send(key);
+      ASSERT_TRUE(got.done);
+      EXPECT_EQ(got.answer.kind, kind) << attempt;
+      EXPECT_EQ(got.answer.exchange, kElsewhere) << attempt;
+      EXPECT_FALSE(got.answer.replayed) << attempt;
+    }
+  }
+}
+
 // Another node finishes the key, with another payload, between this one's look and its Commit.
 TEST_F(RegistrySentences, IDEM_5_NODE_3_who_loses_its_key_to_another_request_is_not_given_its_reply) {
   ASSERT_TRUE(registry->add(spec([&](Invocation& invocation) {

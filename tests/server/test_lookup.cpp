@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "server/running.hpp"
+#include "server/transaction_queries.hpp"
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
 #include "support/temp_folder.hpp"
@@ -124,6 +125,46 @@ TEST(Lookup, FLOW_27_every_id_that_a_reply_has_shown_answers) {
     EXPECT_EQ(paged, listed);
     EXPECT_EQ(plain.get("/v1/transactions/0000000000001")["code"], "no_transaction");
   }
+}
+
+TEST(Lookup, FLOW_27_what_is_not_over_is_chosen_by_app_before_it_is_counted_and_comes_in_pages) {
+  sim::SimClock clock;
+  sim::SimRandom random{1};
+  const auto store = store::make_memory_store(clock, random);
+  idempotency::Keys keys(clock, store.get());
+  IdSource ids(clock, 1);
+  rpc::Registry registry(*store, keys, ids);
+  const flow::Flows flows;
+  const TransactionQueries queries(*store, flows, registry, clock);
+  Lane lane(clock);
+  store::Commit commit;
+  for (std::uint64_t i = 1; i <= 9; ++i) {
+    store::OpenPut put;
+    put.row.exchange = {i};
+    put.row.ns = i == 1 || i > 7 ? "shop" : "bank";
+    put.row.state = store::OpenState::in_doubt;
+    commit.then.emplace_back(std::move(put));
+  }
+  ASSERT_TRUE(store::commit_and_wait(*store, std::move(commit)));
+  const auto listed = [&](std::uint64_t before) {
+    transport::TransactionQuery query;
+    query.state = "in_doubt";
+    query.limit = 2;
+    query.before = {before};
+    query.principal = std::make_shared<rpc::Principal>(rpc::Principal{"shop", {"shop:*"}, false});
+    query.lane = &lane;
+    std::string body;
+    queries.answer(query, [&body](Result<std::string> json) { body = json ? *json : json.error().to_string(); });
+    while (lane.run_ready() != 0) {
+    }
+    std::vector<std::string> found;
+    for (const auto& tx : Json::parse(body)["transactions"]) found.push_back(tx["id"]);
+    return found;
+  };
+  using Ids = std::vector<std::string>;
+  EXPECT_EQ(listed(0), (Ids{id_to_text(9), id_to_text(8)}));
+  EXPECT_EQ(listed(8), (Ids{id_to_text(1)}));
+  store->close();
 }
 
 // An exchange that no flow of this server knows: found at the start, in doubt after the sweep.

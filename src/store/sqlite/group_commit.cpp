@@ -52,7 +52,7 @@ void GroupCommit::run_group(std::size_t count) noexcept {
   {
     const std::scoped_lock lock(writing_);
     const auto written = write_group(count);
-    note_trouble(written ? nullptr : &written.error());
+    note_trouble(written);
     if (!written) {
       writer_.rollback();
       evaluator_.forget_sequences();
@@ -102,12 +102,14 @@ Status GroupCommit::finish_transaction() {
   return fail(std::move(unknown));
 }
 
-void GroupCommit::note_trouble(const Failure* why) {
-  if (why == nullptr && !troubled_.load(std::memory_order_relaxed)) return;
+void GroupCommit::note_trouble(const Result<bool>& written) {
+  // A group that had nothing to write tells nothing of the disk.
+  if (written && (!*written || !troubled_.load(std::memory_order_relaxed))) return;
   const std::scoped_lock lock(state_);
-  trouble_.reset();
-  if (why != nullptr && (why->code() == "disk_full" || why->code() == "store_read_only")) {
-    trouble_ = *why;
+  if (written) {
+    trouble_.reset();
+  } else if (written.error().code() == "disk_full" || written.error().code() == "store_read_only") {
+    trouble_ = written.error();
     trouble_at_ = clock_.now();
   }
   troubled_.store(trouble_.has_value(), std::memory_order_relaxed);
@@ -144,8 +146,13 @@ Status GroupCommit::closed() const {
 Status GroupCommit::health() const {
   const std::scoped_lock lock(state_);
   if (closed_) return fail(*closed_);
-  if (trouble_ && clock_.now() < trouble_at_ + kTroubleKept) return fail(*trouble_);
+  if (trouble_) return fail(*trouble_);
   return {};
+}
+
+bool GroupCommit::wants_probe() const {
+  const std::scoped_lock lock(state_);
+  return !closed_ && trouble_ && clock_.now() >= trouble_at_ + kProbedAfter;
 }
 
 StoreStats GroupCommit::stats() const noexcept {

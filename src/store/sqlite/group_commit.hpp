@@ -32,10 +32,11 @@ class GroupCommit {
   void hurry() noexcept { hurry_ = true; }
   /// Why it is closed, if it is.
   Status closed() const;
-  /// closed(), or what kept the last groups from being written (a full or read-only disk); that is
-  /// forgotten when one is written, and after kTroubleKept.
+  /// closed(), or what kept the last groups from being written (a full or read-only disk), until one is.
   Status health() const;
-  static constexpr Duration kTroubleKept = seconds(5);
+  /// Nothing was written for so long: whoever is told to stay away will not try, so somebody else should.
+  bool wants_probe() const;
+  static constexpr Duration kProbedAfter = seconds(5);
   /// Ends the writer's transaction. Fails unknown_outcome, and closes the store, when the log may or
   /// may not hold it.
   Status finish_transaction();
@@ -52,7 +53,7 @@ class GroupCommit {
   static void answer_one(PendingCommit& pending) noexcept;
 
  private:
-  void note_trouble(const Failure* why);
+  void note_trouble(const Result<bool>& written);
   void run_group(std::size_t count) noexcept;
   Result<bool> write_group(std::size_t count);
   void answer(std::size_t count) noexcept;

@@ -61,18 +61,17 @@ void KeyIndex::erase(Entry entry) noexcept {
   size_.fetch_sub(1, std::memory_order_relaxed);
 }
 
-KeyIndex::Candidates KeyIndex::find(std::uint64_t hash) const {
-  Candidates found;
+void KeyIndex::find(std::uint64_t hash, std::vector<std::uint64_t>& seqs) const {
+  seqs.clear();
   const Part& part = part_of(hash);
   {
     const std::scoped_lock lock(part.mutex);
     const auto& table = part.table;
     for (std::size_t at = part.home(hash); table[at].seq != 0; at = (at + 1) & (table.size() - 1))
-      if (table[at].hash == hash) found.push_back(table[at].seq);
+      if (table[at].hash == hash) seqs.push_back(table[at].seq);
   }
   // Entries of released keys may be left from sealed segments; a live one is newer.
-  std::ranges::sort(found, std::greater<>());
-  return found;
+  std::ranges::sort(seqs, std::greater<>());
 }
 
 std::vector<KeyIndex::Entry> KeyIndex::next_entries(std::size_t slots) {

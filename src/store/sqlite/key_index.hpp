@@ -8,8 +8,6 @@
 #include <mutex>
 #include <vector>
 
-#include <boost/container/small_vector.hpp>
-
 #include "sluice/base/bytes.hpp"
 
 namespace sluice::store {
@@ -26,8 +24,7 @@ class KeyIndex {
   void erase(Entry entry) noexcept;
   /// Row numbers that may have this scope, the newest first: usually none or one, but all, however many.
   /// The hash has no secret, so scopes can be made that share one; a key left out would run twice.
-  using Candidates = boost::container::small_vector<std::uint64_t, 8>;
-  Candidates find(std::uint64_t hash) const;
+  void find(std::uint64_t hash, std::vector<std::uint64_t>& seqs) const;
   std::uint64_t size() const noexcept { return size_.load(std::memory_order_relaxed); }
   /// Entries from the next `slots` places of the table, beginning where the last call ended. By one thread at a time.
   std::vector<Entry> next_entries(std::size_t slots);

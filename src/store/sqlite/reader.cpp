@@ -135,8 +135,8 @@ Result<Answer> SqliteReader::list_rows(const ListRows& q) {
 }
 
 Result<Answer> SqliteReader::find_key(const FindKey& q, WallTime now) {
-  const auto candidates = index_.find(KeyIndex::hash_of(q.scope));
-  for (const std::uint64_t seq : candidates) {
+  index_.find(KeyIndex::hash_of(q.scope), candidates_);
+  for (const std::uint64_t seq : candidates_) {
     get_key_.bind(1, stored(seq));
     SLUICE_ASSIGN(const bool row, get_key_.step());
     if (!row) continue;

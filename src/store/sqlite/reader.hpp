@@ -26,6 +26,7 @@ class SqliteReader {
   Result<Answer> get_lease(const GetLease& q);
 
   const KeyIndex& index_;
+  std::vector<std::uint64_t> candidates_;  // kept for its room
   Database owned_;
   Statement begin_, end_, get_kv_, list_kv_, get_key_, read_journal_, list_journal_, list_open_, list_events_,
       list_audit_, get_lease_;

@@ -169,8 +169,8 @@ Result<std::optional<KvRow>> SqliteWriter::load_kv(const KvKey& key) {
 }
 
 Result<std::optional<KeyRow>> SqliteWriter::load_key(const Bytes& scope) {
-  const auto candidates = index_.find(KeyIndex::hash_of(scope));
-  for (const std::uint64_t seq : candidates) {
+  index_.find(KeyIndex::hash_of(scope), candidates_);
+  for (const std::uint64_t seq : candidates_) {
     get_key_.bind(1, stored(seq));
     SLUICE_ASSIGN(const bool row, get_key_.step());
     if (!row) continue;

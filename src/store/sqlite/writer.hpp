@@ -52,6 +52,7 @@ class SqliteWriter final : public RowSource {
 
   Database handle_;
   KeyIndex& index_;
+  std::vector<std::uint64_t> candidates_;  // kept for its room
   const std::uint64_t max_live_keys_;
   std::uint64_t key_seq_ = 0;        // last row number given out
   std::uint64_t audit_sequence_ = 0;

@@ -119,6 +119,8 @@ void Connection::run_query(const Route& route) {
   // One transaction is its own app's, which who keeps it looks at; a list is asked for by app.
   const bool one = route.kind == Route::Kind::transaction;
   if (!may_read(route.path, one ? std::string_view() : "transactions.read")) return;
+  const std::string_view app = request_.app.empty() ? std::string_view("default") : request_.app;
+  const bool named = invocation_.command.principal->may(app, "transactions.read");
   if (!shared_.hooks.transactions)
     return respond_problem(
         Failure(FailureKind::not_found, "unknown_route", "no transactions are kept here"));
@@ -126,8 +128,11 @@ void Connection::run_query(const Route& route) {
   query->lane = &loop_.lane();
   ref();
   shared_.running.fetch_add(1, std::memory_order_relaxed);
-  shared_.hooks.transactions(std::move(*query), [this, what = "GET " + std::string(route.path)](Result<std::string> json) {
+  shared_.hooks.transactions(std::move(*query), [this, named, what = "GET " + std::string(route.path)](Result<std::string> json) {
     shared_.running.fetch_sub(1, std::memory_order_relaxed);
+    // What is not there has no app: only who may read the app that is named is told so, and others as of one they may not.
+    if (!json && !named && json.error().kind() == FailureKind::not_found)
+      json = fail(FailureKind::forbidden, "forbidden", "this token grants transactions.read for no app that has this transaction");
     if (!json && json.error().kind() == FailureKind::forbidden)
       refuse_request(what, std::move(json).error());
     else
