@@ -105,10 +105,11 @@ void show_key(Invocation& invocation, Backroom& backroom) {
              {"stored_ms", found.stored_at.time_since_epoch().count()},
              {"expires_ms", found.expires_at.time_since_epoch().count()}};
     if (found.state == store::KeyState::completed)
-      if (const auto reply = Reply::decode(found.reply))
-        out["reply"] = {{"kind", traits(reply->kind).name},
-                        {"code", reply->code},
-                        {"body", Json::parse(reply->body, nullptr, false)}};
+      if (const auto reply = Reply::decode(found.reply)) {
+        Json body = Json::parse(reply->body, nullptr, false);
+        if (body.is_discarded()) body = reply->body.empty() ? Json() : Json(reply->body);
+        out["reply"] = {{"kind", traits(reply->kind).name}, {"code", reply->code}, {"body", std::move(body)}};
+      }
     return Answer::of(Reply::ok(dump(out)));
   });
 }

@@ -34,11 +34,11 @@ class Answers {
     });
   }
   ~Answers() {
-    shutdown(fd_, SHUT_RDWR);  // ends an accept that nobody came to
     end();
     close(fd_);
   }
   void end() {
+    shutdown(fd_, SHUT_RDWR);  // ends an accept that nobody came to
     if (thread_.joinable()) thread_.join();
   }
   std::string server;

@@ -111,6 +111,7 @@ TEST_F(Environment, CONSOLE_9_every_variable_that_help_names_is_known) {
   for (std::sregex_iterator at(help.begin(), help.end(), variable), end; at != end; ++at) named.insert(at->str());
   EXPECT_GE(named.size(), 8u) << help;
   std::ofstream(folder.file("one.toml")) << "";
+  ASSERT_EQ(run(folder.path(), {"migrate"}).status, 0);
   for (const auto& name : named)
     for (const Arguments& verb : {Arguments{"config", "check", "one.toml"}, Arguments{"token", "list", "--config", "one.toml"}}) {
       const Ran checked = run(folder.path(), verb, {{name, name == "SLUICE_APPS" ? "codes" : "one.toml"}});
