@@ -107,7 +107,7 @@ TEST_F(Words, CONSOLE_1_the_version_is_an_option_too) {
 
 TEST_F(Words, CONSOLE_1_examples_of_the_help_work) {
   EXPECT_THAT(sluice({"tx", "graph", "--help"}).out, HasSubstr("tx graph voucher.distribute --dot"));
-  EXPECT_THAT(sluice({"breakers", "force", "--help"}).out, HasSubstr("voucher.user.exists.SG"));
+  EXPECT_THAT(sluice({"breakers", "force", "--help"}).out, HasSubstr("voucher.code.batch_get_code_using_cache.SG"));
   EXPECT_THAT(sluice({"idempotency", "show", "--help"}).out, HasSubstr("Name of the token"));
   Serving serving(folder.path());
   const Ran graph = serving.ask({"tx", "graph", "voucher.distribute", "--dot"});
