@@ -251,7 +251,7 @@ Vote Distribution::no_code(Exchange& x, const Voucher& v) {
 
 // As reserve(), of the codes that were leased.
 Task<Result<std::shared_ptr<CodeHold>>> Distribution::lease(Exchange& x, const Voucher& v) {
-  using Held = Result<std::shared_ptr<CodeHold>>;
+  using Leased = Result<std::shared_ptr<CodeHold>>;
   std::shared_ptr<CodeHold> code;
   {
     const std::scoped_lock lock(mutex_);
@@ -261,7 +261,7 @@ Task<Result<std::shared_ptr<CodeHold>>> Distribution::lease(Exchange& x, const V
   for (int i = 0; i < kMaxTaken; ++i) {
     if (!code) {
       auto asking = downstream_->code(x.ns(), x.get(kItem)->region, v.id, told(x));
-      Held held = co_await asking;
+      Leased held = co_await asking;
       if (!held) co_return held;
       code = *std::move(held);
     }
