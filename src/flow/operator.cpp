@@ -4,7 +4,6 @@
 
 #include "flow/audit_trail.hpp"
 #include "flow/history.hpp"
-#include "sluice/flow/open_list.hpp"
 #include "sluice/flow/recovery.hpp"
 
 namespace sluice::flow {
@@ -111,7 +110,7 @@ Result<std::vector<TransactionView>> list_transactions(
 }
 
 Result<std::vector<TransactionView>> list_in_doubt(store::Store& store, std::size_t limit) {
-  return list_open(store, store::OpenState::in_doubt, limit);
+  return list_open(store, {.state = store::OpenState::in_doubt, .limit = limit});
 }
 
 namespace {
@@ -129,14 +128,6 @@ TransactionView view_of_open(store::Store& store, const store::OpenRow& row) {
   return unread;
 }
 }  // namespace
-
-Result<std::vector<TransactionView>> list_open(store::Store& store, std::optional<store::OpenState> state,
-                                               std::size_t limit) {
-  SLUICE_ASSIGN(const auto rows, store::ask_now(store, store::ListOpen{{}, state, limit}));
-  std::vector<TransactionView> views;
-  for (const auto& row : rows) views.push_back(view_of_open(store, row));
-  return views;
-}
 
 Result<std::vector<TransactionView>> list_open(store::Store& store, const OpenQuery& query) {
   // A store tells them oldest first; of those chosen the newest stay.

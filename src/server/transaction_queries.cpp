@@ -2,7 +2,6 @@
 
 #include <functional>
 
-#include "sluice/flow/open_list.hpp"
 
 namespace sluice::server {
 

@@ -1,14 +1,12 @@
 // sluice audit goes on by itself: one answer of the server looks at so many rows only.
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "cli/process.hpp"
+#include "support/loopback_listener.hpp"
 
 namespace sluice::cli_test {
 namespace {
@@ -19,34 +17,20 @@ using testing::Not;
 /// Gives these bodies to as many requests, one a connection, and keeps what was asked.
 class Answers {
  public:
-  explicit Answers(std::vector<std::string> bodies) {
-    fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address);
-    listen(fd_, 8);
-    socklen_t size = sizeof address;
-    getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size);
-    server = "http://127.0.0.1:" + std::to_string(ntohs(address.sin_port));
-    thread_ = std::thread([this, bodies] {
-      for (const auto& body : bodies) answer(body);
-    });
-  }
-  ~Answers() {
-    end();
-    close(fd_);
-  }
+  explicit Answers(std::vector<std::string> bodies) : thread_([this, bodies] {
+    for (const auto& body : bodies) answer(body);
+  }) {}
+  ~Answers() { end(); }
   void end() {
-    shutdown(fd_, SHUT_RDWR);  // ends an accept that nobody came to
+    listener_.end();
     if (thread_.joinable()) thread_.join();
   }
-  std::string server;
+  std::string server() const { return listener_.url(); }
   std::vector<nlohmann::json> asked;
 
  private:
   void answer(const std::string& body) {
-    const int one = accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC);
+    const int one = listener_.accept();
     if (one < 0) return;
     std::string request;
     char some[4096];
@@ -63,7 +47,7 @@ class Answers {
     (void)!::write(one, reply.data(), reply.size());
     close(one);
   }
-  int fd_ = -1;
+  testing_support::LoopbackListener listener_;
   std::thread thread_;
 };
 
@@ -75,7 +59,7 @@ TEST(AuditSearch, CONSOLE_6_the_search_goes_on_until_the_limit_is_met) {
   const testing_support::TempFolder folder;
   Answers answers({R"({"rows":[],"before":20001})", R"({"rows":[)" + one_row(700) + R"(],"before":600})",
                    R"({"rows":[)" + one_row(500) + R"(],"before":500})"});
-  const Ran ran = run(folder.path(), {"audit", "--outcome", "denied", "--limit", "2"}, {{"SLUICE_SERVER", answers.server}});
+  const Ran ran = run(folder.path(), {"audit", "--outcome", "denied", "--limit", "2"}, {{"SLUICE_SERVER", answers.server()}});
   EXPECT_EQ(ran.status, 0) << ran.err;
   answers.end();
   EXPECT_THAT(ran.out, Not(HasSubstr("No such rows")));
@@ -90,7 +74,7 @@ TEST(AuditSearch, CONSOLE_6_the_search_goes_on_until_the_limit_is_met) {
 TEST(AuditSearch, CONSOLE_6_no_such_rows_is_said_once_all_were_looked_at) {
   const testing_support::TempFolder folder;
   Answers answers({R"({"rows":[],"before":20001})", R"({"rows":[]})"});
-  const Ran ran = run(folder.path(), {"audit", "--outcome", "denied"}, {{"SLUICE_SERVER", answers.server}});
+  const Ran ran = run(folder.path(), {"audit", "--outcome", "denied"}, {{"SLUICE_SERVER", answers.server()}});
   EXPECT_EQ(ran.status, 0) << ran.err;
   answers.end();
   EXPECT_EQ(answers.asked.size(), 2u);

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "cli/process.hpp"
+#include "support/loopback_listener.hpp"
 
 namespace sluice::cli_test {
 namespace {
@@ -44,46 +45,32 @@ TEST_F(Unanswered, CONSOLE_9_a_server_that_hangs_is_left_after_the_deadline_with
 /// Takes one connection, reads a little of it, and goes away without an answer.
 class Breaks {
  public:
-  explicit Breaks(bool reset) {
-    fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address);
-    listen(fd_, 8);
-    socklen_t size = sizeof address;
-    getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size);
-    server = "http://127.0.0.1:" + std::to_string(ntohs(address.sin_port));
-    thread_ = std::thread([this, reset] {
-      const int one = accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC);
+  explicit Breaks(bool reset) : thread_([this, reset] {
+      const int one = listener_.accept();
       char some[64];
       (void)!::read(one, some, sizeof some);
       const linger now{1, 0};
       if (reset) setsockopt(one, SOL_SOCKET, SO_LINGER, &now, sizeof now);
       close(one);
-    });
-  }
-  ~Breaks() {
-    thread_.join();
-    close(fd_);
-  }
-  std::string server;
+    }) {}
+  ~Breaks() { thread_.join(); }
+  std::string server() const { return listener_.url(); }
 
  private:
-  int fd_ = -1;
+  testing_support::LoopbackListener listener_;
   std::thread thread_;
 };
 
 TEST_F(Unanswered, CONSOLE_9_a_connection_that_breaks_in_a_request_is_an_unknown_outcome) {
   for (const bool reset : {true, false}) {
     Breaks breaks(reset);
-    const Ran broken = run(folder.path(), add, {{"SLUICE_SERVER", breaks.server}});
+    const Ran broken = run(folder.path(), add, {{"SLUICE_SERVER", breaks.server()}});
     EXPECT_EQ(broken.status, 4) << broken.err;
     EXPECT_THAT(broken.err, HasSubstr("--key once"));
     EXPECT_THAT(broken.err, Not(HasSubstr("sluice serve")));
   }
   Breaks breaks(true);
-  const Ran json = run(folder.path(), {"send", "sluice.token.create", R"({"name":"a"})", "--json"}, {{"SLUICE_SERVER", breaks.server}});
+  const Ran json = run(folder.path(), {"send", "sluice.token.create", R"({"name":"a"})", "--json"}, {{"SLUICE_SERVER", breaks.server()}});
   EXPECT_EQ(json.status, 4);
   const auto problem = nlohmann::json::parse(json.out);
   EXPECT_EQ(problem["kind"], "unknown_outcome");

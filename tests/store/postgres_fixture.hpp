@@ -19,6 +19,13 @@ class Postgres : public testing::Test {
     o.io_timeout = milliseconds(2000);
     return o;
   }
+  /// On a server that is this test's to stop, or to set back.
+  PostgresOptions options_on(testing_support::PrivatePostgres& own) {
+    own.sql("CREATE DATABASE d", "template1");
+    auto o = options();
+    o.url = own.socket_url("d");
+    return o;
+  }
   std::unique_ptr<PostgresStore> must_open(PostgresOptions o) {
     auto store = open_postgres_store(std::move(o), rig.real, rig.random, rig.executor);
     if (!store) throw std::runtime_error(store.error().to_string());

@@ -106,9 +106,7 @@ TEST_F(Postgres, NODE_6_cut_at_any_instant_every_answer_is_true) {
 
 TEST_F(Postgres, NODE_6_a_restarted_server_is_found_again_and_callers_are_told_meanwhile) {
   PrivatePostgres own;
-  own.sql("CREATE DATABASE d", "template1");
-  auto o = options();
-  o.url = own.socket_url("d");
+  auto o = options_on(own);
   auto store = must_open(o);
   ASSERT_TRUE(commit_and_wait(*store, put("before")));
   own.stop(SIGQUIT);
@@ -182,9 +180,7 @@ TEST_F(Postgres, a_row_that_cannot_be_stored_is_refused_alone) {
 
 TEST_F(Postgres, NODE_8_a_database_that_went_back_in_time_is_noticed_and_not_written_to) {
   PrivatePostgres own;
-  own.sql("CREATE DATABASE d", "template1");
-  auto o = options();
-  o.url = own.socket_url("d");
+  auto o = options_on(own);
   auto store = must_open(o);
   ASSERT_TRUE(commit_and_wait(*store, put("a")));
   const std::string last = own.sql("SELECT last FROM sluice.writers", "d");

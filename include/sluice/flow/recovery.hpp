@@ -132,9 +132,16 @@ Result<std::optional<store::AuditRow>> audit_of(store::Store& store, ExchangeId 
 Result<std::vector<TransactionView>> list_transactions(
     store::Store& store, ExchangeId before, std::size_t limit,
     const std::function<bool(const store::AuditRow&)>& listed = {});
-/// Those that are not over: all, or in one state (in_doubt: they wait for an operator).
-Result<std::vector<TransactionView>> list_open(store::Store& store, std::optional<store::OpenState> state,
-                                               std::size_t limit);
+/// Which of the exchanges that are not over.
+struct OpenQuery {
+  std::optional<store::OpenState> state;  ///< none: any
+  ExchangeId before;                      ///< older ones alone; 0: from the newest
+  std::size_t limit = 100;                ///< of those chosen
+  std::function<bool(const store::OpenRow&)> chosen{};  ///< empty: all
+};
+
+/// Those that are not over, the newest first. Reads every row of that state up to `before`. Blocks.
+Result<std::vector<TransactionView>> list_open(store::Store& store, const OpenQuery& query);
 /// Those that wait for an operator.
 Result<std::vector<TransactionView>> list_in_doubt(store::Store& store, std::size_t limit);
 
