@@ -1,9 +1,11 @@
 #include "sluice/base/bytes.hpp"
 
-#include <openssl/sha.h>
+#include <openssl/evp.h>
 
 #include <array>
+#include <memory>
 
+#include "sluice/base/failure.hpp"
 #include "sluice/base/random.hpp"
 
 namespace sluice {
@@ -102,9 +104,24 @@ std::optional<Bytes> from_hex(std::string_view hex) {
   return out;
 }
 
+namespace {
+// Looked up once: by its name, at each call, that costs more than a short digest itself.
+EVP_MD* sha256_algorithm() noexcept {
+  static EVP_MD* const algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  return algorithm;
+}
+struct FreeContext {
+  void operator()(EVP_MD_CTX* context) const noexcept { EVP_MD_CTX_free(context); }
+};
+}  // namespace
+
 Digest sha256(ByteView data) noexcept {
+  thread_local const std::unique_ptr<EVP_MD_CTX, FreeContext> context(EVP_MD_CTX_new());
   Digest digest;
-  SHA256(reinterpret_cast<const unsigned char*>(data.data()), data.size(), digest.bytes);
+  const bool made = context && EVP_DigestInit_ex(context.get(), sha256_algorithm(), nullptr) == 1 &&
+                    EVP_DigestUpdate(context.get(), data.data(), data.size()) == 1 &&
+                    EVP_DigestFinal_ex(context.get(), digest.bytes, nullptr) == 1;
+  SLUICE_ASSERT(made, "OpenSSL has no SHA-256 here");  // keys and tokens cannot be told apart without
   return digest;
 }
 

@@ -106,9 +106,9 @@ void Connection::cancel() {
     close();
 }
 
-void Connection::arm(Duration after) {
+void Connection::arm(Duration after, Instant now) {
   timer_.arm(
-      loop_.lane(), shared_.clock.now() + after,
+      loop_.lane(), now + after,
       [](void* self) noexcept { static_cast<Connection*>(self)->on_timer(); }, this);
 }
 
@@ -177,14 +177,11 @@ void Connection::process() {
   if (in_begin_ == in_end_) {
     if (phase_ == Phase::idle) {
       if (draining()) return close();
-      arm(shared_.options.idle_timeout);
+      arm(shared_.options.idle_timeout, answered_ != Instant{} ? std::exchange(answered_, {}) : shared_.clock.now());
     }
     return read();
   }
-  if (phase_ == Phase::idle) {
-    phase_ = Phase::header;
-    arm(shared_.options.header_timeout);
-  }
+  const bool first = std::exchange(phase_, phase_ == Phase::idle ? Phase::header : phase_) == Phase::idle;
   const auto step = parser_.feed(std::string_view(in_.data() + in_begin_, in_end_ - in_begin_));
   in_begin_ += step.consumed;
   if (step.failure) {
@@ -199,9 +196,11 @@ void Connection::process() {
     loop_.lane().post(job_);
     return;
   }
+  // Most requests come whole, and need neither.
+  if (first) arm(shared_.options.header_timeout, shared_.clock.now());
   if (phase_ == Phase::header && parser_.header_done()) {
     phase_ = Phase::body;
-    arm(shared_.options.body_timeout);
+    arm(shared_.options.body_timeout, shared_.clock.now());
     if (request_.expects_continue) {
       constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
       error_code ignored;  // a client that cannot take 25 bytes finds out by its own timeout
@@ -211,15 +210,20 @@ void Connection::process() {
   read();
 }
 
+void Connection::settle_correlation() {
+  if (!correlation_.empty()) return;
+  if (usable_correlation(request_.correlation))
+    correlation_ = request_.correlation;
+  else
+    correlation_ = id_to_text(shared_.registry.ids().next());
+}
+
+// What is decided here is what write() does: the answer says whether the connection stays.
 ResponseContext Connection::context() {
-  if (correlation_.empty()) {
-    if (usable_correlation(request_.correlation))
-      correlation_ = request_.correlation;
-    else
-      correlation_ = id_to_text(shared_.registry.ids().next());
-  }
-  const bool keep = request_.keep_alive && !close_after_ && !half_read_ && !draining();
-  return {correlation_, loop_.date(), keep, head_};
+  settle_correlation();
+  if (!request_.keep_alive || half_read_ || draining()) close_after_ = true;
+  answered_ = shared_.clock.now();
+  return {correlation_, loop_.date(answered_), !close_after_, head_};
 }
 
 void Connection::respond_problem(const Failure& failure) {
@@ -254,21 +258,21 @@ void Connection::answer(const rpc::Answer& answer) {
 void Connection::write() {
   if (state_ == State::closed) return;  // the client is gone; the outcome is stored all the same
   if (shared_.latency != nullptr && began_ != Instant{})
-    shared_.latency->observe(shared_.clock.now() - began_);
+    shared_.latency->observe(answered_ - began_);
   if (!shared_.by_class.empty() && out_.size() > 9)
     shared_.by_class[static_cast<std::size_t>(out_[9] - '1') % 5]->add();
-  if (!context().keep_alive) close_after_ = true;
   state_ = State::writing;
   error_code error;
   const std::size_t n = socket_.write_some(asio::buffer(out_), error);
   if (!error && n == out_.size()) return on_written();
   if (error && error != asio::error::would_block) return close();
-  arm(shared_.options.write_timeout);
+  arm(shared_.options.write_timeout, answered_);
   const std::size_t sent = error ? 0 : n;
   asio::async_write(socket_, asio::buffer(out_.data() + sent, out_.size() - sent),
                     [self = Ref(this)](error_code failed, std::size_t) {
                       if (self->state_ == State::closed) return;
                       if (failed) return self->close();
+                      self->answered_ = {};  // long ago
                       self->on_written();
                     });
 }
@@ -288,7 +292,7 @@ void Connection::linger() {
   state_ = State::lingering;
   error_code ignored;
   socket_.shutdown(Tcp::socket::shutdown_send, ignored);
-  arm(kLingerTime);
+  arm(kLingerTime, shared_.clock.now());
   in_begin_ = in_end_ = 0;
   read();
 }

@@ -46,7 +46,8 @@ class Connection {
   void write();
   void on_written();
   void linger();
-  void arm(Duration after);
+  void arm(Duration after, Instant now);
+  void settle_correlation();
   void on_timer();
   ResponseContext context();
   bool refused() const noexcept { return refusal_ != Refusal::none; }
@@ -75,7 +76,7 @@ class Connection {
   HttpRequest request_;
   RequestParser parser_;
   std::string correlation_;
-  Instant began_{};
+  Instant began_{}, answered_{};
   struct DispatchJob : Job {
     Connection* self = nullptr;
   } job_;

@@ -82,10 +82,11 @@ void Loop::each(void (*work)(Connection&)) {
   });
 }
 
-std::string_view Loop::date() {
-  const auto second = std::chrono::floor<seconds>(shared_.clock.wall());
-  if (date_.empty() || date_second_ != second) {
-    date_second_ = second;
+std::string_view Loop::date(Instant now) {
+  if (date_.empty() || now >= date_until_) {
+    const WallTime wall = shared_.clock.wall();
+    const auto second = std::chrono::floor<seconds>(wall);
+    date_until_ = now + (second + seconds(1) - wall);
     date_ = http_date(second);
   }
   return date_;

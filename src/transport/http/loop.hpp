@@ -51,8 +51,8 @@ class Loop final : public Waker {
   Lane& lane() noexcept { return lane_; }
   boost::asio::io_context& io() noexcept { return io_; }
   DoorShared& shared() noexcept { return shared_; }
-  /// The time of the current second as an HTTP date.
-  std::string_view date();
+  /// The time of the current second as an HTTP date. A clock that is set takes effect within a second.
+  std::string_view date(Instant now);
 
  private:
   friend class Connection;
@@ -66,7 +66,7 @@ class Loop final : public Waker {
   std::atomic<bool> stopping_{false};
   std::atomic<Instant::rep> stop_by_{0};
   std::string date_;
-  WallTime date_second_{};
+  Instant date_until_{};
   Thread thread_;
 };
 

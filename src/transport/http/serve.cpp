@@ -61,15 +61,14 @@ void Connection::dispatch() {
 }
 
 void Connection::run_command(std::string_view name) {
-  (void)context();  // settles the correlation id
+  settle_correlation();
   invocation_.reset();
   auto& command = invocation_.command;
   // Who asks comes before what: a stranger is not told which commands there are, nor how to ask.
   auto principal = authenticate(request_, shared_.hooks);
   if (!principal) return refuse_request(name, std::move(principal).error());
   command.principal = std::move(*principal);
-  auto decoded = decode_command(request_, name, shared_.options, shared_.registry,
-                                shared_.clock.now(), command);
+  auto decoded = decode_command(request_, name, shared_.options, shared_.registry, began_, command);
   if (!decoded) return refuse_request(name, std::move(decoded).error());
   command.correlation = correlation_;
   command.client = client_;
@@ -88,7 +87,7 @@ void Connection::run_command(std::string_view name) {
 
 // With its audit row.
 void Connection::refuse_request(std::string_view what, Failure failure) {
-  (void)context();  // settles the correlation id
+  settle_correlation();
   const Asked asked{request_.authorization, what, correlation_, client_, invocation_.command.principal.get(), shared_.clock.now()};
   respond_problem(transport::refuse(shared_.registry, shared_.hooks.name_of, asked, std::move(failure)));
 }
