@@ -11,7 +11,7 @@ struct Options {
   bool json = false;
   int rounds = 5;           ///< repetitions of each case; medians are over these
   double seconds = 1.0;     ///< length of one round of a throughput case
-  std::string store;        ///< postgres://…: durable transactions run there; empty: SQLite
+  std::string store;        ///< postgres://…: durable benches run there; empty: SQLite
   std::uint64_t up_to = 1'000'000;  ///< transactions in the grown database of the growth bench
   std::string directory;    ///< where databases go; empty: a temporary folder beside /var/tmp
 };

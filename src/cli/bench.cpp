@@ -21,7 +21,7 @@ void add_bench(CLI::App& app) {
     one->add_flag("--json", options->json, "JSON lines: bench, case, threads, metric, unit, median, p99, min, max, rounds");
     one->add_option("--rounds", options->rounds, "Repetitions; medians are over these")->check(CLI::Range(1, 1000));
     one->add_option("--seconds", options->seconds, "Length of a round")->check(CLI::Range(0.01, 3600.0));
-    if (bench.name == "durable" || bench.name == "growth" || bench.name == "idempotency")
+    if (bench.name == "durable" || bench.name == "growth" || bench.name == "idempotency" || bench.name == "voucher")
       one->add_option("--store", options->store, "postgres://…: there instead of on SQLite");
     if (bench.name == "growth")
       one->add_option("--up-to", options->up_to, "Transactions in the largest database")->check(CLI::Range(1'000, 100'000'000))->capture_default_str();

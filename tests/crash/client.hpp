@@ -32,6 +32,7 @@ class Client {
   /// Every reservation ended in exactly one way; as many commits as replies that say so.
   void check_partner();
   void problem(std::string text);
+  std::uint64_t problems() const noexcept { return problems_; }
   int verdict();
 
   /// Between these, how long callers waited and for how long nobody got a settled answer.

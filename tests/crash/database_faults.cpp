@@ -30,6 +30,8 @@ std::unique_ptr<testing_support::PrivatePostgres> make_database(const char* disk
   return made;
 }
 
+std::string end_of(std::string log) { return log.size() > 4000 ? log.substr(log.size() - 4000) : log; }
+
 class DatabaseFaults {
  public:
   DatabaseFaults(const std::string& server, std::uint64_t seed)
@@ -49,8 +51,12 @@ class DatabaseFaults {
     client_.token = nodes_[0].token();
     client_.set_deadline(kDeadline);
     client_.set_cut_off_is_wrong(true);
-    for (int round = 0; round < rounds; ++round)
-      if (!fault(kinds[static_cast<std::size_t>(round) % kinds.size()])) break;
+    for (int round = 0; round < rounds && client_.problems() == 0; ++round) {
+      const std::string& kind = kinds[static_cast<std::size_t>(round) % kinds.size()];
+      fault(kind);
+      if (client_.problems() != 0)
+        fmt::print("round {}, {}; the ends of the logs of the nodes and of the database:\n{}\n{}\n", round, kind, nodes_[0].log(), end_of(database_->log()));
+    }
     client_.settle(nodes_[1].port());
     client_.settle(nodes_[0].port());
     client_.replay_all(nodes_[0].port());
@@ -89,7 +95,12 @@ class DatabaseFaults {
     second.join();
   }
 
-  bool fault(const std::string& kind) {
+  // PostgreSQL ends when there is no room for its log, at once or while it recovers; what watches over it starts it again.
+  void watch_over() {
+    if (!database_->alive()) database_->restart();
+  }
+
+  void fault(const std::string& kind) {
     const std::size_t victim = client_.draw(2);
     client_.watch_from_now();
     under_load([&] {
@@ -126,21 +137,18 @@ class DatabaseFaults {
         }
         lasts();
         std::remove(path.c_str());
-        // PostgreSQL ends when there is no room for its log; what watches over it starts it again.
-        if (!database_->alive()) database_->restart();
+        watch_over();
       }
     });
     const double over = monotonic_seconds();
     for (auto& node : nodes_) {
       const std::uint64_t before = client_.settled();
       while (client_.settled() == before && monotonic_seconds() - over < kBackWithin) {
+        watch_over();
         client_.load(node.port(), 4);
         Client::pause(10'000);
       }
-      if (client_.settled() == before) {
-        client_.problem(fmt::format("{}: no service {:.0f} s after it was over: {}", kind, kBackWithin, node.log()));
-        return false;
-      }
+      if (client_.settled() == before) return client_.problem(fmt::format("{}: no service {:.0f} s after it was over", kind, kBackWithin));
     }
     Seen& seen = seen_[kind];
     ++seen.rounds;
@@ -150,7 +158,6 @@ class DatabaseFaults {
     seen.answer = std::max(seen.answer, client_.slowest_answer());
     // So has all that was ever settled, at both.
     for (auto& node : nodes_) client_.replay_settled(node.port());
-    return true;
   }
 
   testing_support::TempFolder folder_;

@@ -99,7 +99,7 @@ std::string ServerProcess::token() const {
 std::string ServerProcess::log() const {
   std::ifstream file(folder_ + "/server.log");
   std::string all(std::istreambuf_iterator<char>(file), {});
-  return all.size() > 2000 ? all.substr(all.size() - 2000) : all;
+  return all.size() > 6000 ? all.substr(all.size() - 6000) : all;
 }
 
 }  // namespace sluice::crash
