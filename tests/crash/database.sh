@@ -6,11 +6,12 @@ set -euo pipefail
 campaign=$1 server=$2
 shift 2
 if [ $# -eq 0 ]; then set -- partition half_open storm restart full; fi
-rounds=10
-[ -z "${SLUICE_LONG:-}" ] || rounds=$((${SLUICE_CAMPAIGN_ROUNDS:-100} * $#))
+rounds=10 megabytes=320  # what the database writes itself has to fit
+if [ -n "${SLUICE_LONG:-}" ]; then rounds=$((${SLUICE_CAMPAIGN_ROUNDS:-100} * $#)) megabytes=$((320 + rounds * 4)); fi
+export megabytes
 # The disk that fills is a small one of its own, which takes the right to mount.
 exec "$(dirname "$0")/../failover/inside.sh" bash -c '
   ip link set lo up
   export CRASH_SMALL_DISK=$TMPDIR/disk
-  mkdir "$CRASH_SMALL_DISK" && mount -t tmpfs -o size=320m,mode=755 none "$CRASH_SMALL_DISK"
+  mkdir "$CRASH_SMALL_DISK" && mount -t tmpfs -o size=${megabytes}m,mode=755 none "$CRASH_SMALL_DISK"
   "$@"' database "$campaign" "$server" database "$rounds" 1 "$@"
