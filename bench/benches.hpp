@@ -25,6 +25,7 @@ void bench_growth(const Options& options, Report& report);
 void bench_idempotency(const Options& options, Report& report);
 void bench_http(const Options& options, Report& report);
 void bench_voucher(const Options& options, Report& report);
+void bench_nodes(const Options& options, Report& report);
 void bench_stream(const Options& options, Report& report);
 void bench_guard(const Options& options, Report& report);
 

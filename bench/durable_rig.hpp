@@ -32,19 +32,21 @@ struct Rig {
   RealClock clock;
   RealRandom random;
   RealExecutor executor{clock};
-  IdSource ids{clock, 1};
+  IdSource ids;
   LaneThread lane{clock, "bench"};
   std::unique_ptr<store::Store> store;
   std::unique_ptr<idempotency::Keys> keys;
   std::unique_ptr<flow::Flow> flow;
-  Namespace ns{"bench"};
+  Namespace ns;
   std::uint64_t next_key = 0;
 
   Bytes scope_of(std::uint64_t key) const {
     return idempotency::make_scope(ns, "caller-1", "bench.move", 1, fmt::format("key-{:016}", key));
   }
 
-  explicit Rig(const std::string& path) {
+  /// `node` keeps several on one database apart: their ids, keys and accounts.
+  explicit Rig(const std::string& path, int node = 0)
+      : ids(clock, static_cast<std::uint16_t>(1 + node)), ns(node == 0 ? "bench" : fmt::format("bench{}", node)) {
     const auto keep = [this](auto opened) {
       if (!opened) throw std::runtime_error(opened.error().to_string());
       store = std::move(*opened);
@@ -74,7 +76,7 @@ struct Rig {
                 })});
     store::Commit accounts;
     for (std::uint64_t n = 0; n < kAccounts; ++n)
-      accounts.then.push_back(store::KvPut{{"bench", "account", fmt::format("account-{:05}", n)}, "", 0});
+      accounts.then.push_back(store::KvPut{{ns.text(), "account", fmt::format("account-{:05}", n)}, "", 0});
     if (!store::commit_and_wait(*store, std::move(accounts))) throw std::runtime_error("accounts");
   }
 };

@@ -23,10 +23,12 @@ void add_bench(CLI::App& app) {
     one->add_option("--seconds", options->seconds, "Length of a round")->check(CLI::Range(0.01, 3600.0));
     if (bench.name == "durable" || bench.name == "growth" || bench.name == "idempotency" || bench.name == "voucher")
       one->add_option("--store", options->store, "postgres://…: there instead of on SQLite");
+    if (bench.name == "nodes") one->add_option("--store", options->store, "postgres://… of this machine")->required();
     if (bench.name == "growth")
       one->add_option("--up-to", options->up_to, "Transactions in the largest database")->check(CLI::Range(1'000, 100'000'000))->capture_default_str();
     one->add_option("--directory", options->directory, "Where databases go (default /var/tmp)");
-    one->footer(fmt::format("Example: sluice bench {} --rounds 5 --json", bench.name));
+    one->footer(fmt::format("Example: sluice bench {}{} --rounds 5 --json", bench.name,
+                            bench.name == "nodes" ? " --store 'postgres://sluice@/sluice?host=/run/postgresql'" : ""));
     one->callback([options, bench] {
       sluice::bench::Report report(std::string(bench.name), options->json);
       if (!options->directory.empty() && access(options->directory.c_str(), W_OK | X_OK) != 0)

@@ -7,6 +7,7 @@
 #include "server/doors.hpp"
 #include "server/gatekeeper.hpp"
 #include "server/guard_rules.hpp"
+#include "server/open_files.hpp"
 #include "server/purger.hpp"
 #include "server/transaction_queries.hpp"
 
@@ -197,8 +198,9 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   SLUICE_TRY(add_audit_command(*self.registry));
   SLUICE_TRY(self.guard_rules->load());
   SLUICE_TRY(add_guard_commands(*self.registry, self.guards, *self.guard_rules, self.clock));
-  self.door = std::make_unique<transport::HttpDoor>(*self.registry, self.clock, self.config.http,
-                                                    self.hooks(), self.logger, &self.metrics);
+  transport::HttpOptions http = self.config.http;
+  http.max_connections = connections_that_fit(http.max_connections, self.logger);
+  self.door = std::make_unique<transport::HttpDoor>(*self.registry, self.clock, std::move(http), self.hooks(), self.logger, &self.metrics);
   self.context.reset(new AppContext{*self.registry,
                                     self.flows,
                                     *self.store,

@@ -203,6 +203,28 @@ TEST_F(DoorTest, CONSOLE_1_expect_continue_and_connection_close) {
   EXPECT_TRUE(client.closed());
 }
 
+TEST_F(DoorTest, G6_who_stopped_in_the_middle_of_a_request_does_not_keep_a_drain_waiting) {
+  start();
+  HttpClient header(door->port()), body(door->port()), chunk(door->port());
+  header.send("POST /v1/comm");
+  const std::string head = "POST /v1/commands/echo HTTP/1.1\r\nHost: t\r\n" + kAnn;
+  body.send(head + "Content-Length: 9\r\n\r\n[1,");
+  chunk.send(head + "Transfer-Encoding: chunked\r\n\r\n3\r\n[1,\r\n");
+  ASSERT_TRUE(wait_until([&] { return door->stats().connections == 3; }));
+  // What was sent has been read once something sent later on a loop of each has been answered.
+  for (std::size_t i = 0; i < 2 * door->lanes(); ++i) ASSERT_EQ(HttpClient(door->port()).ask(get("/healthz"))->status, 200);
+  door->drain();
+  for (HttpClient* one : {&header, &body, &chunk}) {
+    const auto told = one->receive();
+    ASSERT_TRUE(told);
+    EXPECT_EQ(told->status, 503);
+    EXPECT_EQ(told->headers.at("connection"), "close");
+    EXPECT_EQ(told->headers.at("retry-after"), "1");
+    EXPECT_TRUE(one->closed());
+  }
+  EXPECT_TRUE(wait_until([&] { return door->drained(); }));
+}
+
 TEST_F(DoorTest, G6_draining_finishes_what_runs_and_takes_nothing_new) {
   start();
   HttpClient busy(door->port()), idle(door->port());

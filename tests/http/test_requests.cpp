@@ -94,6 +94,18 @@ TEST_F(DoorTest, CONSOLE_3_a_body_of_another_type_is_415_once_it_is_known_who_as
   EXPECT_EQ(ask(post("nothing", "{", "")).status, 401) << "a stranger is not told which commands there are";
 }
 
+TEST_F(DoorTest, CONSOLE_2_a_compressed_body_is_named_as_such_and_a_whole_uri_is_taken) {
+  start();
+  const auto r = ask(post("echo", "\x1F\x8B\x08", kAnn + "Content-Encoding: gzip\r\n"));
+  EXPECT_EQ(r.status, 415);
+  EXPECT_TRUE(r.has("Content-Encoding") && r.has("gzip")) << r.body;
+  EXPECT_EQ(ask(post("echo", "{}", kAnn + "Content-Encoding: identity\r\n")).status, 200);
+  for (const std::string target : {"http://t/healthz", "HTTP://other:80/healthz", "https://t/healthz?a=b"})
+    EXPECT_EQ(ask("GET " + target + " HTTP/1.1\r\nHost: t\r\n\r\n").status, 200) << target;
+  EXPECT_EQ(ask("GET http://t HTTP/1.1\r\nHost: t\r\n\r\n").status, ask(get("/")).status);
+  EXPECT_EQ(ask("GET http:/healthz HTTP/1.1\r\nHost: t\r\n\r\n").status, 404);
+}
+
 TEST_F(DoorTest, CONSOLE_2_unknown_names_versions_routes_and_methods) {
   start();
   EXPECT_EQ(ask(post("nothing", "{}", kAnn)).status, 404);

@@ -94,9 +94,14 @@ void Connection::close() noexcept {
   unref();  // the loop's
 }
 
+// Whose request has not come whole is told so now: it would be refused anyway, and who stopped sending would keep the
+// door open until its time is up.
 void Connection::drain() {
-  if (state_ == State::reading && phase_ == Phase::idle) return close();
   close_after_ = true;
+  if (state_ != State::reading) return;
+  if (phase_ == Phase::idle) return close();
+  half_read_ = true;
+  respond_problem(Failure(FailureKind::shutting_down, "the server is stopping").with_retry_after(seconds(1)));
 }
 
 void Connection::cancel() {

@@ -16,7 +16,7 @@ enum class Method : std::uint8_t { get, head, post, other };
 struct HttpRequest {
   Method method = Method::other;
   std::string target;
-  std::string authorization, app, shadow, key, deadline, trace, correlation, version, content_type;
+  std::string authorization, app, shadow, key, deadline, trace, correlation, version, content_type, content_encoding;
   bool has_key = false;
   bool bad_host = false;  ///< HTTP/1.1 without a Host, or two of them
   bool repeated = false;  ///< a header that may stand once stands twice
@@ -27,7 +27,7 @@ struct HttpRequest {
   void clear() {
     method = Method::other;
     for (std::string* text : {&target, &authorization, &app, &shadow, &key, &deadline, &trace,
-                              &correlation, &version, &content_type, &body})
+                              &correlation, &version, &content_type, &content_encoding, &body})
       text->clear();
     has_key = bad_host = repeated = expects_continue = false;
     keep_alive = true;

@@ -19,6 +19,16 @@ std::string_view view(BeastView text) noexcept { return {text.data(), text.size(
 
 constexpr std::size_t kChunkedEnd = 5;
 
+// A whole URI is taken as well; which host it names is not looked at, as Host is not. Source: RFC 9112, 3.2.2.
+std::string_view path_of(std::string_view target) noexcept {
+  for (const std::string_view scheme : {"http://", "https://"}) {
+    if (target.size() < scheme.size() || !iequals(BeastView(target.data(), scheme.size()), BeastView(scheme.data(), scheme.size()))) continue;
+    const auto slash = target.find('/', scheme.size());
+    return slash == target.npos ? "/" : target.substr(slash);
+  }
+  return target;
+}
+
 class Parser final : public http::basic_parser<true> {
  public:
   Parser(HttpRequest& out, RequestParser::Limits limits) : out_(out) {
@@ -40,7 +50,7 @@ class Parser final : public http::basic_parser<true> {
                   : method == http::verb::get  ? Method::get
                   : method == http::verb::head ? Method::head
                                                : Method::other;
-    out_.target.assign(target.data(), target.size());
+    out_.target = path_of(view(target));
   }
   void on_response_impl(int, BeastView, int, boost::system::error_code&) override {}
   void on_field_impl(http::field field, BeastView name, BeastView value,
@@ -58,6 +68,7 @@ class Parser final : public http::basic_parser<true> {
     }
     if (field == http::field::authorization) return once(out_.authorization, value);
     if (field == http::field::content_type) return once(out_.content_type, value);
+    if (field == http::field::content_encoding) return once(out_.content_encoding, value);
     if (field == http::field::expect) {
       out_.expects_continue = iequals(value, "100-continue");
       return;

@@ -104,6 +104,9 @@ Status decode_command(HttpRequest& request, std::string_view name, const HttpOpt
     return fail(bad("unsupported_media_type", "Content-Type: expected application/json (or none), got " +
                                                   quoted(request.content_type) +
                                                   "; with curl: -H 'Content-Type: application/json'"));
+  if (!request.content_encoding.empty() && request.content_encoding != "identity")
+    return fail(bad("unsupported_media_type", "Content-Encoding: bodies are taken as they are, not compressed; got " +
+                                                  quoted(request.content_encoding)));
 
   Duration within = options.default_deadline;
   if (!request.deadline.empty()) {
