@@ -295,7 +295,7 @@ std::vector<ConfigKey> make_keys() {
       time_ms("guards.watch_ms", "between two looks at that file", SLUICE_MEMBER(guard_watch)),
       text("guards.missing_shadow", "shadow traffic without a rule of its own: inherit the live rule, pass or deny",
            SLUICE_MEMBER(guard_missing_shadow), {"inherit", "pass", "deny"}),
-      integer("guards.max_protectors", "outbound commands with a protector of their own, live and shadow together", 1,
+      integer("guards.max_protectors", "outbound commands with a protector of their own, of all apps, live and shadow together", 1,
               1'000'000, SLUICE_MEMBER(guard_max_protectors)),
       text("guards.overflow", "for further commands: share one protector, pass or deny", SLUICE_MEMBER(guard_overflow),
            {"share", "pass", "deny"}),

@@ -104,6 +104,7 @@ struct Server::Impl {
     if (config.guard_overflow == "deny") options.overflow = resilience::GuardOverflow::deny;
     options.on_transition = [this](const resilience::Protector& protector, const resilience::BreakerTransition& t) {
       logger.warn("a breaker changed", {{"command", protector.name()},
+                                        {"app", protector.app()},
                                         {"shadow", protector.shadow()},
                                         {"from", to_string(t.from)},
                                         {"to", to_string(t.to)},
