@@ -61,7 +61,7 @@ Failure Registry::mismatch() {
 // Before anything ran. Not for what is told to come again: its retry leaves the row.
 void Registry::refuse(Invocation& invocation, Failure failure) {
   refused(invocation.audit_row({}, {}), failure, anonymous(invocation.command), invocation.command.client,
-          invocation.lane->clock().now());
+          invocation.lane->clock().now(), invocation.command.ns.shadow());
   invocation.deliver(Answer::of(std::move(failure)));
 }
 

@@ -283,6 +283,8 @@ std::vector<ConfigKey> make_keys() {
               SLUICE_MEMBER(gate.permits)),
       integer("gate.max_waiting", "commands that wait for a permit or a turn; past it: 503", 0,
               10'000'000, SLUICE_MEMBER(gate.max_waiting)),
+      integer("gate.shadow_permits", "shadow traffic's that run at once, beside those; 0: a quarter of gate.permits", 0, 1'000'000,
+              SLUICE_MEMBER(gate.shadow_permits)),
       time_ms("gate.max_wait_ms", "for a permit or a turn; past it: 503",
               SLUICE_MEMBER(gate.max_wait)),
       integer("keys.max_entries", "replies kept in memory", 1, 100'000'000,

@@ -324,6 +324,7 @@ Status Server::start() {
   self.lifecycle = std::make_unique<Lifecycle>(options, self.logger);
   self.lifecycle->add(*self.purger);
   self.lifecycle->add(self.gate.component());
+  self.lifecycle->add(self.gate.shadow_component());
   self.doors.add(*self.door);
   if (self.grpc) self.doors.add(*self.grpc);
   self.lifecycle->add(self.doors);

@@ -72,9 +72,11 @@ Failure refuse(rpc::Registry& registry, const NameOf& name_of, const Asked& aske
   else if (const auto token = token_of(asked.authorization); name_of && !token.empty()) row.principal = name_of(token);
   row.command = asked.command;
   row.correlation = asked.correlation;
-  registry.refused(std::move(row), failure, stranger, asked.client, asked.now);
+  registry.refused(std::move(row), failure, stranger, asked.client, asked.now, asked.shadow);
   return failure;
 }
+
+bool says_shadow(std::string_view value) noexcept { return value == "true" || value == "1"; }
 
 Status decode_envelope(const Envelope& envelope, std::string_view name, std::uint32_t version,
                        const rpc::Registry& registry, rpc::Command& out) {
@@ -85,10 +87,8 @@ Status decode_envelope(const Envelope& envelope, std::string_view name, std::uin
   auto spec = registry.find(out.name, out.version);
   if (!spec) return fail(std::move(spec).error());
 
-  bool shadow = false;
-  if (envelope.shadow == "true" || envelope.shadow == "1")
-    shadow = true;
-  else if (!envelope.shadow.empty() && envelope.shadow != "false" && envelope.shadow != "0")
+  const bool shadow = says_shadow(envelope.shadow);
+  if (!shadow && !envelope.shadow.empty() && envelope.shadow != "false" && envelope.shadow != "0")
     return fail(bad("bad_shadow",
                     "X-Sluice-Shadow: expected true or false, got " + quoted(envelope.shadow)));
   const std::string_view app = envelope.app.empty() ? std::string_view((*spec)->app) : envelope.app;

@@ -20,6 +20,8 @@ struct Envelope {
   bool repeated = false;  ///< a header that may stand once stands twice
 };
 
+/// Whether X-Sluice-Shadow says so.
+bool says_shadow(std::string_view value) noexcept;
 /// Finds the spec and fills name, version, namespace, key and trace of `out`. Fails with what the
 /// caller did wrong.
 Status decode_envelope(const Envelope& envelope, std::string_view name, std::uint32_t version,
@@ -41,6 +43,7 @@ struct Asked {
   std::string_view authorization, command, correlation, client;
   const rpc::Principal* principal = nullptr;  ///< null: no good token
   Instant now{};
+  bool shadow = false;  ///< as it says itself
 };
 /// What a request that a door refuses is told, once its audit row is on its way: a stranger is told
 /// that it needs a token, not which commands there are, nor how to ask.

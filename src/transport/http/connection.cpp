@@ -253,10 +253,11 @@ void Connection::answer(const rpc::Answer& answer) {
 
 void Connection::write() {
   if (state_ == State::closed) return;  // the client is gone; the outcome is stored all the same
-  if (shared_.latency != nullptr && began_ != Instant{})
-    shared_.latency->observe(shared_.clock.now() - began_);
-  if (!shared_.by_class.empty() && out_.size() > 9)
-    shared_.by_class[static_cast<std::size_t>(out_[9] - '1') % 5]->add();
+  if (shared_.measures) {
+    const auto& measures = (*shared_.measures)[says_shadow(request_.shadow)];
+    if (began_ != Instant{}) measures.latency->observe(shared_.clock.now() - began_);
+    if (out_.size() > 9) measures.by_class[static_cast<std::size_t>(out_[9] - '1') % 5]->add();
+  }
   if (!context().keep_alive) close_after_ = true;
   state_ = State::writing;
   error_code error;

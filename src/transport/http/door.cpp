@@ -114,11 +114,15 @@ HttpDoor::HttpDoor(rpc::Registry& registry, Clock& clock, HttpOptions options, H
                    Logger& logger, Metrics* metrics)
     : impl_(new Impl(registry, clock, std::move(options), std::move(hooks), logger)) {
   if (metrics == nullptr) return;
-  for (const char* status : {"1xx", "2xx", "3xx", "4xx", "5xx"})
-    impl_->shared.by_class.push_back(&metrics->counter(
-        "sluice_http_responses_total", "Responses by status class", {{"class", status}}));
-  impl_->shared.latency = &metrics->histogram(
-      "sluice_http_request_seconds", "From the whole request to its answer, without the network");
+  auto& measures = impl_->shared.measures.emplace();
+  for (const bool shadow : {false, true}) {
+    const std::string traffic = shadow ? "shadow" : "live";
+    for (std::size_t i = 0; i < 5; ++i)
+      measures[shadow].by_class[i] = &metrics->counter("sluice_http_responses_total", "Responses by status class",
+                                                       {{"class", std::to_string(i + 1) + "xx"}, {"traffic", traffic}});
+    measures[shadow].latency = &metrics->histogram(
+        "sluice_http_request_seconds", "From the whole request to its answer, without the network", {{"traffic", traffic}});
+  }
 }
 
 HttpDoor::~HttpDoor() { stop(); }

@@ -89,7 +89,8 @@ void Connection::run_command(std::string_view name) {
 // With its audit row.
 void Connection::refuse_request(std::string_view what, Failure failure) {
   (void)context();  // settles the correlation id
-  const Asked asked{request_.authorization, what, correlation_, client_, invocation_.command.principal.get(), shared_.clock.now()};
+  const Asked asked{request_.authorization, what, correlation_, client_, invocation_.command.principal.get(), shared_.clock.now(),
+                    says_shadow(request_.shadow)};
   respond_problem(transport::refuse(shared_.registry, shared_.hooks.name_of, asked, std::move(failure)));
 }
 
