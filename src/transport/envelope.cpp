@@ -108,11 +108,12 @@ Status decode_envelope(const Envelope& envelope, std::string_view name, std::uin
   return {};
 }
 
-Status check_payload(rpc::Command& command, std::size_t max_json_depth) {
+Status check_payload(rpc::Command& command, std::size_t max_json_depth, std::string_view depth_key) {
   if (command.payload.empty()) command.payload = "{}";
   constexpr std::string_view kRefused = "the body is not JSON that can be taken: ";
   if (const auto problem = rpc::check_json(command.payload, max_json_depth))
-    return fail(bad(problem->too_deep ? "json_too_deep" : "bad_json", std::string(kRefused) + problem->to_string()));
+    return fail(bad(problem->too_deep ? "json_too_deep" : "bad_json",
+                    std::string(kRefused) + problem->to_string() + (problem->too_deep ? " (" + std::string(depth_key) + ")" : "")));
   // Readers differ in which of the two they take: what was authorised would not be what is handled.
   if (const auto problem = rpc::canonical_json(command.payload, command.canonical))
     return fail(bad("repeated_member", std::string(kRefused) + problem->to_string()));

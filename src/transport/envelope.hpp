@@ -26,9 +26,9 @@ bool says_shadow(std::string_view value) noexcept;
 /// caller did wrong.
 Status decode_envelope(const Envelope& envelope, std::string_view name, std::uint32_t version,
                        const rpc::Registry& registry, rpc::Command& out);
-/// An empty payload becomes {}; fills the canonical form. Fails bad_json, json_too_deep or
+/// `depth_key`: the configuration key of the depth, which is told. An empty payload becomes {}; fills the canonical form. Fails bad_json, json_too_deep or
 /// repeated_member, saying where.
-Status check_payload(rpc::Command& command, std::size_t max_json_depth);
+Status check_payload(rpc::Command& command, std::size_t max_json_depth, std::string_view depth_key);
 /// Null principal: anonymous. Fails unauthenticated for a malformed header or an unknown token.
 Result<std::shared_ptr<const rpc::Principal>> authenticate_bearer(std::string_view authorization,
                                                                   const Authenticate& authenticate);

@@ -2,6 +2,7 @@
 // to a Protector and keeps the reference: reloads change what it does, never which one it is. Rules
 // are for commands; state, limits and budgets are each app's own, live and shadow apart.
 #pragma once
+#include <compare>
 #include <functional>
 #include <map>
 #include <memory>

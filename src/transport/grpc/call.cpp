@@ -125,7 +125,7 @@ Status Call::decode() {
   SLUICE_TRY(read);
   const std::string name = command.name;  // the envelope's decoder writes to the command
   SLUICE_TRY(decode_envelope(envelope, name, command.version, shared_->registry, command));
-  return check_payload(command, shared_->options.max_json_depth);
+  return check_payload(command, shared_->options.max_json_depth, "grpc.max_json_depth");
 }
 
 // What the caller of a refused call is told, with its audit row.

@@ -262,7 +262,7 @@ Status CommandStream::decode(Item& item) {
     }
   }
   SLUICE_TRY(decode_envelope(envelope, request.name(), request.version(), door.registry, command));
-  return check_payload(command, door.options.max_json_depth);
+  return check_payload(command, door.options.max_json_depth, "grpc.max_json_depth");
 }
 
 void CommandStream::handle_message(Item& item) {

@@ -67,16 +67,7 @@ void Connection::begin() {
   parser_.reset(request_);
   if (!refused()) return process();
   half_read_ = true;
-  const auto& options = shared_.options;
-  Failure failure = refusal_ == Refusal::full
-                        ? Failure(FailureKind::overloaded, "too_many_connections",
-                                  "this server has as many connections as it takes (" +
-                                      std::to_string(options.max_connections) + ")")
-                        : Failure(FailureKind::overloaded, "too_many_connections_of_client",
-                                  "your address has as many connections open as one may (" +
-                                      std::to_string(options.max_connections_per_client) +
-                                      "): use those again, or close some");
-  respond_problem(std::move(failure).with_retry_after(seconds(1)));
+  respond_problem(connection_refused(refusal_, shared_.options));
 }
 
 void Connection::close() noexcept {
@@ -118,9 +109,9 @@ void Connection::on_timer() {
   shared_.timeouts.fetch_add(1, std::memory_order_relaxed);
   half_read_ = true;
   const bool header = phase_ == Phase::header;
-  respond_problem(Failure(FailureKind::timeout, "request_timeout",
-                          header ? "the request's header did not arrive in time"
-                                 : "the request's body did not arrive in time"));
+  refuse_unnamed(Failure(FailureKind::timeout, "request_timeout",
+                         header ? "the request's header did not arrive in time"
+                                : "the request's body did not arrive in time"));
 }
 
 void Connection::read() {
@@ -190,7 +181,7 @@ void Connection::process() {
   if (step.failure) {
     shared_.bad_requests.fetch_add(1, std::memory_order_relaxed);
     half_read_ = true;
-    return respond_problem(*step.failure);
+    return refuse_broken(*step.failure);
   }
   if (step.done) {
     timer_.cancel();

@@ -104,6 +104,8 @@ void HttpDoor::Impl::accepted(Tcp::socket socket, Loop& loop) {
       refusal = Refusal::client_full;
   }
   (refusal != Refusal::none ? shared.refused : shared.connections).fetch_add(1, std::memory_order_relaxed);
+  if (refusal != Refusal::none)
+    if (Counter* counter = shared.connections_refused[refusal == Refusal::client_full]) counter->add();
   if (&loop == loops[0].get()) return loop.adopt(std::move(socket), refusal, client);
   asio::post(loop.io(), [&loop, refusal, client, moved = std::move(socket)]() mutable {
     loop.adopt(std::move(moved), refusal, client);
@@ -114,6 +116,10 @@ HttpDoor::HttpDoor(rpc::Registry& registry, Clock& clock, HttpOptions options, H
                    Logger& logger, Metrics* metrics)
     : impl_(new Impl(registry, clock, std::move(options), std::move(hooks), logger)) {
   if (metrics == nullptr) return;
+  for (const bool of_client : {false, true})
+    impl_->shared.connections_refused[of_client] =
+        &metrics->counter("sluice_http_connections_refused_total", "Connections past a bound, told 503 and closed",
+                          {{"bound", of_client ? "client" : "server"}});
   auto& measures = impl_->shared.measures.emplace();
   for (const bool shadow : {false, true}) {
     const std::string traffic = shadow ? "shadow" : "live";

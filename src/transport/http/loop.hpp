@@ -22,6 +22,9 @@ struct HttpMeasures {
   Histogram* latency = nullptr;
 };
 
+/// What a connection past a bound is told; `refusal` is not none.
+Failure connection_refused(Refusal refusal, const HttpOptions& options);
+
 /// What the loops and connections of one door share. Counters are relaxed atomics.
 struct DoorShared {
   rpc::Registry& registry;
@@ -32,6 +35,7 @@ struct DoorShared {
   std::atomic<bool> draining{false};
   std::atomic<std::uint64_t> connections{0}, accepted{0}, refused{0}, requests{0}, timeouts{0},
       bad_requests{0}, running{0};
+  std::array<Counter*, 2> connections_refused{};  ///< past the bound of all, of one client; may be null
   ClientCounts clients;
   std::optional<std::array<HttpMeasures, 2>> measures;  ///< of live and of shadow traffic
 };
