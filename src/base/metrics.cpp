@@ -129,6 +129,14 @@ Counter& Metrics::counter(std::string_view name, std::string_view help, const La
 Gauge& Metrics::gauge(std::string_view name, std::string_view help, const Labels& labels) {
   return impl_->find_or_make<Gauge>(name, help, labels, [] { return std::make_unique<Gauge>(); });
 }
+bool Metrics::has_room(std::string_view name, const Labels& labels) const {
+  const std::lock_guard lock(impl_->mutex);
+  const auto at = impl_->families.find(name);
+  if (at == impl_->families.end()) return impl_->bounds.max_series_per_name > 0;
+  return std::visit(
+      [&](const auto& family) { return family.series.contains(labels) || family.series.size() < impl_->bounds.max_series_per_name; },
+      at->second);
+}
 void Metrics::forget_gauge(std::string_view name, const Labels& labels) {
   const std::lock_guard lock(impl_->mutex);
   const auto at = impl_->families.find(name);

@@ -21,7 +21,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct GuardOptions : ServerOptions {
-  std::string name, state, reason, file;
+  std::string name, app, state, reason, file;
   bool shadow = false;
   int interval_ms = 1000;
   int count = 0;  // looks of `watch`; 0: until Ctrl-C
@@ -30,6 +30,14 @@ struct GuardOptions : ServerOptions {
 std::string shown(const Json& one) {
   return one.value("name", "") + (one.value("shadow", false) ? " (shadow)" : "");
 }
+
+// An order may stand for every app.
+std::string app_of(const Json& one) {
+  const std::string app = one.value("app", "");
+  return app == "*" ? "(every)" : app;
+}
+
+std::uint64_t number(const Json& of, const char* name) { return of.value(name, std::uint64_t{0}); }
 
 std::string ago(double ms) {
   if (ms < 1000) return fmt::format("{:.0f} ms ago", ms);
@@ -46,6 +54,13 @@ std::string change(const Json& t) {
   return line + fmt::format(" {:.2f} (threshold {:.2f})", observed, threshold);
 }
 
+Json who(const GuardOptions& options, Json payload = Json::object()) {
+  payload["name"] = options.name;
+  payload["shadow"] = options.shadow;
+  if (!options.app.empty()) payload["app"] = options.app;
+  return payload;
+}
+
 HttpAnswer asked(const GuardOptions& options, const char* command, const Json& payload = Json::object()) {
   HttpAnswer answer = run_command(options, command, payload);
   if (!answer.ok()) refuse(options, answer);
@@ -58,31 +73,31 @@ void list(const GuardOptions& options) {
   const Json rows = answer.json.value("protectors", Json::array());
   if (rows.empty())
     return fmt::print("Nothing has called outside yet: a protector is made by the first call of its command.\n");
-  fmt::print("{:<44} {:<13} {:>10} {:>10} {:>12}  {}\n", "COMMAND", "BREAKER", "PASSED", "REFUSED", "IN WINDOW", "RULE");
+  fmt::print("{:<44} {:<12} {:<13} {:>10} {:>10} {:>12}  {}\n", "COMMAND", "APP", "BREAKER", "PASSED", "REFUSED", "IN WINDOW", "RULE");
   for (const auto& row : rows)
-    fmt::print("{:<44} {:<13} {:>10} {:>10} {:>12}  {}\n", shown(row), row.value("state", ""), row.value("passed", 0),
-               row.value("blocked", 0),
-               fmt::format("{}/{} bad", row.value("failures", 0), row.value("calls", 0)),
+    fmt::print("{:<44} {:<12} {:<13} {:>10} {:>10} {:>12}  {}\n", shown(row), app_of(row), row.value("state", ""), number(row, "passed"),
+               number(row, "blocked"),
+               fmt::format("{}/{} bad", number(row, "failures"), number(row, "calls")),
                row.value("rule", "").empty() ? "(none: passes)" : row.value("rule", ""));
 }
 
 // "5 failed: 0.42 of the 0.50 that open it".
 void show_share(const Json& window, const char* counted, const char* word, const char* ratio) {
   const double trips = window.at("trips_at").value(ratio, 0.0);
-  fmt::print("          {} {}: {:.2f}{}\n", window.value(counted, 0), word, window.value(ratio, 0.0),
+  fmt::print("          {} {}: {:.2f}{}\n", number(window, counted), word, window.value(ratio, 0.0),
              trips > 0 ? fmt::format(" of the {:.2f} that open it", trips) : std::string(", which opens nothing"));
 }
 
 void show_window(const Json& window) {
   const std::string last = window.contains("last_ms") ? fmt::format("last {:.0f} ms", window.value("last_ms", 0.0))
-                                                      : fmt::format("last {} calls", window.value("last_calls", 0));
-  fmt::print("window    {} calls in the {}; judged from {} on\n", window.value("calls", 0), last, window.value("minimum_calls", 0));
+                                                      : fmt::format("last {} calls", number(window, "last_calls"));
+  fmt::print("window    {} calls in the {}; judged from {} on\n", number(window, "calls"), last, number(window, "minimum_calls"));
   show_share(window, "failures", "failed", "failure_ratio");
   show_share(window, "slow", fmt::format("slow, {:.0f} ms or more", window.value("slow_after_ms", 0.0)).c_str(), "slow_ratio");
   const Json& trips = window.at("trips_at");
-  if (trips.value("failures", 0) != 0) fmt::print("          {} failures open it\n", trips.value("failures", 0));
-  if (trips.value("consecutive", 0) != 0)
-    fmt::print("          {} failed one after another, of the {} that open it\n", window.value("consecutive", 0), trips.value("consecutive", 0));
+  if (number(trips, "failures") != 0) fmt::print("          {} failures open it\n", number(trips, "failures"));
+  if (number(trips, "consecutive") != 0)
+    fmt::print("          {} failed one after another, of the {} that open it\n", number(window, "consecutive"), number(trips, "consecutive"));
 }
 
 bool has_policy(const Json& one, std::string_view name) {
@@ -91,27 +106,27 @@ bool has_policy(const Json& one, std::string_view name) {
 }
 
 void show(const GuardOptions& options) {
-  const HttpAnswer answer = asked(options, "sluice.breakers.show", {{"name", options.name}, {"shadow", options.shadow}});
+  const HttpAnswer answer = asked(options, "sluice.breakers.show", who(options));
   if (options.json) return fmt::print("{}\n", answer.body);
   const Json& one = answer.json;
-  fmt::print("command   {}\nrule      {} (rules version {})\nbreaker   {}\n", shown(one), one.value("rule", ""),
-             one.value("version", 0), one.value("state", ""));
+  fmt::print("command   {}\napp       {}\nrule      {} (rules version {})\nbreaker   {}\n", shown(one), app_of(one), one.value("rule", ""),
+             number(one, "version"), one.value("state", ""));
   if (one.contains("opens_for_ms")) fmt::print("          tries again in {:.0f} ms\n", one.value("opens_for_ms", 0.0));
   if (const auto trials = one.find("trials"); trials != one.end())
-    fmt::print("          trials: {} running, {} good, {} bad, of {}\n", trials->value("running", 0), trials->value("passed", 0),
-               trials->value("failed", 0), trials->value("all", 0));
+    fmt::print("          trials: {} running, {} good, {} bad, of {}\n", number(*trials, "running"), number(*trials, "passed"),
+               number(*trials, "failed"), number(*trials, "all"));
   if (const auto window = one.find("window"); window != one.end()) show_window(*window);
-  fmt::print("passed    {}\nrefused   {}\n", one.value("passed", 0), one.value("blocked", 0));
+  fmt::print("passed    {}\nrefused   {}\n", number(one, "passed"), number(one, "blocked"));
   for (const auto& policy : one.value("policies", Json::array()))
     fmt::print("policy    {:<10} {:<8} refused {}, would have refused {}\n", policy.value("policy", ""),
-               policy.value("mode", ""), policy.value("blocked", 0), policy.value("would_block", 0));
+               policy.value("mode", ""), number(policy, "blocked"), number(policy, "would_block"));
   for (const char* name : {"bulkhead", "adaptive"})
     if (one.contains(name))
-      fmt::print("{:<9} {} of {} in flight, {} waiting\n", name, one[name].value("in_flight", 0),
-                 one[name].value("limit", 0), one[name].value("waiting", 0));
-  if (one.contains("tokens")) fmt::print("tokens    {}\n", one.value("tokens", 0));
-  if (one.value("retries", 0) != 0 || one.value("hedges", 0) != 0 || has_policy(one, "retry") || has_policy(one, "hedge"))
-    fmt::print("repeated  {} retries, {} hedges; {:.1f} tokens left for more\n", one.value("retries", 0), one.value("hedges", 0),
+      fmt::print("{:<9} {} of {} in flight, {} waiting\n", name, number(one[name], "in_flight"),
+                 number(one[name], "limit"), number(one[name], "waiting"));
+  if (one.contains("tokens")) fmt::print("tokens    {}\n", number(one, "tokens"));
+  if (number(one, "retries") != 0 || number(one, "hedges") != 0 || has_policy(one, "retry") || has_policy(one, "hedge"))
+    fmt::print("repeated  {} retries, {} hedges; {:.1f} tokens left for more\n", number(one, "retries"), number(one, "hedges"),
                one.value("retry_budget", 0.0));
   for (const auto& t : one.value("transitions", Json::array()))
     fmt::print("history   {:<14} {}\n", ago(t.value("ago_ms", 0.0)), change(t));
@@ -119,12 +134,10 @@ void show(const GuardOptions& options) {
 
 void force(const GuardOptions& options) {
   const HttpAnswer answer = asked(options, "sluice.breakers.force",
-                                  {{"name", options.name},
-                                   {"shadow", options.shadow},
-                                   {"state", options.state},
-                                   {"reason", options.reason}});
+                                  who(options, {{"state", options.state}, {"reason", options.reason}}));
   if (options.json) return fmt::print("{}\n", answer.body);
-  fmt::print("The breaker of {} is {} now; who did it and why is in the audit trail.\n", options.name, options.state);
+  fmt::print("The breaker of {}{} is {} now; who did it and why is in the audit trail.\n", options.name,
+             options.app.empty() ? "" : " of app " + options.app, options.state);
   if (!answer.json.value("called", true)) {
     fmt::print("Nothing of that name has been called yet: it holds from the first call on.");
     if (answer.json.contains("nearest")) fmt::print(" Is {} meant?", answer.json.value("nearest", ""));
@@ -134,6 +147,8 @@ void force(const GuardOptions& options) {
     fmt::print("It stays so until told otherwise, or until the server restarts: sluice breakers force {} closed --reason \"...\"\n", options.name);
 }
 
+double in_ms(Duration d) { return std::chrono::duration<double, std::milli>(d).count(); }
+
 // The server's changes from look to look. A server that is away, or was and counts from the start
 // again, is looked at until it is there.
 class Watcher {
@@ -142,6 +157,7 @@ class Watcher {
 
   void look() {
     const bool first = looked_at_ == Instant{};
+    const double away_ms = in_ms(clock_.now() - looked_at_);  // a server that was there all the time counts for longer
     HttpAnswer answer;
     try {
       answer = http_post(options_, "/v1/commands/sluice.breakers.list", "{}", {.effects = false, .silent = !first});
@@ -151,12 +167,16 @@ class Watcher {
     }
     if (!answer.ok() && (first || answer.status < 500)) refuse(options_, answer);
     if (!answer.ok()) return gone();
-    if (std::exchange(gone_, false)) {
-      fmt::print(stderr, "{} answers again\n", options_.server);
-      seen_.clear();
-    }
+    const double counting = answer.json.value("counting_for_ms", 1e300);
+    const bool was_gone = std::exchange(gone_, false);
+    if (was_gone) fmt::print(stderr, "{} answers again\n", options_.server);
+    // One that was away for less than the time between two looks.
+    const bool another = !first && (counting < counting_ || counting < away_ms);
+    if (another && !was_gone) fmt::print(stderr, "{} was started again\n", options_.server);
+    if (another || was_gone) seen_.clear();
+    counting_ = counting;
     // What is older than the last look is known, or happened before the first.
-    const double since = first ? -1 : std::chrono::duration<double, std::milli>(clock_.now() - looked_at_).count();
+    const double since = first ? -1 : in_ms(clock_.now() - looked_at_);
     looked_at_ = clock_.now();
     for (const auto& row : answer.json.value("protectors", Json::array()))
       if (options_.name.empty() || row.value("name", "") == options_.name) look_at(row, since);
@@ -168,8 +188,9 @@ class Watcher {
     if (!std::exchange(gone_, true)) fmt::print(stderr, "no answer from {}; still watching\n", options_.server);
   }
   void look_at(const Json& row, double since) {
-    const bool known = seen_.contains(shown(row));
-    auto& generation = seen_[shown(row)];
+    const std::string which = app_of(row) + ' ' + shown(row);
+    const bool known = seen_.contains(which);
+    auto& generation = seen_[which];
     for (const auto& t : row.value("transitions", Json::array())) {
       if (t.value("generation", std::uint64_t{0}) <= generation) continue;
       generation = t.value("generation", std::uint64_t{0});
@@ -182,16 +203,18 @@ class Watcher {
       Json line = t;
       line["at"] = fmt::format("{:%FT%TZ}", at);
       line["name"] = row.value("name", "");
+      line["app"] = row.value("app", "");
       line["shadow"] = row.value("shadow", false);
       return fmt::print("{}\n", line.dump());
     }
-    fmt::print("{:%F %T}Z  {:<44} {}\n", at, shown(row), change(t));
+    fmt::print("{:%F %T}Z  {:<44} {:<12} {}\n", at, shown(row), app_of(row), change(t));
   }
 
   const GuardOptions& options_;
   RealClock clock_;
   std::map<std::string, std::uint64_t> seen_;  // the last change told, by protector
   Instant looked_at_{};
+  double counting_ = 0;  // for how long the server did, at the last look
   bool gone_ = false;
 };
 
@@ -213,8 +236,14 @@ std::string read_rules(const std::string& path) {
 }
 
 void check(const GuardOptions& options) {
-  const auto rules = resilience::parse_rules(read_rules(options.file), options.file);
+  const std::string text = read_rules(options.file);
+  // As the server says of it: it would keep the old rules.
+  if (text.empty())
+    die(Failure(FailureKind::invalid_argument, "rules_file_empty",
+                options.file + " is empty, as a file is that is just being written; for no rules leave a comment in it"));
+  const auto rules = resilience::parse_rules(text, options.file);
   if (!rules) die(rules.error());
+  if (rules->rules.empty()) return fmt::print("{}: no rules: nothing would be guarded.\n", options.file);
   fmt::print("{}: {} rule{}, all good.\n", options.file, rules->rules.size(), rules->rules.size() == 1 ? "" : "s");
 }
 
@@ -256,6 +285,7 @@ void add_guards(CLI::App& app) {
   add(*breakers, options, "list", "Every protector with its breaker's state", list)->footer("Example: sluice breakers list --json");
   auto* showing = add(*breakers, options, "show", "One protector: policies, window, permits, last changes", show);
   showing->add_option("name", options->name, "The outbound command")->required();
+  showing->add_option("--app", options->app, "Of this app; needed where several call it");
   showing->add_flag("--shadow", options->shadow, "Of shadow traffic");
   showing->footer("Example: sluice breakers show voucher.code.batch_get_code_using_cache.SG");
   auto* forcing = add(*breakers, options, "force", "Puts a breaker into a state", force);
@@ -264,6 +294,7 @@ void add_guards(CLI::App& app) {
       ->required()
       ->check(CLI::IsMember({"closed", "half_open", "forced_open", "forced_closed", "disabled", "metrics_only"}));
   forcing->add_option("--reason", options->reason, "Kept in the audit trail, with who did it")->required();
+  forcing->add_option("--app", options->app, "Of this app alone; default: every app, also those that call it later");
   forcing->add_flag("--shadow", options->shadow, "Of shadow traffic");
   forcing->footer("Names are those of `sluice breakers list`; also one that was not called yet, if a rule gives it a breaker.\n"
                   "Example: sluice breakers force voucher.code.batch_get_code_using_cache.SG forced_open --reason \"maintenance until 14:00\"");

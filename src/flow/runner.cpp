@@ -253,7 +253,7 @@ void Runner::answer(OutcomeKind kind) {
   answered_ = true;
   on_pause_ = nullptr;
   if (flow_.metrics_)
-    flow_.metrics_->outcome(static_cast<std::size_t>(kind), lane_.clock().now() - run_began_);
+    flow_.metrics_->outcome(static_cast<std::size_t>(kind), lane_.clock().now() - run_began_, exchange_->ns().shadow());
   deadline_timer_.cancel();
   caller_gone_.unlink();
   if (done_ == nullptr) return;
@@ -277,7 +277,7 @@ void Runner::report_time(std::uint32_t step, Phase phase, bool ok) {
   const std::string_view stage = machine_.stage_of(step).name();
   const std::string_view word = kPhases[static_cast<std::size_t>(phase)];
   if (profile_) profile_->stages.push_back({stage, word, took});
-  if (flow_.metrics_) flow_.metrics_->stage(machine_.steps()[step].stage, phase, ok, took);
+  if (flow_.metrics_) flow_.metrics_->stage(machine_.steps()[step].stage, phase, ok, took, exchange_->ns().shadow());
   if (!flow_.options_.tracer) return;
   StageSpan span{exchange_->id(), exchange_->trace, flow_.name(), stage, word,
                  exchange_->attempt(), phase_began_, took, ok};

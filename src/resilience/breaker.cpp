@@ -175,6 +175,11 @@ Status Breaker::force(BreakerState to, Instant now, BreakerReason reason) {
   return {};
 }
 
+void Breaker::inherit(BreakerState order, Instant now) {
+  const Impl::Locked lock(*impl_);
+  (void)impl_->change(order, BreakerReason::operator_order, now);
+}
+
 bool Breaker::reconfigure(const BreakerOptions& options, Instant now) {
   Impl& impl = *impl_;
   Impl::Told told;

@@ -9,15 +9,38 @@ GuardMetrics::GuardMetrics(Guards& guards, Metrics& metrics)
     : guards_(guards), metrics_(metrics), hook_(metrics.before_exposition([this] { refresh(); })) {}
 
 void GuardMetrics::refresh() {
-  before_ = std::exchange(shown_, {});
+  gauges_.clear();
   for (const ProtectorSnapshot& one : guards_.list()) show(one);
-  for (const auto& [name, labels] : before_)
-    if (!shown_.contains({name, labels})) metrics_.forget_gauge(name, labels);
+  expose();
 }
 
-void GuardMetrics::set(std::string_view name, std::string_view help, const Labels& labels, std::int64_t value) {
-  metrics_.gauge(name, help, labels).set(value);
-  shown_.emplace(std::string(name), labels);
+void GuardMetrics::set(std::string_view name, std::string_view help, const Labels& labels, std::int64_t value, Past past) {
+  gauges_.emplace(Series(name, labels), Figure{help, value, past});
+}
+
+void GuardMetrics::expose() {
+  // What is gone goes first: it makes room. So does the sum, which is made anew.
+  for (const auto& [name, labels] : shown_)
+    if (!gauges_.contains({name, labels})) metrics_.forget_gauge(name, labels);
+  shown_.clear();
+  std::map<std::string, Figure> others;
+  Labels other;
+  for (const auto& [series, figure] : gauges_) {
+    const auto& [name, labels] = series;
+    if (metrics_.has_room(name, labels)) {
+      metrics_.gauge(name, figure.help, labels).set(figure.value);
+      shown_.insert(series);
+    } else if (figure.past == Past::sum) {
+      Figure& sum = others.emplace(name, Figure{figure.help, 0, Past::sum}).first->second;
+      sum.value += figure.value;
+      other = labels;
+    }
+  }
+  for (auto& [label, value] : other) value = "other";
+  for (const auto& [name, figure] : others) {
+    metrics_.gauge(name, figure.help, other).set(figure.value);
+    shown_.emplace(name, other);
+  }
 }
 
 void GuardMetrics::count(std::string_view name, std::string_view help, const Labels& labels,
@@ -28,7 +51,7 @@ void GuardMetrics::count(std::string_view name, std::string_view help, const Lab
 }
 
 void GuardMetrics::show(const ProtectorSnapshot& one) {
-  const Labels labels{{"command", one.name}, {"traffic", one.shadow ? "shadow" : "live"}};
+  const Labels labels{{"app", one.app}, {"command", one.name}, {"traffic", one.shadow ? "shadow" : "live"}};
   count("sluice_guard_passed_total", "Calls that were let through.", labels, one.passed);
   for (const PolicyCounts& policy : one.policies) {
     Labels of = labels;
@@ -41,7 +64,7 @@ void GuardMetrics::show(const ProtectorSnapshot& one) {
     set("sluice_guard_breaker_state",
         "0 closed, 1 open, 2 half-open, 3 forced open, 4 forced closed, 5 disabled, "
         "6 metrics only.",
-        labels, static_cast<std::int64_t>(one.breaker->state));
+        labels, static_cast<std::int64_t>(one.breaker->state), Past::leave_out);
     const BreakerTally& window = one.breaker->window;
     set("sluice_guard_window_calls", "Calls in the breaker's window.", labels, static_cast<std::int64_t>(window.calls));
     set("sluice_guard_window_failures", "Failed calls in the breaker's window.", labels,

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <numeric>
 #include <utility>
 
@@ -11,6 +12,9 @@ namespace {
 
 constexpr std::string_view kOverflowName = "(overflow)";
 constexpr std::size_t kMaxForcedName = 256;
+constexpr std::size_t kAppsTold = 10;
+
+std::string of_app(std::string_view app) { return app.empty() ? std::string() : fmt::format(" of app '{}'", app); }
 
 // Letters to change, add or leave out to get from one to the other (Levenshtein).
 std::size_t edits(std::string_view from, std::string_view to) {
@@ -46,70 +50,128 @@ Guards::Resolved Guards::resolve(const RuleIndex& index, const Protector& protec
   return {index.find(protector.name(), false), std::nullopt};
 }
 
-Protector& Guards::add(Key key) {
-  auto made = std::make_unique<Protector>(key.first, key.second, random_, options_.on_transition);
+Guards::Entry& Guards::add(Key key) {
+  auto made = std::make_unique<Protector>(key.name, key.shadow, random_, options_.on_transition, key.app);
   const Resolved resolved = resolve(*index_, *made);
   made->apply(resolved.rule, version_, clock_.now(), resolved.deny);
-  return *(protectors_[std::move(key)] = std::move(made));
+  // An order for every app is one for those too that come later.
+  if (Protector* const every = known({key.name, std::string(kEveryApp), key.shadow}); every != nullptr && every->breaker() != nullptr)
+    if (const BreakerState order = every->breaker()->state(); by_order(order)) made->inherit(order, clock_.now());
+  Entry& entry = protectors_[std::move(key)];
+  entry.protector = std::move(made);
+  return entry;
 }
 
-Protector& Guards::find(std::string_view command, bool shadow) {
+Protector& Guards::find(std::string_view command, const Namespace& ns) {
   const std::lock_guard lock(mutex_);
-  if (Protector* protector = known(command, shadow)) return *protector;
-  if (protectors_.size() < options_.max_protectors) return add({std::string(command), shadow});
+  const auto called = [&](Key key, std::size_t max) -> Protector* {
+    const auto found = protectors_.find(key);
+    if (found == protectors_.end() && protectors_.size() >= max) return nullptr;
+    Entry& entry = found != protectors_.end() ? found->second : add(std::move(key));
+    entry.called = true;
+    return entry.protector.get();
+  };
+  if (Protector* own = called({std::string(command), std::string(ns.app()), ns.shadow()}, options_.max_protectors)) return *own;
   // At most one more for each kind of traffic.
-  if (Protector* protector = known(kOverflowName, shadow)) return *protector;
-  return add({std::string(kOverflowName), shadow});
+  return *called({std::string(kOverflowName), std::string(kEveryApp), ns.shadow()}, SIZE_MAX);
 }
 
-Protector* Guards::known(std::string_view name, bool shadow) const {
-  const auto found = protectors_.find(Key(std::string(name), shadow));
-  return found == protectors_.end() ? nullptr : found->second.get();
+Protector* Guards::known(const Key& key) const {
+  const auto found = protectors_.find(key);
+  return found == protectors_.end() ? nullptr : found->second.protector.get();
+}
+
+// Of real apps.
+template <class Do>
+void Guards::each_app(std::string_view name, bool shadow, Do work) const {
+  for (auto at = protectors_.lower_bound({std::string(name), {}, false}); at != protectors_.end() && at->first.name == name; ++at)
+    if (at->first.shadow == shadow && at->first.app != kEveryApp) work(at->second);
 }
 
 std::vector<ProtectorSnapshot> Guards::list() const {
   const Instant now = clock_.now();
   const std::lock_guard lock(mutex_);
   std::vector<ProtectorSnapshot> all;
-  for (const auto& [key, protector] : protectors_) all.push_back(protector->snapshot(now));
+  for (const auto& [key, entry] : protectors_) all.push_back(entry.protector->snapshot(now));
   return all;
 }
 
-Result<ProtectorSnapshot> Guards::show(std::string_view name, bool shadow) const {
+Result<ProtectorSnapshot> Guards::show(std::string_view name, bool shadow, std::string_view app) const {
   const std::lock_guard lock(mutex_);
-  if (const Protector* protector = known(name, shadow)) return protector->snapshot(clock_.now());
-  return fail(FailureKind::not_found, "unknown_protector",
-              fmt::format("no call of {}'{}' has been guarded yet", shadow ? "shadow " : "", name));
+  std::vector<const Protector*> found;
+  if (app.empty())
+    each_app(name, shadow, [&](const Entry& entry) { found.push_back(entry.protector.get()); });
+  if (found.empty())
+    if (const Protector* one = known({std::string(name), std::string(app.empty() ? kEveryApp : app), shadow})) found.push_back(one);
+  if (found.empty())
+    return fail(FailureKind::not_found, "unknown_protector",
+                fmt::format("no call of {}'{}' has been guarded yet{}", shadow ? "shadow " : "", name, of_app(app)));
+  if (found.size() == 1) return found[0]->snapshot(clock_.now());
+  std::string apps;
+  for (std::size_t i = 0; i < std::min(found.size(), kAppsTold); ++i)
+    apps += fmt::format("{}'{}'", i == 0 ? "" : ", ", found[i]->app());
+  return fail(FailureKind::invalid_argument, "which_app",
+              fmt::format("{} apps call {}'{}', each with a protector of its own: say which (app): {}{}", found.size(),
+                          shadow ? "shadow " : "", name, apps, found.size() > kAppsTold ? " and others" : ""));
+}
+
+bool Guards::called(std::string_view name, bool shadow, std::string_view app) const {
+  const std::lock_guard lock(mutex_);
+  bool any = false;
+  each_app(name, shadow, [&](const Entry& entry) { any = any || (entry.called && (app.empty() || app == entry.protector->app())); });
+  return any;
+}
+
+// Also before its first call, or nobody could keep a service from being called. Null: no rule gives it a breaker.
+Protector* Guards::added_for_order(Key key) {
+  if (key.name.size() > kMaxForcedName || protectors_.size() >= options_.max_protectors) return nullptr;
+  Protector* const made = add(key).protector.get();
+  if (made->breaker() != nullptr) return made;
+  protectors_.erase(key);
+  return nullptr;
+}
+
+// Whom an order is for; the one that stands for every app is the last.
+std::vector<Protector*> Guards::ordered(std::string_view name, bool shadow, BreakerState state, std::string_view app) {
+  std::vector<Protector*> all;
+  if (app.empty())
+    each_app(name, shadow, [&](const Entry& entry) { all.push_back(entry.protector.get()); });
+  Key last{std::string(name), std::string(app.empty() ? kEveryApp : app), shadow};
+  Protector* one = known(last);
+  if (one == nullptr && (all.empty() || by_order(state))) one = added_for_order(std::move(last));
+  if (one != nullptr) all.push_back(one);
+  std::erase_if(all, [](Protector* each) { return each->breaker() == nullptr; });
+  return all;
 }
 
 Status Guards::force(std::string_view name, bool shadow, BreakerState state, std::string_view by,
-                     std::string_view why) {
-  Protector* protector = nullptr;
+                     std::string_view why, std::string_view app) {
+  std::vector<Protector*> all;
   {
     const std::lock_guard lock(mutex_);
-    protector = known(name, shadow);
-    // Also before its first call, or nobody could keep a service from being called.
-    if (protector == nullptr && name.size() <= kMaxForcedName && protectors_.size() < options_.max_protectors) {
-      protector = &add({std::string(name), shadow});
-      if (protector->breaker() == nullptr) {
-        protectors_.erase(Key(std::string(name), shadow));
-        protector = nullptr;
-      }
-    }
+    all = ordered(name, shadow, state, app);
   }
-  Breaker* const breaker = protector != nullptr ? protector->breaker() : nullptr;
-  if (breaker == nullptr)
+  if (all.empty())
     return fail(
         FailureKind::not_found, "unknown_breaker",
         fmt::format("{}'{}' has no breaker: no rule that fits the name gives it one; expected the name of a call, as "
                     "`sluice breakers list` shows it, or a [guard.\"NAME\".breaker] in the rules",
                     shadow ? "shadow " : "", name.substr(0, kMaxForcedName)));
-  const BreakerState before = breaker->state();
-  Status status = protector->force(state, clock_.now());
-  audit(by, fmt::format("breaker of {}'{}': {} -> {}{}: {}", shadow ? "shadow " : "", name,
-                        to_string(before), to_string(state), status ? "" : " (refused)", why),
-        !status);
-  return status;
+  const BreakerState before = all[0]->breaker()->state();
+  // Done if it is done anywhere: elsewhere it was so already, or cannot be.
+  Status refused;
+  bool done = false;
+  for (Protector* const one : all) {
+    // Nobody tries a service through the one that stands for every app.
+    const bool lifted = state == BreakerState::half_open && one->app() == kEveryApp && by_order(one->breaker()->state());
+    Status status = one->force(lifted ? BreakerState::closed : state, clock_.now());
+    done = done || status;
+    if (!status && refused) refused = std::move(status);
+  }
+  audit(by, fmt::format("breaker of {}'{}'{}: {} -> {}{}: {}", shadow ? "shadow " : "", name, of_app(app),
+                        to_string(before), to_string(state), done ? "" : " (refused)", why),
+        !done);
+  return done ? Status{} : refused;
 }
 
 std::optional<std::string> Guards::nearest(std::string_view name, bool shadow) const {
@@ -123,8 +185,8 @@ std::optional<std::string> Guards::nearest(std::string_view name, bool shadow) c
     }
   };
   const std::lock_guard lock(mutex_);
-  for (const auto& [key, protector] : protectors_)
-    if (key.second == shadow) look(key.first);
+  for (const auto& [key, entry] : protectors_)
+    if (key.shadow == shadow && entry.called) look(key.name);
   for (const Rule& rule : index_->set().rules) look(rule.pattern);
   return best;
 }

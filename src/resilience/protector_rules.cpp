@@ -15,8 +15,8 @@ const Rule& no_rule() {
 
 }  // namespace
 
-Protector::Protector(std::string name, bool shadow, Random& random, Listener listener)
-    : shadow_(shadow), name_(std::move(name)), random_(random), listener_(std::move(listener)) {
+Protector::Protector(std::string name, bool shadow, Random& random, Listener listener, std::string app)
+    : shadow_(shadow), name_(std::move(name)), app_(std::move(app)), random_(random), listener_(std::move(listener)) {
   patterns_.push_back(std::make_unique<const std::string>());
   pattern_.store(patterns_.front().get(), std::memory_order_relaxed);
 }
@@ -141,6 +141,10 @@ Status Protector::force(BreakerState state, Instant now) {
   return status;
 }
 
+void Protector::inherit(BreakerState order, Instant now) {
+  if (Breaker* const own = breaker()) own->inherit(order, now);
+}
+
 RetryOptions Protector::retry_options() const {
   const std::lock_guard lock(mutex_);
   return rule_ && rule_->retry ? rule_->retry->options : RetryOptions{.attempts = 1};
@@ -153,6 +157,7 @@ HedgeOptions Protector::hedge_options() const {
 
 ProtectorSnapshot Protector::snapshot(Instant now) const {
   ProtectorSnapshot shown{.name = name_,
+                          .app = app_,
                           .shadow = shadow_,
                           .rule = *pattern_.load(std::memory_order_acquire),
                           .version = version_.load(std::memory_order_relaxed),

@@ -76,15 +76,15 @@ ReloadPlan Guards::difference(const RuleIndex& next) const {
       plan.text += fmt::format("- {}: {}\n", name_of(*rule), policies_of(*rule));
     }
   std::set<const Rule*> met;
-  for (const auto& [key, protector] : protectors_) {
-    const Rule* const rule = resolve(next, *protector).rule;
-    met.insert(rule);
-    const Protector::Effect effect = protector->preview(rule);
+  for (const auto& [key, entry] : protectors_) {
+    const Rule* const rule = resolve(next, *entry.protector).rule;
+    if (entry.called) met.insert(rule);
+    const Protector::Effect effect = entry.protector->preview(rule);
     plan.protectors_changed += effect.changes ? 1 : 0;
     plan.closes += effect.closes ? 1 : 0;
     plan.resets += effect.resets ? 1 : 0;
     if (effect.closes || effect.resets)
-      plan.text += fmt::format("! {}'{}' {}\n", key.second ? "shadow " : "", key.first,
+      plan.text += fmt::format("! {}'{}' of app '{}' {}\n", key.shadow ? "shadow " : "", key.name, key.app,
                                effect.closes ? "closes" : "starts with an empty window");
   }
   // Misspelt names are seen here, or nowhere.
@@ -122,8 +122,8 @@ Result<ReloadPlan> Guards::reload(RuleSet rules, std::string_view by) {
     if (plan.empty()) return plan;
     version_ = plan.version;
     index_ = std::move(next);
-    for (const auto& [key, protector] : protectors_)
-      resolved.emplace_back(protector.get(), resolve(*index_, *protector));
+    for (const auto& [key, entry] : protectors_)
+      resolved.emplace_back(entry.protector.get(), resolve(*index_, *entry.protector));
   }
   for (const auto& [protector, to] : resolved)
     protector->apply(to.rule, plan.version, clock_.now(), to.deny);

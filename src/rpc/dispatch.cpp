@@ -61,7 +61,7 @@ Failure Registry::mismatch() {
 // Before anything ran. Not for what is told to come again: its retry leaves the row.
 void Registry::refuse(Invocation& invocation, Failure failure) {
   refused(invocation.audit_row({}, {}), failure, anonymous(invocation.command), invocation.command.client,
-          invocation.lane->clock().now());
+          invocation.lane->clock().now(), invocation.command.ns.shadow());
   invocation.deliver(Answer::of(std::move(failure)));
 }
 
@@ -225,10 +225,8 @@ void Registry::proceed(Invocation& invocation) {
     pending.scope = scope_of(invocation, command.version);
     if (auto cached = keys_.lookup(pending.scope)) {
       if (cached->fingerprint != invocation.fingerprint_ &&
-          cached->fingerprint != earlier_fingerprint_of(*invocation.spec_, command)) {
-        audit(invocation.audit_row(store::AuditOutcome::error, mismatch().code()));
-        return invocation.deliver(Answer::of(mismatch()));
-      }
+          cached->fingerprint != earlier_fingerprint_of(*invocation.spec_, command))
+        return refuse(invocation, mismatch());
       return invocation.deliver(replay(std::move(cached)));
     }
   }
@@ -296,14 +294,13 @@ void Invocation::claimed() {
     return flow::ask_in_doubt(registry_->store_, running->exchange, lane, flow::kDoubtAskedFor, told, this);
   }
   // Unlike a full gate or a key that runs still, these are never answered otherwise later.
-  const bool expired = std::holds_alternative<idempotency::ExpiredKey>(*answer);
-  auto row = audit_row(store::AuditOutcome::error, expired ? "expired_key" : Registry::mismatch().code());
+  Failure never = std::holds_alternative<idempotency::ExpiredKey>(*answer)
+                      ? Failure(FailureKind::invalid_argument, "expired_key", "this idempotency key has expired and is not run again")
+                      : Registry::mismatch();
+  auto row = audit_row(store::AuditOutcome::error, {});
   row.exchange = {};  // nothing ran that could be looked up
-  registry_->audit(std::move(row));
-  if (expired)
-    return deliver(Answer::of(Failure(FailureKind::invalid_argument, "expired_key",
-                                      "this idempotency key has expired and is not run again")));
-  deliver(Answer::of(Registry::mismatch()));
+  registry_->refused(std::move(row), never, anonymous(command), command.client, lane->clock().now(), command.ns.shadow());
+  deliver(Answer::of(std::move(never)));
 }
 
 void Registry::handle(Invocation& invocation) {

@@ -254,8 +254,14 @@ void Invocation::deliver(Answer answer) {
   if (stage_ >= Stage::running && !audited_ && !answer.replayed) audit_answer(answer);
   if (answer.replayed) {
     registry_->replayed_.fetch_add(1, std::memory_order_relaxed);
-    registry_->audit(audit_row(AuditOutcome::replayed, {}));
+    auto row = audit_row(AuditOutcome::replayed, {});
+    row.exchange = answer.exchange;  // the one that earned the reply: this request is none of its own
+    registry_->audit(std::move(row));
   }
+  // What has no room leaves no row, its retry does; how often it was told is counted.
+  if (answer.kind == Answer::Kind::failure && answer.failure->kind() == FailureKind::overloaded &&
+      (stage_ < Stage::running || stage_ == Stage::committing || answer.failure->code() == store::kTooManyKeys))
+    registry_->count_refused(*answer.failure, command.ns.shadow());
   if (answer.kind == Answer::Kind::failure)
     registry_->failed_.fetch_add(1, std::memory_order_relaxed);
   if (finished_ != nullptr) *std::exchange(finished_, nullptr) = true;

@@ -42,6 +42,10 @@ bool valid_name(std::string_view name) noexcept {
 
 constexpr std::size_t kShownCommand = 80;  // a name has up to 64, a route a method before it
 
+std::string code_of(const Failure& failure) {
+  return std::string(failure.code().empty() ? failure.traits().name : failure.code());
+}
+
 std::string printable(std::string_view text, std::size_t limit) {
   std::string out(text.substr(0, limit));
   for (char& c : out)
@@ -192,20 +196,23 @@ std::string Registry::describe() const {
 
 void Registry::audit(store::AuditRow row) { audit_log_->add(std::move(row)); }
 
+void Registry::count_refused(const Failure& failure, bool shadow) {
+  if (options_.metrics == nullptr) return;
+  options_.metrics
+      ->counter("sluice_requests_refused_total", "Requests refused before they took effect, by the code they were told",
+                {{"code", code_of(failure)}, {"traffic", shadow ? "shadow" : "live"}})
+      .add();
+}
+
 void Registry::refused(store::AuditRow row, const Failure& failure, bool stranger, std::string_view client,
-                       Instant now) {
-  const std::string code(failure.code().empty() ? failure.traits().name : failure.code());
-  if (options_.metrics != nullptr)
-    options_.metrics
-        ->counter("sluice_requests_refused_total", "Requests refused before they ran, by the code they were told",
-                  {{"code", code}})
-        .add();
+                       Instant now, bool shadow) {
+  count_refused(failure, shadow);
   const bool denied = failure.kind() == FailureKind::unauthenticated || failure.kind() == FailureKind::forbidden;
   if (denied) denied_.fetch_add(1, std::memory_order_relaxed);
   row.outcome = denied ? store::AuditOutcome::denied : store::AuditOutcome::error;
-  row.detail = code;
+  row.detail = code_of(failure);
   if (stranger) {
-    const auto before = refusals_->row(code + '\n' + row.principal, now);
+    const auto before = refusals_->row(row.detail + '\n' + row.principal, now);
     if (!before) return;
     if (!client.empty()) row.detail.append(" from ").append(client);
     if (*before > 0) row.detail += ", " + std::to_string(*before) + " more before";

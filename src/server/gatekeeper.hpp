@@ -1,5 +1,8 @@
-// Puts the admission gate in front of the registry: an order slot and a permit per command.
+// Puts the admission gate in front of the registry: an order slot and a permit per command. Shadow traffic
+// has a gate of its own, so that no flood of it keeps a live command waiting.
 #pragma once
+#include <algorithm>
+
 #include "sluice/admission/gate.hpp"
 #include "sluice/rpc/registry.hpp"
 #include "sluice/server/config.hpp"
@@ -12,14 +15,17 @@ class RegistryGate final : public rpc::Gatekeeper {
 
   /// `metrics` may be null; both must outlive it.
   RegistryGate(const GateLimits& limits, Clock& clock, Metrics* metrics)
-      : clock_(clock), max_wait_(limits.max_wait), gate_(options(limits, metrics)) {}
+      : clock_(clock), max_wait_(limits.max_wait), gate_(options(limits, metrics)), shadow_gate_(shadow_options(limits, metrics)) {}
   Component& component() noexcept { return gate_; }
+  Component& shadow_component() noexcept { return shadow_gate_; }
   admission::GateStats stats() const { return gate_.stats(); }
+  admission::GateStats shadow_stats() const { return shadow_gate_.stats(); }
 
   void enter(rpc::Invocation& invocation) override {
     auto* ticket = new Ticket;
     invocation.gate_ticket = ticket;
     ticket->invocation = &invocation;
+    ticket->gate = invocation.command.ns.shadow() ? &shadow_gate_ : &gate_;
     if (!invocation.ordering_key().empty())
       ticket->ordering_key = invocation.command.ns.text() + '\n' +
                              invocation.ordering_key();
@@ -27,7 +33,7 @@ class RegistryGate final : public rpc::Gatekeeper {
     ticket->scope = &invocation.scope;
     ticket->deadline = std::min(invocation.command.deadline, clock_.now() + max_wait_);
     ticket->run = [](Job* job) noexcept { answered(*static_cast<Ticket*>(job)); };
-    if (gate_.admit(*ticket)) answered(*ticket);
+    if (ticket->gate->admit(*ticket)) answered(*ticket);
   }
   void pause(rpc::Invocation& invocation) noexcept override {
     if (auto* ticket = static_cast<Ticket*>(invocation.gate_ticket))
@@ -38,7 +44,7 @@ class RegistryGate final : public rpc::Gatekeeper {
   }
   bool forget(rpc::Invocation& invocation) noexcept override {
     auto* ticket = static_cast<Ticket*>(invocation.gate_ticket);
-    if (ticket == nullptr || !gate_.forget(*ticket)) return false;
+    if (ticket == nullptr || !ticket->gate->forget(*ticket)) return false;
     leave(invocation);
     return true;
   }
@@ -47,6 +53,7 @@ class RegistryGate final : public rpc::Gatekeeper {
   // Lives from enter() to leave(); deleting it gives slot and permit back.
   struct Ticket : admission::PendingAdmission {
     rpc::Invocation* invocation = nullptr;
+    admission::Gate* gate = nullptr;
     admission::Admission admission;
   };
   static void answered(Ticket& ticket) noexcept {
@@ -75,9 +82,18 @@ class RegistryGate final : public rpc::Gatekeeper {
     out.metrics = metrics;
     return out;
   }
+  static admission::GateOptions shadow_options(const GateLimits& limits, Metrics* metrics) {
+    constexpr std::size_t kShare = 4;
+    GateLimits share = limits;
+    share.permits = limits.shadow_permits != 0 ? limits.shadow_permits : std::max<std::size_t>(1, limits.permits / kShare);
+    share.max_waiting = limits.max_waiting / kShare;
+    admission::GateOptions out = options(share, metrics);
+    out.name = "commands_shadow";
+    return out;
+  }
   Clock& clock_;
   const milliseconds max_wait_;
-  admission::Gate gate_;
+  admission::Gate gate_, shadow_gate_;
 };
 
 }  // namespace sluice::server

@@ -13,6 +13,8 @@ using resilience::ProtectorSnapshot;
 using rpc::Answer;
 using rpc::Invocation;
 
+constexpr std::size_t kAppMax = 64;
+
 double in_ms(Duration d) { return std::chrono::duration<double, std::milli>(d).count(); }
 
 Json transition_json(const resilience::BreakerTransition& one, Instant now) {
@@ -57,7 +59,7 @@ Json window_json(const resilience::BreakerSnapshot& breaker) {
 }
 
 Json protector_json(const ProtectorSnapshot& one, Instant now, bool whole) {
-  Json out{{"name", one.name}, {"shadow", one.shadow},   {"rule", one.rule},
+  Json out{{"name", one.name}, {"app", one.app}, {"shadow", one.shadow}, {"rule", one.rule},
            {"version", one.version}, {"passed", one.passed}, {"state", "none"}};
   std::uint64_t blocked = 0;
   for (const auto& policy : one.policies) blocked += policy.blocked;
@@ -126,18 +128,19 @@ Answer force(const JsonFields& read, const std::string& by, resilience::Guards& 
   const auto word = fields.text("state", 32);
   const auto why = fields.text("reason", 1024);
   const bool shadow = fields.flag("shadow");
+  const auto app = fields.text("app", kAppMax, false);
   if (auto ok = fields.done(); !ok) return Answer::of(std::move(ok).error());
+  if (!app.empty())
+    if (auto known = Namespace::parse(app); !known) return Answer::of(std::move(known).error());
   const auto state = state_named(word);
   if (!state)
     return Answer::of(Failure(FailureKind::invalid_argument, "bad_state",
                               "state: expected closed, half_open, forced_open, forced_closed, disabled or "
                               "metrics_only, got \"" + word + "\""));
-  const auto before = guards.show(name, shadow);
-  const bool called = before && (before->passed != 0 ||
-                                 std::ranges::any_of(before->policies, [](const auto& policy) { return policy.blocked != 0; }));
-  if (auto forced = guards.force(name, shadow, *state, by, why); !forced)
+  const bool called = guards.called(name, shadow, app);
+  if (auto forced = guards.force(name, shadow, *state, by, why, app); !forced)
     return Answer::of(std::move(forced).error());
-  Json out{{"name", name}, {"shadow", shadow}, {"state", word}, {"called", called}};
+  Json out{{"name", name}, {"app", app.empty() ? std::string(resilience::kEveryApp) : app}, {"shadow", shadow}, {"state", word}, {"called", called}};
   // It holds from the first call on; of a misspelt name none will come.
   if (!called)
     if (const auto nearest = guards.nearest(name, shadow)) out["nearest"] = *nearest;
@@ -175,27 +178,29 @@ Status add(rpc::Registry& registry, std::string name, std::string summary, std::
 
 Status add_guard_commands(rpc::Registry& registry, resilience::Guards& guards, GuardRules& rule_file, Clock& clock) {
   SLUICE_TRY(add(registry, "sluice.breakers.list", "What guards each outbound command.", R"({"type":"object"})",
-                 [&guards, &clock](JsonFields& fields, Invocation&) -> Answer {
+                 [&guards, &clock, began = clock.now()](JsonFields& fields, Invocation&) -> Answer {
                    if (auto ok = fields.done(); !ok) return Answer::of(std::move(ok).error());
                    Json all = Json::array();
                    const Instant now = clock.now();
                    for (const auto& one : guards.list()) all.push_back(protector_json(one, now, false));
-                   return Answer::of(Reply::ok(dump({{"protectors", std::move(all)}})));
+                   // Who looks again and again sees by it that all was counted from the start again.
+                   return Answer::of(Reply::ok(dump({{"counting_for_ms", in_ms(now - began)}, {"protectors", std::move(all)}})));
                  }));
   SLUICE_TRY(add(registry, "sluice.breakers.show", "One protector: policies, window, permits, last transitions.",
                  R"({"type":"object","required":["name"],"properties":{"name":{"type":"string"},)"
-                 R"("shadow":{"type":"boolean"}}})",
+                 R"("app":{"type":"string"},"shadow":{"type":"boolean"}}})",
                  [&guards, &clock](JsonFields& fields, Invocation&) -> Answer {
                    const auto name = fields.text("name", 128);
                    const bool shadow = fields.flag("shadow");
+                   const auto app = fields.text("app", kAppMax, false);
                    if (auto ok = fields.done(); !ok) return Answer::of(std::move(ok).error());
-                   const auto one = guards.show(name, shadow);
+                   const auto one = guards.show(name, shadow, app);
                    if (!one) return Answer::of(one.error());
                    return Answer::of(Reply::ok(dump(protector_json(*one, clock.now(), true))));
                  }));
   SLUICE_TRY(add(registry, "sluice.breakers.force", "Puts a breaker into a state, with the reason in the audit trail.",
                  R"({"type":"object","required":["name","state","reason"],"properties":{"name":{"type":"string"},)"
-                 R"("shadow":{"type":"boolean"},"state":{"enum":["closed","half_open","forced_open","forced_closed",)"
+                 R"("app":{"type":"string"},"shadow":{"type":"boolean"},"state":{"enum":["closed","half_open","forced_open","forced_closed",)"
                  R"("disabled","metrics_only"]},"reason":{"type":"string"}}})",
                  [&guards](JsonFields& fields, Invocation& invocation) {
                    return force(fields, invocation.command.principal->id, guards);

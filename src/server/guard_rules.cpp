@@ -1,7 +1,11 @@
 #include "server/guard_rules.hpp"
 
+#include <sys/stat.h>
+
+#include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <utility>
 
 namespace sluice::server {
 
@@ -14,11 +18,10 @@ GuardRules::GuardRules(resilience::Guards& guards, std::string path, Logger& log
     : guards_(guards), path_(std::move(path)), logger_(logger) {}
 
 GuardRules::Stamp GuardRules::stamp() const noexcept {
-  std::error_code none;
-  Stamp now;
-  now.written = std::filesystem::last_write_time(path_, none);
-  now.size = std::filesystem::file_size(path_, none);
-  return now;
+  struct stat found {};
+  if (::stat(path_.c_str(), &found) != 0) return {};
+  const auto ns = [](const timespec& t) { return std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec; };
+  return {found.st_ino, static_cast<std::uintmax_t>(found.st_size), ns(found.st_mtim), ns(found.st_ctim)};
 }
 
 Result<resilience::RuleSet> GuardRules::read(const std::optional<std::string>& text) const {
@@ -72,12 +75,14 @@ void GuardRules::watch(Lane& lane, Duration every) {
 void GuardRules::look() {
   if (const Stamp now = stamp(); now != seen_) {
     seen_ = now;
-    if (now.size == 0) {
+    if (now.inode != 0 && now.size == 0) {
+      bad_ = true;
       logger_.warn("the rules file is empty, as one is that is just being written; the old rules stay. For no rules leave a comment in it",
                    {{"file", path_}});
       return again();
     }
     const auto done = reload(std::nullopt, "file change");
+    const bool was_bad = std::exchange(bad_, !done);
     if (!done)
       logger_.error("the rules file has changed and is not good; the old rules stay",
                     {{"failure", done.error().to_string()}});
@@ -85,6 +90,8 @@ void GuardRules::look() {
       logger_.info("the rules file has changed",
                    {{"version", done->version}, {"closes", done->closes}, {"resets", done->resets},
                     {"name_nothing_called_yet", done->rules_unmet}});
+    else if (was_bad)
+      logger_.info("the rules file is good again and says what is in force", {{"file", path_}, {"version", done->version}});
   }
   again();
 }

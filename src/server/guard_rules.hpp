@@ -1,7 +1,7 @@
 // The rules of outbound calls: read from a file at the start, again when the file changes or an
 // operator says so, or replaced through the admin API. A mistake changes nothing.
 #pragma once
-#include <filesystem>
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -32,9 +32,10 @@ class GuardRules {
   const std::string& path() const noexcept { return path_; }
 
  private:
+  // A tool may give another text the size and the time of the old one, but not its inode and time of change.
   struct Stamp {
-    std::filesystem::file_time_type written{};
-    std::uintmax_t size = 0;
+    std::uintmax_t inode = 0, size = 0;
+    std::int64_t written_ns = 0, changed_ns = 0;
     bool operator==(const Stamp&) const = default;
   };
   Stamp stamp() const noexcept;
@@ -45,6 +46,7 @@ class GuardRules {
   resilience::Guards& guards_;
   const std::string path_;
   Logger& logger_;
+  bool bad_ = false;  // as it was read last by watch()
   Stamp seen_;  // of the file that was tried last; the lane's after the start
   Lane* lane_ = nullptr;
   Duration every_{};

@@ -10,13 +10,16 @@ namespace {
 using rpc::Answer;
 using rpc::Invocation;
 
+enum class Row : bool { own, in_commit };  ///< where the audit row is, when it succeeds
+
 /// Runs `work` in the backroom and finishes the invocation on its lane with what it gives.
 void in_backroom(Invocation& invocation, Backroom& backroom,
-                 std::move_only_function<Answer()> work) {
+                 std::move_only_function<Answer()> work, Row row = Row::own) {
   Lane* lane = invocation.lane;
-  auto job = [&invocation, lane, work = std::move(work)]() mutable {
+  auto job = [&invocation, lane, row, work = std::move(work)]() mutable {
     Answer answer = work();
-    lane->post([&invocation, answer = std::move(answer)]() mutable {
+    lane->post([&invocation, row, answer = std::move(answer)]() mutable {
+      if (row == Row::in_commit && answer.kind == Answer::Kind::reply) invocation.audited();
       invocation.finish(std::move(answer));
     });
   };
@@ -54,7 +57,7 @@ void settle(Invocation& invocation, Backroom& backroom) {
                 if (!settled) return Answer::of(std::move(settled).error());
                 return Answer::of(
                     Reply::ok(dump({{"id", to_string(id)}, {"outcome", outcome}})), id);
-              });
+              }, Row::in_commit);
 }
 
 void graph(Invocation& invocation, const flow::Flows& flows) {

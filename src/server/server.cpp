@@ -105,6 +105,7 @@ struct Server::Impl {
     if (config.guard_overflow == "deny") options.overflow = resilience::GuardOverflow::deny;
     options.on_transition = [this](const resilience::Protector& protector, const resilience::BreakerTransition& t) {
       logger.warn("a breaker changed", {{"command", protector.name()},
+                                        {"app", protector.app()},
                                         {"shadow", protector.shadow()},
                                         {"from", to_string(t.from)},
                                         {"to", to_string(t.to)},
@@ -325,6 +326,7 @@ Status Server::start() {
   self.lifecycle = std::make_unique<Lifecycle>(options, self.logger);
   self.lifecycle->add(*self.purger);
   self.lifecycle->add(self.gate.component());
+  self.lifecycle->add(self.gate.shadow_component());
   self.doors.add(*self.door);
   if (self.grpc) self.doors.add(*self.grpc);
   self.lifecycle->add(self.doors);

@@ -72,9 +72,11 @@ Failure refuse(rpc::Registry& registry, const NameOf& name_of, const Asked& aske
   else if (const auto token = token_of(asked.authorization); name_of && !token.empty()) row.principal = name_of(token);
   row.command = asked.command;
   row.correlation = asked.correlation;
-  registry.refused(std::move(row), failure, stranger, asked.client, asked.now);
+  registry.refused(std::move(row), failure, stranger, asked.client, asked.now, asked.shadow);
   return failure;
 }
+
+bool says_shadow(std::string_view value) noexcept { return value == "true" || value == "1"; }
 
 Status decode_envelope(const Envelope& envelope, std::string_view name, std::uint32_t version,
                        const rpc::Registry& registry, rpc::Command& out) {
@@ -85,10 +87,8 @@ Status decode_envelope(const Envelope& envelope, std::string_view name, std::uin
   auto spec = registry.find(out.name, out.version);
   if (!spec) return fail(std::move(spec).error());
 
-  bool shadow = false;
-  if (envelope.shadow == "true" || envelope.shadow == "1")
-    shadow = true;
-  else if (!envelope.shadow.empty() && envelope.shadow != "false" && envelope.shadow != "0")
+  const bool shadow = says_shadow(envelope.shadow);
+  if (!shadow && !envelope.shadow.empty() && envelope.shadow != "false" && envelope.shadow != "0")
     return fail(bad("bad_shadow",
                     "X-Sluice-Shadow: expected true or false, got " + quoted(envelope.shadow)));
   const std::string_view app = envelope.app.empty() ? std::string_view((*spec)->app) : envelope.app;
@@ -108,11 +108,12 @@ Status decode_envelope(const Envelope& envelope, std::string_view name, std::uin
   return {};
 }
 
-Status check_payload(rpc::Command& command, std::size_t max_json_depth) {
+Status check_payload(rpc::Command& command, std::size_t max_json_depth, std::string_view depth_key) {
   if (command.payload.empty()) command.payload = "{}";
   constexpr std::string_view kRefused = "the body is not JSON that can be taken: ";
   if (const auto problem = rpc::check_json(command.payload, max_json_depth))
-    return fail(bad(problem->too_deep ? "json_too_deep" : "bad_json", std::string(kRefused) + problem->to_string()));
+    return fail(bad(problem->too_deep ? "json_too_deep" : "bad_json",
+                    std::string(kRefused) + problem->to_string() + (problem->too_deep ? " (" + std::string(depth_key) + ")" : "")));
   // Readers differ in which of the two they take: what was authorised would not be what is handled.
   if (const auto problem = rpc::canonical_json(command.payload, command.canonical))
     return fail(bad("repeated_member", std::string(kRefused) + problem->to_string()));

@@ -20,13 +20,15 @@ struct Envelope {
   bool repeated = false;  ///< a header that may stand once stands twice
 };
 
+/// Whether X-Sluice-Shadow says so.
+bool says_shadow(std::string_view value) noexcept;
 /// Finds the spec and fills name, version, namespace, key and trace of `out`. Fails with what the
 /// caller did wrong.
 Status decode_envelope(const Envelope& envelope, std::string_view name, std::uint32_t version,
                        const rpc::Registry& registry, rpc::Command& out);
-/// An empty payload becomes {}; fills the canonical form. Fails bad_json, json_too_deep or
+/// `depth_key`: the configuration key of the depth, which is told. An empty payload becomes {}; fills the canonical form. Fails bad_json, json_too_deep or
 /// repeated_member, saying where.
-Status check_payload(rpc::Command& command, std::size_t max_json_depth);
+Status check_payload(rpc::Command& command, std::size_t max_json_depth, std::string_view depth_key);
 /// Null principal: anonymous. Fails unauthenticated for a malformed header or an unknown token.
 Result<std::shared_ptr<const rpc::Principal>> authenticate_bearer(std::string_view authorization,
                                                                   const Authenticate& authenticate);
@@ -41,6 +43,7 @@ struct Asked {
   std::string_view authorization, command, correlation, client;
   const rpc::Principal* principal = nullptr;  ///< null: no good token
   Instant now{};
+  bool shadow = false;  ///< as it says itself
 };
 /// What a request that a door refuses is told, once its audit row is on its way: a stranger is told
 /// that it needs a token, not which commands there are, nor how to ask.

@@ -104,6 +104,11 @@ TEST_F(Guards, RES_41_a_breaker_is_forced_and_a_misspelt_name_is_told) {
 TEST_F(Guards, RES_40_rules_are_compared_and_replaced_and_an_order_outlives_them) {
   EXPECT_THAT(ask({"rules", "check", "rules.toml"}).out, HasSubstr("1 rule, all good"));
   write("none.toml", "# none\n");
+  EXPECT_THAT(ask({"rules", "check", "none.toml"}).out, HasSubstr("no rules: nothing would be guarded"));
+  write("empty.toml", "");
+  const Ran empty = ask({"rules", "check", "empty.toml"});
+  EXPECT_EQ(empty.status, 2) << empty.out;
+  EXPECT_THAT(empty.err, HasSubstr("empty.toml is empty"));
   write("more.toml", std::string(kRules) + "[guard.\"voucher.code.*\".rate]\nlimit = 5\n[guard.\"vouchr.user\".rate]\nlimit = 1\n");
   const Ran diff = ask({"rules", "diff", "more.toml"});
   EXPECT_EQ(diff.status, 0) << diff.err;

@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <poll.h>
 
+#include <nlohmann/json.hpp>
+
+#include "cli/canned_answers.hpp"
 #include "cli/process.hpp"
 
 namespace sluice::cli_test {
@@ -50,6 +53,41 @@ TEST(Watch, RES_41_breakers_are_watched_over_a_crash_of_the_server) {
   int status = 0;
   waitpid(watch, &status, 0);
   EXPECT_EQ(WTERMSIG(status), SIGTERM);
+}
+
+using Json = nlohmann::json;
+
+// As a server says of one breaker that has changed `generation` times, the last one just now.
+std::string counted(double for_ms, int generation) {
+  const Json change{{"from", "closed"}, {"to", "open"}, {"reason", "failures"}, {"ago_ms", 0.0}, {"generation", generation}};
+  const Json codes{{"name", "codes"},  {"app", "shop"}, {"passed", 5'000'000'000}, {"blocked", 3'000'000'000}, {"state", "open"},
+                   {"failures", 0},    {"calls", 0},    {"rule", "codes"},         {"transitions", Json::array({change})}};
+  return Json{{"counting_for_ms", for_ms}, {"protectors", Json::array({codes})}}.dump();
+}
+
+TEST(Watch, RES_41_a_server_that_was_started_again_between_two_looks_is_noticed) {
+  const testing_support::TempFolder folder;
+  CannedAnswers quick({counted(60'000, 7), counted(0.001, 1)});
+  const Ran watched = run(folder.path(), {"breakers", "watch", "--count", "2", "--interval-ms", "10", "--json"},
+                          {{"SLUICE_SERVER", quick.server()}, {"SLUICE_TOKEN", "t"}});
+  EXPECT_EQ(watched.status, 0) << watched.err;
+  EXPECT_THAT(watched.err, HasSubstr("was started again"));
+  EXPECT_EQ(Json::parse(watched.out, nullptr, false)["generation"], 1) << watched.out;
+  CannedAnswers same({counted(60'000, 7), counted(60'020, 8)});
+  const Ran calm = run(folder.path(), {"breakers", "watch", "--count", "2", "--interval-ms", "10", "--json"},
+                       {{"SLUICE_SERVER", same.server()}, {"SLUICE_TOKEN", "t"}});
+  EXPECT_EQ(calm.err, "");
+  EXPECT_EQ(Json::parse(calm.out, nullptr, false)["generation"], 8) << calm.out;
+}
+
+TEST(Watch, RES_41_counts_past_two_thousand_million_are_listed_as_they_are) {
+  const testing_support::TempFolder folder;
+  CannedAnswers large({counted(1, 1)});
+  const Ran list = run(folder.path(), {"breakers", "list"}, {{"SLUICE_SERVER", large.server()}, {"SLUICE_TOKEN", "t"}});
+  EXPECT_EQ(list.status, 0) << list.err;
+  EXPECT_THAT(list.out, HasSubstr("5000000000"));
+  EXPECT_THAT(list.out, HasSubstr("3000000000"));
+  EXPECT_THAT(list.out, HasSubstr("shop"));
 }
 
 }  // namespace

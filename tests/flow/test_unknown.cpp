@@ -254,8 +254,24 @@ TEST_F(Unknown, FLOW_33_figures_per_stage_phase_and_outcome_and_a_span_per_phase
   run(flow);
   EXPECT_EQ(spans, (std::vector<std::string>{"a/prepare", "b/prepare!", "b/abort", "a/abort"}));
   const std::string text = metrics.prometheus_text();
-  EXPECT_NE(text.find("sluice_flow_seconds_count{flow=\"pay\",outcome=\"aborted\"} 1"), std::string::npos) << text;
+  EXPECT_NE(text.find("sluice_flow_seconds_count{flow=\"pay\",outcome=\"aborted\",traffic=\"live\"} 1"), std::string::npos) << text;
   EXPECT_NE(text.find("stage=\"b\""), std::string::npos);
+}
+
+TEST_F(Unknown, FLOW_33_shadow_traffic_has_figures_of_its_own) {
+  Metrics metrics;
+  FlowOptions options;
+  options.metrics = &metrics;
+  Flow flow("pay", options);
+  flow.group("main", {record.stage("a")});
+  run(flow);
+  const auto has = [&](const std::string& line) { return metrics.prometheus_text().find("\n" + line + "\n") != std::string::npos; };
+  EXPECT_FALSE(has(R"(sluice_flow_seconds_count{flow="pay",outcome="committed",traffic="shadow"} 0)")) << "no series without any";
+  for (int i = 0; i < 2; ++i) run(flow, std::make_shared<Exchange>(ids.exchange(), Namespace("app", true), Bytes("request")));
+  EXPECT_TRUE(has(R"(sluice_flow_seconds_count{flow="pay",outcome="committed",traffic="live"} 1)")) << metrics.prometheus_text();
+  EXPECT_TRUE(has(R"(sluice_flow_seconds_count{flow="pay",outcome="committed",traffic="shadow"} 2)"));
+  EXPECT_TRUE(has(R"(sluice_flow_stage_seconds_count{flow="pay",stage="a",phase="prepare",outcome="ok",traffic="live"} 1)"));
+  EXPECT_TRUE(has(R"(sluice_flow_stage_seconds_count{flow="pay",stage="a",phase="prepare",outcome="ok",traffic="shadow"} 2)"));
 }
 
 TEST_F(Unknown, FLOW_12_a_hanging_commit_ends_with_its_own_budget) {

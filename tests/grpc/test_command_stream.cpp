@@ -278,6 +278,27 @@ TEST_F(CommandStreamTest, G7_shadow_streams_neither_wait_for_live_ones_nor_hold_
   EXPECT_FALSE(shadow.finish().ok());
 }
 
+TEST_F(CommandStreamTest, VOUCHER_9_a_full_shadow_pipeline_leaves_the_live_one_its_room) {
+  options.stream.backpressure.capacity = 1;
+  options.stream.backpressure.policy = admission::AtCapacity::hard_reject;
+  start();
+  Upload shadow(channel, {{"x-sluice-shadow", "true"}});
+  ASSERT_TRUE(shadow.send("hold", "{}"));
+  ASSERT_TRUE(wait_until([&] { return held_count() == 1; }));
+  Upload more(channel, {{"x-sluice-shadow", "1"}});
+  ASSERT_TRUE(more.send("echo", "{}"));
+  EXPECT_EQ(from_grpc_status(more.end()).kind(), FailureKind::overloaded);
+  Upload live(channel);
+  ASSERT_TRUE(live.send("echo", "{}"));
+  EXPECT_TRUE(live.finish().ok());
+  EXPECT_EQ(door->stats().streams.gate.refused, 0u);
+  {
+    const std::lock_guard lock(mutex);
+    lane.lane().post([one = held[0]] { one->finish(rpc::Answer::of(Reply::ok("{}"))); });
+  }
+  EXPECT_TRUE(shadow.finish().ok());
+}
+
 TEST_F(CommandStreamTest, G7_shadow_is_shadow_however_it_is_written_and_leaves_the_live_mark_alone) {
   start();
   for (const char* written : {"1", "true"}) {

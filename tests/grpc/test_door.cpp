@@ -112,6 +112,21 @@ TEST_F(GrpcTest, CONSOLE_9_as_many_calls_at_once_as_were_set) {
   EXPECT_TRUE(wait_until([&] { return execute("echo", "{}").status.ok(); }));
 }
 
+TEST_F(GrpcTest, VOUCHER_9_shadow_calls_have_a_bound_of_their_own) {
+  options.max_calls = 4;  // of which shadow traffic has a quarter beside
+  start();
+  const auto shadow = [] { return CallOptions{}.with("x-sluice-shadow", "true"); };
+  Background first([&] { return execute("hold", "{}", shadow()); });
+  ASSERT_TRUE(wait_until([&] { return held_count() == 1; }));
+  EXPECT_EQ(execute("echo", "{}", shadow()).failure().code(), "too_many_calls");
+  std::vector<std::unique_ptr<Background>> live;
+  for (int i = 0; i < 4; ++i) live.push_back(std::make_unique<Background>([&] { return execute("hold", "{}"); }));
+  EXPECT_TRUE(wait_until([&] { return held_count() == 5; })) << "all four, whatever shadow traffic does";
+  EXPECT_EQ(execute("echo", "{}").failure().code(), "too_many_calls");
+  const std::lock_guard lock(mutex);
+  for (auto* one : held) lane.lane().post([one] { one->finish(rpc::Answer::of(Reply::ok("{}"))); });
+}
+
 TEST_F(GrpcTest, CONSOLE_9_as_many_calls_at_once_of_one_connection_as_were_set) {
   options.max_streams = 1;
   start();

@@ -119,6 +119,30 @@ TEST_F(DoorTest, CONSOLE_9_connections_past_the_bound_are_told) {
   EXPECT_EQ(door->stats().refused, 1u);
 }
 
+TEST_F(DoorTest, CONSOLE_9_each_connection_past_the_bound_is_told_however_many_there_are) {
+  options.max_connections = 1;
+  options.loops = 1;
+  Metrics metrics;
+  door = std::make_unique<HttpDoor>(registry, clock, options, hooks, null_logger(), &metrics);
+  ASSERT_TRUE(door->start());
+  HttpClient served(door->port());
+  ASSERT_EQ(served.ask(get("/healthz"))->status, 200);
+  std::vector<std::unique_ptr<HttpClient>> all;  // they stay, so that refusals pile up
+  for (int i = 0; i < 100; ++i) {
+    all.push_back(std::make_unique<HttpClient>(door->port()));
+    const auto r = all.back()->receive();
+    ASSERT_TRUE(r) << "closed without a word, the " << i << "th";
+    EXPECT_EQ(r->status, 503);
+    EXPECT_TRUE(r->has("too_many_connections")) << r->body;
+    EXPECT_TRUE(r->has("http.max_connections")) << r->body;
+    EXPECT_EQ(r->headers.at("retry-after"), "1");
+    EXPECT_EQ(r->headers.at("connection"), "close");
+  }
+  EXPECT_EQ(metrics.counter("sluice_http_connections_refused_total", "", {{"bound", "server"}}).value(), 100u);
+  EXPECT_EQ(metrics.counter("sluice_http_connections_refused_total", "", {{"bound", "client"}}).value(), 0u);
+  EXPECT_EQ(served.ask(get("/healthz"))->status, 200);
+}
+
 TEST_F(DoorTest, CONSOLE_9_connections_of_one_client_past_its_bound_are_told) {
   options.max_connections_per_client = 2;
   start();

@@ -1,4 +1,6 @@
 // Protectors as callers see them: one decision per call, all or nothing; modes; shadow traffic.
+#include <gmock/gmock.h>
+
 #include "resilience/guards_fixture.hpp"
 
 namespace sluice::resilience {
@@ -228,6 +230,21 @@ TEST_F(GuardsTest, RES_6_shadow_traffic_has_state_of_its_own) {
   EXPECT_EQ(live.snapshot(clock.now()).breaker->window.failures, 0u);
   load(std::string(kBreaker) + "[shadow.a.rate]\nlimit = 1\n");
   EXPECT_EQ(shadow.breaker(), nullptr) << "its own rule replaces the inherited one";
+}
+
+TEST_F(GuardsTest, RES_6_each_app_has_state_limits_and_budget_of_its_own) {
+  load(std::string(kBreaker) + "[guard.a.rate]\nlimit = 10\n");
+  Protector& shop = guards.find("a", Namespace("shop"));
+  Protector& bank = guards.find("a", Namespace("bank"));
+  EXPECT_EQ(&shop, &guards.find("a", Namespace("shop")));
+  EXPECT_NE(&shop, &guards.find("a", Namespace("shop", true)));
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(run(shop, Outcome::failure));
+  EXPECT_FALSE(run(shop));
+  for (int i = 0; i < 10; ++i) EXPECT_TRUE(run(bank)) << "neither the other's breaker nor its tokens";
+  EXPECT_FALSE(run(bank)) << "the rule is the same";
+  std::vector<std::string> apps;
+  for (const auto& one : guards.list()) apps.push_back(one.app + (one.shadow ? "~shadow" : ""));
+  EXPECT_THAT(apps, testing::ElementsAre("bank", "shop", "shop~shadow"));
 }
 
 TEST_F(GuardsTest, RES_6_missing_shadow_rules_pass_or_deny_by_configuration) {

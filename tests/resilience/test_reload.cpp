@@ -46,7 +46,7 @@ TEST_F(ReloadTest, RES_40_a_dry_run_tells_what_closes_and_what_resets) {
   EXPECT_EQ(plan->closes, 1u);
   EXPECT_EQ(plan->resets, 2u);
   EXPECT_NE(plan->text.find("- guard 'a': breaker\n"), std::string::npos) << plan->text;
-  EXPECT_NE(plan->text.find("! 'a' closes\n"), std::string::npos) << plan->text;
+  EXPECT_NE(plan->text.find("! 'a' of app 'default' closes\n"), std::string::npos) << plan->text;
   EXPECT_FALSE(run(a)) << "a dry run changes nothing";
   ASSERT_TRUE(guards.reload(next));
   EXPECT_TRUE(run(a));
@@ -105,6 +105,41 @@ TEST_F(ReloadTest, RES_41_forced_by_name_and_audited) {
   EXPECT_FALSE(guards.show("b"));
 }
 
+TEST_F(ReloadTest, RES_41_an_order_without_an_app_holds_for_each_also_for_one_that_comes_later) {
+  load(kBreaker);
+  const Namespace shop("shop"), bank("bank");
+  Protector& early = guards.find("a", shop);
+  ASSERT_TRUE(guards.force("a", false, BreakerState::forced_open, "ann", "drill"));
+  const std::size_t told = transitions.size();
+  Protector& late = guards.find("a", bank);
+  EXPECT_EQ(transitions.size(), told) << "it was told when it was given";
+  EXPECT_FALSE(run(early));
+  EXPECT_FALSE(run(late));
+  const auto which = guards.show("a");
+  ASSERT_FALSE(which) << "each has one of its own";
+  EXPECT_EQ(which.error().code(), "which_app");
+  EXPECT_EQ(guards.show("a", false, "bank")->app, "bank");
+  ASSERT_TRUE(guards.force("a", false, BreakerState::closed, "ann", "over", "bank"));
+  EXPECT_EQ(guards.audits().back().what, "breaker of 'a' of app 'bank': forced_open -> closed: over");
+  EXPECT_FALSE(run(early));
+  EXPECT_TRUE(run(late));
+  ASSERT_TRUE(guards.force("a", false, BreakerState::half_open, "ann", "try"));
+  EXPECT_TRUE(run(early));
+  EXPECT_TRUE(run(guards.find("a", Namespace("post")))) << "nothing is left of the order";
+}
+
+TEST_F(ReloadTest, RES_40_a_misspelt_rule_is_told_also_once_its_name_was_forced) {
+  const std::string slip = std::string(kBreaker) + "[guard.aa.breaker]\n";
+  load(slip);
+  guards.find("a");
+  ASSERT_TRUE(guards.force("aa", false, BreakerState::forced_open, "ann", "drill"));
+  EXPECT_EQ(guards.plan(rules(slip))->rules_unmet, 1u);
+  EXPECT_FALSE(guards.called("aa"));
+  EXPECT_TRUE(guards.called("a"));
+  load("[guard.\"a*\".breaker]\n");
+  EXPECT_EQ(guards.nearest("aab"), "a") << "not the slip before it";
+}
+
 TEST_F(ReloadTest, RES_16_an_operators_order_outlives_the_rule_of_its_breaker) {
   load(kBreaker);
   Protector& protector = guards.find("a");
@@ -158,7 +193,7 @@ TEST_F(ReloadTest, RES_41_what_a_rule_took_away_is_not_in_the_metrics_any_more) 
   const std::vector<std::string> gauges{"breaker_state", "window_calls", "window_failures", "window_slow", "tokens",
                                         "retry_budget", "in_flight", "limit", "waiting"};
   const auto value = [&](const std::string& name) {
-    const std::string text = metrics.prometheus_text(), line = "\nsluice_guard_" + name + "{command=\"a\",traffic=\"live\"} ";
+    const std::string text = metrics.prometheus_text(), line = "\nsluice_guard_" + name + "{app=\"default\",command=\"a\",traffic=\"live\"} ";
     const auto at = text.find(line);
     return at == std::string::npos ? std::string("absent") : text.substr(at + line.size(), text.find('\n', at + 1) - at - line.size());
   };
@@ -177,6 +212,30 @@ TEST_F(ReloadTest, RES_41_what_a_rule_took_away_is_not_in_the_metrics_any_more) 
   for (const auto& name : gauges) EXPECT_NE(value(name), "absent") << name;
 }
 
+TEST_F(ReloadTest, RES_41_past_the_bound_of_series_gauges_are_a_sum_and_go_with_their_rule) {
+  const std::string limits = "[guard.\"*\".bulkhead]\nlimit = 3\n";
+  load(limits + "[guard.\"*\".breaker]\n");
+  Metrics metrics({.max_series_per_name = 2});
+  const GuardMetrics shown(guards, metrics);
+  std::vector<GuardPermit> inside;
+  const auto enter = [&](const char* name) { inside.push_back(*guards.find(name).try_enter(call())); };
+  for (const char* name : {"a", "b", "c", "c", "d"}) enter(name);
+  const auto has = [&](const std::string& line) { return metrics.prometheus_text().find(line) != std::string::npos; };
+  const std::string other = "{app=\"other\",command=\"other\",traffic=\"other\"} ";
+  EXPECT_TRUE(has("sluice_guard_in_flight{app=\"default\",command=\"b\",traffic=\"live\"} 1\n"));
+  EXPECT_TRUE(has("sluice_guard_in_flight" + other + "3\n")) << metrics.prometheus_text();
+  EXPECT_TRUE(has("sluice_guard_limit" + other + "6\n"));
+  EXPECT_TRUE(has("sluice_guard_passed_total" + other + "3\n"));
+  EXPECT_TRUE(has("sluice_guard_breaker_state{app=\"default\",command=\"b\"")) << "of those with a series";
+  EXPECT_FALSE(has("sluice_guard_breaker_state" + other)) << "states have no sum";
+  inside.clear();
+  EXPECT_TRUE(has("sluice_guard_in_flight" + other + "0\n"));
+  load("[guard.c.bulkhead]\nlimit = 3\n");
+  EXPECT_TRUE(has("sluice_guard_limit{app=\"default\",command=\"c\",traffic=\"live\"} 3\n")) << "there is room again";
+  EXPECT_FALSE(has("sluice_guard_limit" + other));
+  EXPECT_FALSE(has("sluice_guard_breaker_state{"));
+}
+
 TEST_F(ReloadTest, RES_41_protectors_are_in_the_metrics) {
   load(std::string(kBreaker) + "[guard.a.bulkhead]\nlimit = 3\n");
   Metrics metrics;
@@ -187,15 +246,15 @@ TEST_F(ReloadTest, RES_41_protectors_are_in_the_metrics) {
   };
   for (int i = 0; i < 4; ++i) run(protector, Outcome::failure);
   EXPECT_FALSE(run(protector));
-  EXPECT_TRUE(has("sluice_guard_passed_total{command=\"a\",traffic=\"live\"} 4"))
+  EXPECT_TRUE(has("sluice_guard_passed_total{app=\"default\",command=\"a\",traffic=\"live\"} 4"))
       << metrics.prometheus_text();
-  EXPECT_TRUE(has("sluice_guard_breaker_state{command=\"a\",traffic=\"live\"} 1"));
+  EXPECT_TRUE(has("sluice_guard_breaker_state{app=\"default\",command=\"a\",traffic=\"live\"} 1"));
   EXPECT_FALSE(run(protector));
   EXPECT_TRUE(
-      has("sluice_guard_blocked_total{command=\"a\",policy=\"breaker\",traffic=\"live\"} 2") ||
-      has("sluice_guard_blocked_total{command=\"a\",traffic=\"live\",policy=\"breaker\"} 2"))
+      has("sluice_guard_blocked_total{app=\"default\",command=\"a\",policy=\"breaker\",traffic=\"live\"} 2") ||
+      has("sluice_guard_blocked_total{app=\"default\",command=\"a\",traffic=\"live\",policy=\"breaker\"} 2"))
       << metrics.prometheus_text();
-  EXPECT_TRUE(has("sluice_guard_limit{command=\"a\",traffic=\"live\"} 3"));
+  EXPECT_TRUE(has("sluice_guard_limit{app=\"default\",command=\"a\",traffic=\"live\"} 3"));
 }
 
 }  // namespace

@@ -33,6 +33,20 @@ TEST_F(ClientTest, RES_2_the_protector_is_the_commands_live_and_shadow_apart) {
   EXPECT_TRUE(call(client->add(writes("else")))) << "no rule: straight through";
 }
 
+TEST_F(ClientTest, RES_6_two_apps_with_a_command_of_one_name_have_a_breaker_each) {
+  rules("[guard.put.breaker]\nwindow = \"count\"\nminimum_calls = 2\n");
+  chain({guard_calls(guards, random)});
+  const RemoteCommand& put = client->add(writes("put"));
+  CallContext shop, bank;
+  shop.ns = Namespace("shop");
+  bank.ns = Namespace("bank");
+  channel->script.assign(2, ScriptChannel::failure(FailureKind::unavailable, "down"));
+  (void)call(put, shop);
+  (void)call(put, shop);
+  EXPECT_EQ(call(put, shop).error().code(), "blocked_by_breaker");
+  EXPECT_TRUE(call(put, bank));
+}
+
 TEST_F(ClientTest, RES_30_only_what_may_be_repeated_is_retried) {
   rules("[guard.\"*\".retry]\nattempts = 3\n");
   chain({guard_calls(guards, random)});

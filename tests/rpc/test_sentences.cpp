@@ -365,7 +365,7 @@ TEST_F(RegistrySentences, CONSOLE_6_G6_what_strangers_are_refused_is_counted_and
   clock.advance(seconds(1));
   send({}, true);
   EXPECT_EQ(denied().back(), "|unauthenticated, 999 more before");
-  EXPECT_EQ(metrics.counter("sluice_requests_refused_total", "", {{"code", "unauthenticated"}}).value(), 1001u);
+  EXPECT_EQ(metrics.counter("sluice_requests_refused_total", "", {{"code", "unauthenticated"}, {"traffic", "live"}}).value(), 1001u);
 
   // A name known by a token that is no longer good has rows of its own, so bounded too.
   const Failure expired(FailureKind::unauthenticated, "expired_token", "");

@@ -135,7 +135,7 @@ TEST_F(Contract, CONSOLE_6_a_refused_request_leaves_a_row_with_its_name_if_it_ha
   ASSERT_TRUE(running.server->tokens().revoke(made["id"].get<std::string>()));
   EXPECT_EQ(running.ask(test::post("kv.put", put, till + key)).status, 401);
   EXPECT_TRUE(row_of("till", "kv.put", denied, "revoked_token from 127.0.0.1"));
-  EXPECT_THAT(running.ask(test::get("/metrics")).body, HasSubstr("sluice_requests_refused_total{code=\"revoked_token\"} 1\n"));
+  EXPECT_THAT(running.ask(test::get("/metrics")).body, HasSubstr("sluice_requests_refused_total{code=\"revoked_token\",traffic=\"live\"} 1\n"));
 }
 
 TEST_F(Contract, CONSOLE_2_openapi_names_every_command_with_its_schema_and_the_problem) {

@@ -1,6 +1,7 @@
 // The rules of outbound calls on a running server: read, refused, compared, replaced, forced.
 #include <gmock/gmock.h>
 
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -34,6 +35,33 @@ class GuardRulesOnServer : public testing::Test {
     EXPECT_EQ(response.status, expected) << command << ": " << response.body;
     return Json::parse(response.body, nullptr, false);
   }
+};
+
+class Lines final : public LogSink {
+ public:
+  void write(LogLevel, std::string_view line) override { text.append(line).append("\n"); }
+  std::string text;
+};
+
+// Rules beside a file in virtual time, looked at each second.
+struct Looked {
+  explicit Looked(const std::string& path) : rules(guards, path, *logger) {
+    EXPECT_TRUE(rules.load());
+    rules.watch(lane, seconds(1));
+  }
+  void look() {
+    clock.advance(seconds(1));
+    while (lane.run_ready() != 0) {
+    }
+  }
+  const std::string& lines() const { return sink->text; }
+  sim::SimClock clock;
+  sim::SimRandom random{1};
+  Lane lane{clock};
+  resilience::Guards guards{clock, random};
+  std::shared_ptr<Lines> sink = std::make_shared<Lines>();
+  std::unique_ptr<Logger> logger = make_logger(clock, sink);
+  GuardRules rules;
 };
 
 TEST_F(GuardRulesOnServer, RES_40_a_bad_file_keeps_the_server_from_starting_with_file_line_and_reason) {
@@ -118,28 +146,45 @@ TEST_F(GuardRulesOnServer, RES_40_a_changed_file_is_read_again_by_itself) {
 
 TEST_F(GuardRulesOnServer, RES_40_an_empty_file_is_one_that_is_being_written) {
   write(kGood);
-  sim::SimClock clock;
-  sim::SimRandom random{1};
-  Lane lane(clock);
-  resilience::Guards guards(clock, random);
-  GuardRules rules(guards, path, null_logger());
-  ASSERT_TRUE(rules.load());
-  auto& protector = guards.find("code.get");
-  const auto look = [&] {
-    clock.advance(seconds(1));
-    while (lane.run_ready() != 0) {
-    }
-  };
-  rules.watch(lane, seconds(1));
+  Looked looked(path);
+  auto& protector = looked.guards.find("code.get");
   write("");
-  look();
+  looked.look();
   EXPECT_NE(protector.breaker(), nullptr) << "the old rules stay";
   write(std::string(kGood) + "[guard.\"code.*\".rate]\nlimit = 5\n");
-  look();
+  looked.look();
   EXPECT_EQ(protector.mode(resilience::Policy::rate), resilience::Mode::enforce);
   write("# none\n");
-  look();
+  looked.look();
   EXPECT_EQ(protector.breaker(), nullptr) << "a file that says so has no rules";
+}
+
+TEST_F(GuardRulesOnServer, RES_40_a_file_of_the_same_size_and_time_is_read_again) {
+  write("[guard.\"code.*\".rate]\nlimit = 5\n");
+  Looked looked(path);
+  const auto written = std::filesystem::last_write_time(path);
+  const auto limit = [&] { return *looked.guards.show("code.get")->tokens; };
+  looked.guards.find("code.get");
+  ASSERT_EQ(limit(), 5u);
+  std::filesystem::rename(path, path + ".old");
+  write("[guard.\"code.*\".rate]\nlimit = 3\n");
+  std::filesystem::last_write_time(path, written);
+  looked.look();
+  EXPECT_EQ(limit(), 3u) << "another file";
+}
+
+TEST_F(GuardRulesOnServer, RES_40_that_a_bad_file_was_put_right_is_told_also_when_nothing_changes) {
+  write(kGood);
+  Looked looked(path);
+  write("[guard.x.nonsense]\n");
+  looked.look();
+  EXPECT_THAT(looked.lines(), HasSubstr("is not good"));
+  write(kGood);
+  looked.look();
+  EXPECT_THAT(looked.lines(), HasSubstr("is good again"));
+  std::filesystem::remove(path);
+  looked.look();
+  EXPECT_THAT(looked.lines(), HasSubstr("there is no such file"));
 }
 
 // By command and by SIGHUP as well, which is Server::reload_rules().
@@ -169,6 +214,23 @@ TEST_F(GuardRulesOnServer, RES_41_a_breaker_is_forced_before_its_first_call) {
   EXPECT_EQ(protector.breaker()->state(), resilience::BreakerState::forced_open);
 }
 
+TEST_F(GuardRulesOnServer, RES_41_an_operator_names_the_app_whose_breaker_is_meant) {
+  write(kGood);
+  RunningServer running(config());
+  auto& guards = running.server->context().guards;
+  auto& shop = guards.find("code.get", Namespace("shop"));
+  auto& bank = guards.find("code.get", Namespace("bank"));
+  EXPECT_EQ(ask(running, "sluice.breakers.show", {{"name", "code.get"}}, 400)["code"], "which_app");
+  EXPECT_EQ(ask(running, "sluice.breakers.show", {{"name", "code.get"}, {"app", "bank"}})["app"], "bank");
+  ask(running, "sluice.breakers.force", {{"name", "code.get"}, {"app", "no app"}, {"state", "disabled"}, {"reason", "x"}}, 400);
+  const Json forced = ask(running, "sluice.breakers.force", {{"name", "code.get"}, {"app", "shop"}, {"state", "forced_open"}, {"reason", "x"}});
+  EXPECT_EQ(forced["called"], true);
+  EXPECT_EQ(shop.breaker()->state(), resilience::BreakerState::forced_open);
+  EXPECT_EQ(bank.breaker()->state(), resilience::BreakerState::closed);
+  EXPECT_EQ(ask(running, "sluice.breakers.force", {{"name", "code.get"}, {"state", "forced_open"}, {"reason", "x"}})["app"], "*");
+  EXPECT_EQ(bank.breaker()->state(), resilience::BreakerState::forced_open);
+}
+
 TEST_F(GuardRulesOnServer, RES_41_an_operator_sees_and_forces_a_breaker_and_it_is_audited) {
   write(kGood);
   RunningServer running(config());
@@ -196,7 +258,7 @@ TEST_F(GuardRulesOnServer, RES_41_an_operator_sees_and_forces_a_breaker_and_it_i
                     row.outcome == store::AuditOutcome::error;
            });
   })) << "a refused order is audited as one";
-  EXPECT_TRUE(running.metric("sluice_guard_breaker_state{command=\"code.get\""));
+  EXPECT_TRUE(running.metric("sluice_guard_breaker_state{app=\"default\",command=\"code.get\""));
 }
 
 }  // namespace

@@ -76,6 +76,8 @@ class Metrics {
 
   Counter& counter(std::string_view name, std::string_view help, const Labels& labels = {});
   Gauge& gauge(std::string_view name, std::string_view help, const Labels& labels = {});
+  /// Whether these labels have a series of their own, or would get one; else they count as "other".
+  bool has_room(std::string_view name, const Labels& labels) const;
   /// What the gauge told does not exist any more: it is not exposed until it is asked for again. References
   /// to it are void.
   void forget_gauge(std::string_view name, const Labels& labels);

@@ -147,6 +147,8 @@ class Breaker {
   /// already, fails precondition_failed and changes nothing.
   Status force(BreakerState state, Instant now,
                BreakerReason reason = BreakerReason::operator_order);
+  /// An operator's order that was given, and told, before this breaker was made. The listener is not told.
+  void inherit(BreakerState order, Instant now);
   /// Keeps state, window, isolation and trials. False: the kind of window changed, it is empty.
   bool reconfigure(const BreakerOptions& options, Instant now);
 

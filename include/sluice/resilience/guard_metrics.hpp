@@ -4,7 +4,8 @@
 //   sluice_guard_window_calls, sluice_guard_window_failures, sluice_guard_window_slow
 //   sluice_guard_in_flight, sluice_guard_limit, sluice_guard_waiting
 //   sluice_guard_tokens, sluice_guard_retry_budget, sluice_guard_retries_total, sluice_guard_hedges_total
-// Labels: command, traffic (live or shadow), and policy where it applies. What a rule took away is not exposed.
+// Labels: app, command, traffic (live or shadow), and policy where it applies. What a rule took away is not exposed.
+// Past the metrics' bound the figures are summed as "other"; states, which have no sum, are left out.
 #pragma once
 #include <map>
 #include <memory>
@@ -30,13 +31,21 @@ class GuardMetrics {
   void count(std::string_view name, std::string_view help, const Labels& labels,
              std::uint64_t total);
 
-  void set(std::string_view name, std::string_view help, const Labels& labels, std::int64_t value);
+  enum class Past : std::uint8_t { sum, leave_out };  ///< what becomes of a gauge past the bound
+  void set(std::string_view name, std::string_view help, const Labels& labels, std::int64_t value, Past past = Past::sum);
+  void expose();
 
   Guards& guards_;
   Metrics& metrics_;
   using Series = std::pair<std::string, Labels>;
   std::map<Series, std::uint64_t> counted_;  // under the hooks' lock, as the next
-  std::set<Series> shown_, before_;          // gauges: this time, the last time
+  struct Figure {
+    std::string_view help;
+    std::int64_t value = 0;
+    Past past = Past::sum;
+  };
+  std::map<Series, Figure> gauges_;  // of this time
+  std::set<Series> shown_;           // exposed the last time, "other" included
   std::unique_ptr<Metrics::Hook> hook_;                              // last: it uses the above
 };
 

@@ -1,6 +1,8 @@
 // The protectors of a process, and the rules that govern them. A caller resolves its command once
-// to a Protector and keeps the reference: reloads change what it does, never which one it is.
+// to a Protector and keeps the reference: reloads change what it does, never which one it is. Rules
+// are for commands; state, limits and budgets are each app's own, live and shadow apart.
 #pragma once
+#include <compare>
 #include <functional>
 #include <map>
 #include <memory>
@@ -9,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "sluice/base/namespace.hpp"
 #include "sluice/resilience/protector.hpp"
 
 namespace sluice::resilience {
@@ -36,7 +39,7 @@ struct GuardAudit {
 };
 
 struct GuardsOptions {
-  std::size_t max_protectors = 10'000;  ///< live and shadow together
+  std::size_t max_protectors = 10'000;  ///< of all apps, live and shadow together
   GuardOverflow overflow = GuardOverflow::share;
   MissingShadow missing_shadow = MissingShadow::inherit;
   /// Each breaker's transitions, outside any lock. May ask this registry. Must not throw.
@@ -45,6 +48,8 @@ struct GuardsOptions {
   std::function<void(const GuardAudit&)> on_audit;
 };
 inline constexpr std::size_t kGuardAudits = 256;
+/// The app of an order for all of them, and of the overflow. No app has this name.
+inline constexpr std::string_view kEveryApp = "*";
 
 /// What a reload does or would do.
 struct ReloadPlan {
@@ -65,8 +70,11 @@ class Guards {
   Guards(const Guards&) = delete;
   Guards& operator=(const Guards&) = delete;
 
-  /// The protector of a command, live as long as this. Takes a lock: resolve once, not per call.
-  Protector& find(std::string_view command, bool shadow = false);
+  /// The protector of a command for one namespace, live as long as this. Takes a lock: resolve once, not per
+  /// call.
+  Protector& find(std::string_view command, const Namespace& ns);
+  /// Of who has no apps.
+  Protector& find(std::string_view command, bool shadow = false) { return find(command, Namespace(Namespace().app(), shadow)); }
 
   /// What reload() would do, without doing it.
   Result<ReloadPlan> plan(const RuleSet& rules) const;
@@ -74,13 +82,17 @@ class Guards {
   /// change nothing. The same rules again are no new version. Not from within a listener.
   Result<ReloadPlan> reload(RuleSet rules, std::string_view by = "configuration");
 
-  /// In order of names, live before shadow.
+  /// In order of names, then apps, live before shadow.
   std::vector<ProtectorSnapshot> list() const;
-  /// Fails not_found, also for a protector nobody has asked for yet.
-  Result<ProtectorSnapshot> show(std::string_view name, bool shadow = false) const;
-  /// Breaker::force by name, in the audit trail with who and why.
+  /// Without an app: of the only one that called it. Fails not_found, also for a protector nobody has asked for
+  /// yet, and invalid_argument (which_app) where several have.
+  Result<ProtectorSnapshot> show(std::string_view name, bool shadow = false, std::string_view app = {}) const;
+  /// Breaker::force by name, in the audit trail with who and why. Without an app: of each, also of those that call
+  /// it for the first time later; these find the order under the app kEveryApp.
   Status force(std::string_view name, bool shadow, BreakerState state, std::string_view by,
-               std::string_view why);
+               std::string_view why, std::string_view app = {});
+  /// Whether find() was asked for it, by this app or, without one, by any.
+  bool called(std::string_view name, bool shadow = false, std::string_view app = {}) const;
   /// Of what was called or has a rule of its own, the name that this one may be a slip of.
   std::optional<std::string> nearest(std::string_view name, bool shadow = false) const;
   /// The last kGuardAudits, oldest first.
@@ -91,12 +103,23 @@ class Guards {
     const Rule* rule = nullptr;
     std::optional<Policy> deny;
   };
-  using Key = std::pair<std::string, bool>;
+  struct Key {
+    std::string name, app;
+    bool shadow = false;
+    auto operator<=>(const Key&) const = default;
+  };
+  struct Entry {
+    std::unique_ptr<Protector> protector;
+    bool called = false;  // by find(); else an order made it
+  };
   Resolved resolve(const RuleIndex& index, const Protector& protector) const;
-  Protector& add(Key key);
-  Protector& overflow(bool shadow);
+  Entry& add(Key key);
+  Protector* added_for_order(Key key);
+  std::vector<Protector*> ordered(std::string_view name, bool shadow, BreakerState state, std::string_view app);
   ReloadPlan difference(const RuleIndex& next) const;
-  Protector* known(std::string_view name, bool shadow) const;
+  Protector* known(const Key& key) const;
+  template <class Do>
+  void each_app(std::string_view name, bool shadow, Do work) const;
   void audit(std::string_view by, std::string what, bool refused = false);
 
   Clock& clock_;
@@ -106,7 +129,7 @@ class Guards {
   mutable std::mutex mutex_;
   std::unique_ptr<const RuleIndex> index_;  // replaced under both
   std::uint32_t version_ = 0;
-  std::map<Key, std::unique_ptr<Protector>> protectors_;
+  std::map<Key, Entry> protectors_;
   std::vector<GuardAudit> audits_;
 };
 

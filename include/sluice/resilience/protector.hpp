@@ -65,7 +65,7 @@ struct PolicyCounts {
 
 /// Everything to show of one protector.
 struct ProtectorSnapshot {
-  std::string name;
+  std::string name, app;
   bool shadow = false;
   std::string rule;  ///< its pattern; empty: none
   std::uint32_t version = 0;
@@ -90,11 +90,12 @@ class alignas(64) Protector {
   using Listener = std::function<void(const Protector&, const BreakerTransition&)>;
 
   /// `random` must outlive it. Without a rule everything passes.
-  Protector(std::string name, bool shadow, Random& random, Listener listener = {});
+  Protector(std::string name, bool shadow, Random& random, Listener listener = {}, std::string app = "default");
   Protector(const Protector&) = delete;
   Protector& operator=(const Protector&) = delete;
 
   const std::string& name() const noexcept { return name_; }
+  const std::string& app() const noexcept { return app_; }
   bool shadow() const noexcept { return shadow_; }
 
   /// Never waits: a full bulkhead refuses. `call.now` is the one time all policies see.
@@ -136,6 +137,8 @@ class alignas(64) Protector {
   Breaker* breaker() noexcept { return has(Policy::breaker) ? breaker_.get() : nullptr; }
   /// Breaker::force; only while there is a breaker().
   Status force(BreakerState state, Instant now);
+  /// Breaker::inherit, if there is a breaker().
+  void inherit(BreakerState order, Instant now);
   ProtectorSnapshot snapshot(Instant now) const;
 
  private:
@@ -196,7 +199,7 @@ class alignas(64) Protector {
   RetryBudget budget_;
   LatencyQuantile latencies_;
 
-  const std::string name_;
+  const std::string name_, app_;
   Random& random_;
   const Listener listener_;
   std::atomic<const std::string*> pattern_;                   // one of those in `patterns_`

@@ -192,7 +192,7 @@ class Invocation {
 struct RegistryOptions {
   std::size_t max_audit_buffer = 4096;  ///< audit rows waiting; further ones are counted and lost
   std::size_t max_key_bytes = 255;
-  Metrics* metrics = nullptr;  ///< sluice_requests_refused_total{code}; null: not counted
+  Metrics* metrics = nullptr;  ///< sluice_requests_refused_total{code, traffic}; null: not counted
 };
 
 struct RegistryStats {
@@ -234,7 +234,10 @@ class Registry {
   /// `denied` for who asked, `error` for what was asked. A `stranger` has no token, or one that is no
   /// good, whose name the row may have: such rows are one a second for each code and name, and say
   /// how many there were. `row` has principal, command, namespace and correlation, as far as known.
-  void refused(store::AuditRow row, const Failure& failure, bool stranger, std::string_view client, Instant now);
+  void refused(store::AuditRow row, const Failure& failure, bool stranger, std::string_view client, Instant now,
+               bool shadow = false);
+  /// For a door: counts a refusal that leaves no row, as of what names no command.
+  void count_refused(const Failure& failure, bool shadow = false);
   RegistryStats stats() const noexcept;
   store::Store& store() noexcept { return store_; }
   idempotency::Keys& keys() noexcept { return keys_; }

@@ -30,6 +30,9 @@ struct GateLimits {
   std::size_t permits = 4096;       ///< commands that run at once
   std::size_t max_waiting = 16'384;  ///< for a permit or a turn
   milliseconds max_wait{5'000};     ///< of one command, for both
+  /// Of shadow traffic, which has a gate of its own beside that of live traffic; 0: a quarter of `permits`. A
+  /// quarter of `max_waiting` may wait there.
+  std::size_t shadow_permits = 0;
 };
 
 /// Another service that applications call: `[channels.NAME]`. TLS is used once `tls` is set or a

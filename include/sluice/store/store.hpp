@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -14,6 +15,9 @@
 #include "sluice/store/commit.hpp"
 
 namespace sluice::store {
+
+/// The code of a Commit that failed `overloaded` because the store has no place for another key.
+inline constexpr std::string_view kTooManyKeys = "too_many_keys";
 
 /// A Commit on its way. The submitter sets `commit`, `lane` and `run` (called on the lane when
 /// `outcome` is there) and keeps it alive until then. A null lane: `run` is called on the store's

@@ -38,7 +38,7 @@ class GuardCalls final : public Interceptor {
     auto once = [&context, &request, &unknown, next](resilience::AttemptNote& note) {
       return attempt(context, request, next, note.number, unknown);
     };
-    Task<Result<Response>> guarded = resilience::guarded(protector(command, context.shadow()),
+    Task<Result<Response>> guarded = resilience::guarded(protector(command, context.ns),
                                                          std::move(call), random_, std::move(once));
     Result<Response> response = co_await guarded;
     if (!response && unknown && says_nothing_of_earlier(response.error())) {
@@ -60,23 +60,25 @@ class GuardCalls final : public Interceptor {
     unknown = unknown || (!response && response.error().kind() == FailureKind::unknown_outcome);
     co_return response;
   }
-  // Guards::find takes a lock and looks through names; commands are few and live as long as we do.
-  resilience::Protector& protector(const RemoteCommand& command, bool shadow) {
-    const std::pair key(&command, shadow);
+  // Guards::find takes a lock and looks through names; commands are few and live as long as we do. Callers may
+  // make up apps: what is past the bound is asked for again.
+  resilience::Protector& protector(const RemoteCommand& command, const Namespace& ns) {
     {
       const std::shared_lock lock(mutex_);
-      if (const auto found = resolved_.find(key); found != resolved_.end()) return *found->second;
+      if (const auto of = resolved_.find(&command); of != resolved_.end())
+        if (const auto found = of->second.find(ns.text()); found != of->second.end()) return *found->second;
     }
-    resilience::Protector& found = guards_.find(command.name, shadow);
+    resilience::Protector& found = guards_.find(command.name, ns);
     const std::unique_lock lock(mutex_);
-    resolved_.emplace(key, &found);
+    if (auto& of = resolved_[&command]; of.size() < kAppsResolved) of.emplace(ns.text(), &found);
     return found;
   }
+  static constexpr std::size_t kAppsResolved = 100;  // of each command, live and shadow
 
   resilience::Guards& guards_;
   Random& random_;
   std::shared_mutex mutex_;
-  std::map<std::pair<const RemoteCommand*, bool>, resilience::Protector*> resolved_;
+  std::map<const RemoteCommand*, std::map<std::string, resilience::Protector*>> resolved_;  // by namespace
 };
 
 }  // namespace

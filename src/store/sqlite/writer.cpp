@@ -6,6 +6,10 @@
 
 namespace sluice::store {
 
+namespace {
+constexpr milliseconds kKeysRetryAfter = std::chrono::minutes(1);  // about what the purge takes to come round
+}  // namespace
+
 Status SqliteWriter::prepare() {
   const struct {
     Statement* statement;
@@ -187,9 +191,11 @@ Result<std::optional<KeyRow>> SqliteWriter::load_key(const Bytes& scope) {
   if (index_.size() >= max_live_keys_ && !std::exchange(dropped_stale_, true))
     SLUICE_TRY(drop_stale_entries());
   if (index_.size() >= max_live_keys_)
-    return fail(FailureKind::overloaded, "too_many_keys",
-                "the store holds its bound of " + std::to_string(max_live_keys_) +
-                    " idempotency keys; purge expired ones or raise max_live_keys");
+    return fail(Failure(FailureKind::overloaded, kTooManyKeys,
+                        "the store holds as many idempotency keys as it may (" + std::to_string(max_live_keys_) +
+                            "): they go when they expire and the purge (store.purge_interval_ms) has run; raise "
+                            "store.max_live_keys, 16 bytes of memory each, or let commands keep their keys for a shorter time")
+                    .with_retry_after(kKeysRetryAfter));
   return std::nullopt;
 }
 

@@ -14,17 +14,6 @@ namespace sluice::transport {
 
 namespace {
 
-using Metadata = std::multimap<grpc::string_ref, grpc::string_ref>;
-
-// The value of a metadata key that may stand once.
-std::string_view value_of(const Metadata& metadata, const char* key, bool& repeated, bool* found) {
-  const auto [begin, end] = metadata.equal_range(key);
-  if (found != nullptr) *found = begin != end;
-  if (begin == end) return {};
-  if (std::next(begin) != end) repeated = true;
-  return {begin->second.data(), begin->second.size()};
-}
-
 Failure stopping() { return Failure(FailureKind::shutting_down, "the server is stopping"); }
 
 // Answers a call that never gets a lane.
@@ -43,33 +32,38 @@ grpc::ServerUnaryReactor* Call::begin(const std::shared_ptr<GrpcShared>& door, c
   GrpcShared& shared = *door;
   shared.calls.fetch_add(1, std::memory_order_relaxed);
   // Counted before draining is looked at: who drains sees the call, or the call sees the drain.
-  const auto running = shared.running.fetch_add(1);
-  const bool full = running >= shared.options.max_calls;
+  bool ignored = false;
+  const bool shadow = says_shadow(value_of(context, "x-sluice-shadow", ignored));
+  const std::size_t most = shadow ? std::max<std::size_t>(1, shared.options.max_calls / kShadowShare) : shared.options.max_calls;
+  shared.running.fetch_add(1);
+  const bool full = shared.running_of[shadow].fetch_add(1) >= most;
   if (full || shared.draining.load()) {
+    shared.running_of[shadow].fetch_sub(1);
     shared.running.fetch_sub(1);
     shared.refused.fetch_add(1, std::memory_order_relaxed);
     if (!full) return refused(context, stopping());
     return refused(context, Failure(FailureKind::overloaded, "too_many_calls",
                                     "this server has as many calls as it takes (" +
-                                        std::to_string(shared.options.max_calls) + ")")
+                                        std::to_string(most) + (shadow ? ", a quarter of grpc.max_calls for shadow traffic)" : ", grpc.max_calls)"))
                                 .with_retry_after(seconds(1)));
   }
   auto& lane = shared.lanes[shared.next_lane.fetch_add(1, std::memory_order_relaxed) %
                             shared.lanes.size()];
-  auto* call = new Call(door, lane, codec, context, request, response);
+  auto* call = new Call(door, lane, codec, context, request, response, shadow);
   lane.lane->post(call->start_job_);
   return call;
 }
 
 Call::Call(std::shared_ptr<GrpcShared> shared, CallLane& lane, const Codec& codec,
            grpc::CallbackServerContext& context, const grpc::ByteBuffer& request,
-           grpc::ByteBuffer& response)
+           grpc::ByteBuffer& response, bool shadow)
     : shared_(std::move(shared)),
       lane_(lane),
       codec_(codec),
       context_(context),
       request_(request),
       response_(response),
+      shadow_(shadow),
       began_(shared_->clock.now()) {
   start_job_.self = cancel_job_.self = this;
   start_job_.run = [](Job* job) noexcept { static_cast<CallJob*>(job)->self->start(); };
@@ -112,18 +106,17 @@ void Call::start() {
 
 Status Call::decode() {
   auto& command = invocation_.command;
-  const auto& metadata = context_.client_metadata();
   Envelope envelope;
   bool* repeated = &envelope.repeated;
   bool ignored = false;
-  const auto correlation = value_of(metadata, "x-correlation-id", ignored, nullptr);
+  const auto correlation = value_of(context_, "x-correlation-id", ignored);
   command.correlation = usable_correlation(correlation) ? std::string(correlation)
                                                         : id_to_text(shared_->registry.ids().next());
-  envelope.app = value_of(metadata, "x-sluice-app", *repeated, nullptr);
-  envelope.shadow = value_of(metadata, "x-sluice-shadow", *repeated, nullptr);
-  envelope.key = value_of(metadata, "idempotency-key", *repeated, &envelope.has_key);
-  envelope.trace = value_of(metadata, "traceparent", ignored, nullptr);
-  const auto authorization = value_of(metadata, "authorization", *repeated, nullptr);
+  envelope.app = value_of(context_, "x-sluice-app", *repeated);
+  envelope.shadow = value_of(context_, "x-sluice-shadow", *repeated);
+  envelope.key = value_of(context_, "idempotency-key", *repeated, &envelope.has_key);
+  envelope.trace = value_of(context_, "traceparent", ignored);
+  const auto authorization = value_of(context_, "authorization", *repeated);
   command.deadline = deadline();
   command.client = context_.peer();
   const Status read = codec_.decode(request_, command);
@@ -132,16 +125,16 @@ Status Call::decode() {
   SLUICE_TRY(read);
   const std::string name = command.name;  // the envelope's decoder writes to the command
   SLUICE_TRY(decode_envelope(envelope, name, command.version, shared_->registry, command));
-  return check_payload(command, shared_->options.max_json_depth);
+  return check_payload(command, shared_->options.max_json_depth, "grpc.max_json_depth");
 }
 
 // What the caller of a refused call is told, with its audit row.
 Failure Call::told(Failure failure) {
   const auto& command = invocation_.command;
   bool ignored = false;
-  const auto authorization = value_of(context_.client_metadata(), "authorization", ignored, nullptr);
+  const auto authorization = value_of(context_, "authorization", ignored);
   const std::string_view name = command.name.empty() ? std::string_view("gRPC") : command.name;
-  const Asked asked{authorization, name, command.correlation, command.client, command.principal.get(), shared_->clock.now()};
+  const Asked asked{authorization, name, command.correlation, command.client, command.principal.get(), shared_->clock.now(), shadow_};
   return transport::refuse(shared_->registry, shared_->hooks.name_of, asked, std::move(failure));
 }
 
@@ -213,11 +206,12 @@ void Call::abandon() {
 
 void Call::finish(const grpc::Status& status) {
   note("x-correlation-id", invocation_.command.correlation);
-  if (shared_->latency != nullptr) shared_->latency->observe(shared_->clock.now() - began_);
+  if (Histogram* latency = shared_->latency[shadow_]) latency->observe(shared_->clock.now() - began_);
   finished_ = true;
   *link_ = next_;
   if (next_ != nullptr) next_->link_ = link_;
   Finish(status);
+  shared_->running_of[shadow_].fetch_sub(1);
   shared_->running.fetch_sub(1);
 }
 

@@ -3,6 +3,7 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <array>
 #include <atomic>
 #include <memory>
 
@@ -28,9 +29,10 @@ struct GrpcShared {
   Logger& logger;
   std::vector<CallLane> lanes;
   std::atomic<bool> draining{false};
+  std::array<std::atomic<std::uint64_t>, 2> running_of{};  // live, shadow: each has a bound of its own
   std::atomic<std::uint64_t> running{0}, calls{0}, refused{0}, bad_requests{0}, cancelled{0};
   std::atomic<std::size_t> next_lane{0};
-  Histogram* latency = nullptr;
+  std::array<Histogram*, 2> latency{};  // of live and of shadow calls
 };
 
 /// Deletes itself when both gRPC and the registry are done with it. The hooks of gRPC come on its
@@ -61,7 +63,7 @@ class Call final : public grpc::ServerUnaryReactor {
     Call* self = nullptr;
   };
   Call(std::shared_ptr<GrpcShared> shared, CallLane& lane, const Codec& codec, grpc::CallbackServerContext& context,
-       const grpc::ByteBuffer& request, grpc::ByteBuffer& response);
+       const grpc::ByteBuffer& request, grpc::ByteBuffer& response, bool shadow);
   void start();
   Status decode();
   Failure told(Failure failure);
@@ -79,6 +81,7 @@ class Call final : public grpc::ServerUnaryReactor {
   const grpc::ByteBuffer& request_;
   grpc::ByteBuffer& response_;
   std::atomic<int> refs_{2};  // gRPC's and the start job's
+  const bool shadow_;  // as the call says itself
   bool finished_ = false;
   Instant began_;
   Call* next_ = nullptr;

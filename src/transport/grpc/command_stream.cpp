@@ -18,11 +18,9 @@ constexpr std::size_t kTextInTrailer = 200;
 constexpr std::size_t kTextInAnswer = 4096;  // of each failure: a hundred of them are far below gRPC's 4 MB
 constexpr Duration kAuthenticateEvery = seconds(1);  // a revoked token ends its streams this soon
 
-std::string_view value_of(grpc::CallbackServerContext& call, const char* key, bool& repeated) {
-  const auto [begin, end] = call.client_metadata().equal_range(key);
-  if (begin == end) return {};
-  if (std::next(begin) != end) repeated = true;
-  return {begin->second.data(), begin->second.size()};
+bool shadow_says(grpc::CallbackServerContext& call) {
+  bool repeated = false;  // told by read_metadata()
+  return says_shadow(value_of(call, "x-sluice-shadow", repeated));
 }
 
 // At most `limit` bytes, ending between two characters: what is no UTF-8 would not be parsed.
@@ -79,7 +77,10 @@ v1::ExecuteStreamReply reply_of(const stream::Summary& now, const stream::Progre
 
 CommandStream::CommandStream(std::shared_ptr<StreamShared> shared, Lane& lane, grpc::CallbackServerContext& context,
                              grpc::ByteBuffer& response)
-    : GrpcStream(*shared->pipeline, lane, context), shared_(std::move(shared)), response_(response) {}
+    : GrpcStream(shadow_says(context) ? *shared->shadow : *shared->pipeline, lane, context),
+      shared_(std::move(shared)),
+      response_(response),
+      shadow_(shadow_says(context)) {}
 
 void CommandStream::prepare() {
   if (Status read = read_metadata(); !read) return end_with(told("ExecuteStream", std::move(read).error()));
@@ -136,8 +137,7 @@ Status CommandStream::read_metadata() {
   correlation_ = usable_correlation(correlation) ? std::string(correlation) : id_to_text(door.registry.ids().next());
   SLUICE_TRY(authenticate());
   app_ = value_of(call(), "x-sluice-app", repeated);
-  const auto shadow = value_of(call(), "x-sluice-shadow", repeated);
-  shadow_ = shadow == "true" || shadow == "1";  // as decode_envelope() reads it
+  (void)value_of(call(), "x-sluice-shadow", repeated);
   order_space_ = space_of(app_);
   own_order_ = order_space_ + '#' + id_to_text(door.registry.ids().next());
   id_ = value_of(call(), "x-sluice-stream", repeated);
@@ -182,7 +182,7 @@ Failure CommandStream::told(std::string_view command, Failure failure) {
   GrpcShared& door = *shared_->door;
   bool ignored = false;
   const std::string peer = call().peer();
-  const Asked asked{value_of(call(), "authorization", ignored), command, correlation_, peer, principal_.get(), door.clock.now()};
+  const Asked asked{value_of(call(), "authorization", ignored), command, correlation_, peer, principal_.get(), door.clock.now(), shadow_};
   return transport::refuse(door.registry, door.hooks.name_of, asked, std::move(failure));
 }
 
@@ -262,7 +262,7 @@ Status CommandStream::decode(Item& item) {
     }
   }
   SLUICE_TRY(decode_envelope(envelope, request.name(), request.version(), door.registry, command));
-  return check_payload(command, door.options.max_json_depth);
+  return check_payload(command, door.options.max_json_depth, "grpc.max_json_depth");
 }
 
 void CommandStream::handle_message(Item& item) {

@@ -11,7 +11,7 @@ namespace sluice::transport {
 struct StreamShared {
   std::shared_ptr<GrpcShared> door;
   std::unique_ptr<Random> unspread;  ///< for backoff without jitter
-  std::unique_ptr<stream::Pipeline> pipeline;
+  std::unique_ptr<stream::Pipeline> pipeline, shadow;  ///< of live and of shadow streams
   store::Store* marks = nullptr;  ///< of streams that can be resumed; null: none can
 };
 
@@ -59,7 +59,7 @@ class CommandStream final : public GrpcStream<grpc::ByteBuffer, StreamedCommand>
   std::string id_;  ///< of a stream that can be resumed; else empty
   std::uint64_t epoch_ = 0;
   std::string app_;          ///< as the call names it; empty: each command's own
-  bool shadow_ = false;
+  const bool shadow_;
   std::string order_space_;  ///< leads the row of the mark and most ordering keys: principal, app and shadow
   std::string own_order_;    ///< the key of messages that name none
   std::shared_ptr<const rpc::Principal> principal_;

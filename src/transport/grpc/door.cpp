@@ -9,6 +9,7 @@
 
 #include "transport/grpc/call.hpp"
 #include "transport/grpc/command_stream.hpp"
+#include "transport/grpc/metadata.hpp"
 #include "transport/grpc/whole_process.hpp"
 #include "transport/grpc/service.hpp"
 #include "transport/grpc/tls.hpp"
@@ -18,6 +19,18 @@ namespace sluice::transport {
 namespace {
 // What is not ours (health watches, reflection) has this long to end at the stop.
 constexpr std::int64_t kStopGraceMs = 500;
+
+// For shadow streams: of messages that run and of those that wait.
+stream::Options shadow_share(stream::Options options) {
+  const auto part = [](std::size_t& whole) { whole = std::max<std::size_t>(1, whole / kShadowShare); };
+  options.name += "_shadow";
+  part(options.ordering.capacity);
+  part(options.backpressure.capacity);
+  part(options.backpressure.queue_messages);
+  part(options.backpressure.queue_bytes);
+  part(options.backpressure.ceiling);
+  return options;
+}
 }  // namespace
 
 struct GrpcDoor::Impl {
@@ -34,8 +47,9 @@ struct GrpcDoor::Impl {
       with.retry.backoff.jitter = resilience::Jitter::none;
       random = unspread.get();
     }
+    auto shadow = std::make_unique<stream::Pipeline>(shadow_share(with), clock, *random, metrics);
     auto pipeline = std::make_unique<stream::Pipeline>(std::move(with), clock, *random, metrics);
-    streams.reset(new StreamShared{shared, std::move(unspread), std::move(pipeline), shared->hooks.marks});
+    streams.reset(new StreamShared{shared, std::move(unspread), std::move(pipeline), std::move(shadow), shared->hooks.marks});
   }
 
   /// `method` is "package.Service/Method".
@@ -62,6 +76,11 @@ struct GrpcDoor::Impl {
     });
   }
   Status listen();
+  // Both are asked: each cancels what its grace is over for.
+  bool drained_streams() noexcept {
+    const bool live = streams->pipeline->drained(), shadow = streams->shadow->drained();
+    return live && shadow;
+  }
   /// Runs `work` for each call that is not answered, on its lane. Thread-safe.
   void each(void (*work)(Call&)) {
     for (auto& lane : shared->lanes)
@@ -167,8 +186,10 @@ GrpcDoor::GrpcDoor(rpc::Registry& registry, Clock& clock, std::vector<Lane*> lan
   impl_->serve_stream();
   (void)impl_->serve("sluice.v1.Commands/Execute", execute_codec());
   if (metrics != nullptr)
-    impl_->shared->latency = &metrics->histogram(
-        "sluice_grpc_request_seconds", "From the whole call to its answer, without the network");
+    for (const bool shadow : {false, true})
+      impl_->shared->latency[shadow] =
+          &metrics->histogram("sluice_grpc_request_seconds", "From the whole call to its answer, without the network",
+                              {{"traffic", shadow ? "shadow" : "live"}});
 }
 
 GrpcDoor::~GrpcDoor() { stop(); }
@@ -191,15 +212,17 @@ void GrpcDoor::drain() noexcept {
   // also wait for health watches, which never end.
   if (auto* health = impl_->server->GetHealthCheckService()) health->Shutdown();
   impl_->streams->pipeline->drain();
+  impl_->streams->shadow->drain();
 }
 
-bool GrpcDoor::drained() noexcept { return impl_->shared->running.load() == 0 && impl_->streams->pipeline->drained(); }
+bool GrpcDoor::drained() noexcept { return impl_->shared->running.load() == 0 && impl_->drained_streams(); }
 
 void GrpcDoor::cancel() noexcept {
   if (impl_->server == nullptr) return;
   drain();
   impl_->each([](Call& call) { call.cancel(FailureKind::shutting_down); });
   impl_->streams->pipeline->cancel();
+  impl_->streams->shadow->cancel();
 }
 
 void GrpcDoor::stop() noexcept {
@@ -207,6 +230,7 @@ void GrpcDoor::stop() noexcept {
   cancel();
   impl_->each([](Call& call) { call.abandon(); });
   impl_->streams->pipeline->abandon();
+  impl_->streams->shadow->abandon();
   impl_->server->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
                                        gpr_time_from_millis(kStopGraceMs, GPR_TIMESPAN)));
   impl_->server->Wait();

@@ -67,16 +67,7 @@ void Connection::begin() {
   parser_.reset(request_);
   if (!refused()) return process();
   half_read_ = true;
-  const auto& options = shared_.options;
-  Failure failure = refusal_ == Refusal::full
-                        ? Failure(FailureKind::overloaded, "too_many_connections",
-                                  "this server has as many connections as it takes (" +
-                                      std::to_string(options.max_connections) + ")")
-                        : Failure(FailureKind::overloaded, "too_many_connections_of_client",
-                                  "your address has as many connections open as one may (" +
-                                      std::to_string(options.max_connections_per_client) +
-                                      "): use those again, or close some");
-  respond_problem(std::move(failure).with_retry_after(seconds(1)));
+  respond_problem(connection_refused(refusal_, shared_.options));
 }
 
 void Connection::close() noexcept {
@@ -101,7 +92,7 @@ void Connection::drain() {
   if (state_ != State::reading) return;
   if (phase_ == Phase::idle) return close();
   half_read_ = true;
-  respond_problem(Failure(FailureKind::shutting_down, "the server is stopping").with_retry_after(seconds(1)));
+  refuse_unnamed(Failure(FailureKind::shutting_down, "the server is stopping").with_retry_after(seconds(1)));
 }
 
 void Connection::cancel() {
@@ -123,9 +114,9 @@ void Connection::on_timer() {
   shared_.timeouts.fetch_add(1, std::memory_order_relaxed);
   half_read_ = true;
   const bool header = phase_ == Phase::header;
-  respond_problem(Failure(FailureKind::timeout, "request_timeout",
-                          header ? "the request's header did not arrive in time"
-                                 : "the request's body did not arrive in time"));
+  refuse_unnamed(Failure(FailureKind::timeout, "request_timeout",
+                         header ? "the request's header did not arrive in time"
+                                : "the request's body did not arrive in time"));
 }
 
 void Connection::read() {
@@ -192,7 +183,7 @@ void Connection::process() {
   if (step.failure) {
     shared_.bad_requests.fetch_add(1, std::memory_order_relaxed);
     half_read_ = true;
-    return respond_problem(*step.failure);
+    return refuse_broken(*step.failure);
   }
   if (step.done) {
     timer_.cancel();
@@ -262,10 +253,11 @@ void Connection::answer(const rpc::Answer& answer) {
 
 void Connection::write() {
   if (state_ == State::closed) return;  // the client is gone; the outcome is stored all the same
-  if (shared_.latency != nullptr && began_ != Instant{})
-    shared_.latency->observe(answered_ - began_);
-  if (!shared_.by_class.empty() && out_.size() > 9)
-    shared_.by_class[static_cast<std::size_t>(out_[9] - '1') % 5]->add();
+  if (shared_.measures) {
+    const auto& measures = (*shared_.measures)[says_shadow(request_.shadow)];
+    if (began_ != Instant{}) measures.latency->observe(answered_ - began_);
+    if (out_.size() > 9) measures.by_class[static_cast<std::size_t>(out_[9] - '1') % 5]->add();
+  }
   state_ = State::writing;
   error_code error;
   const std::size_t n = socket_.write_some(asio::buffer(out_), error);

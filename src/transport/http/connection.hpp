@@ -43,6 +43,8 @@ class Connection {
   void respond_json(Result<std::string> json);
   bool may_read(std::string_view path, std::string_view permission = {});
   void refuse_request(std::string_view what, Failure failure);
+  void refuse_unnamed(const Failure& failure);
+  void refuse_broken(const Failure& failure);
   void write();
   void on_written();
   void linger();

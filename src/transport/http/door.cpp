@@ -104,6 +104,8 @@ void HttpDoor::Impl::accepted(Tcp::socket socket, Loop& loop) {
       refusal = Refusal::client_full;
   }
   (refusal != Refusal::none ? shared.refused : shared.connections).fetch_add(1, std::memory_order_relaxed);
+  if (refusal != Refusal::none)
+    if (Counter* counter = shared.connections_refused[refusal == Refusal::client_full]) counter->add();
   if (&loop == loops[0].get()) return loop.adopt(std::move(socket), refusal, client);
   asio::post(loop.io(), [&loop, refusal, client, moved = std::move(socket)]() mutable {
     loop.adopt(std::move(moved), refusal, client);
@@ -114,11 +116,19 @@ HttpDoor::HttpDoor(rpc::Registry& registry, Clock& clock, HttpOptions options, H
                    Logger& logger, Metrics* metrics)
     : impl_(new Impl(registry, clock, std::move(options), std::move(hooks), logger)) {
   if (metrics == nullptr) return;
-  for (const char* status : {"1xx", "2xx", "3xx", "4xx", "5xx"})
-    impl_->shared.by_class.push_back(&metrics->counter(
-        "sluice_http_responses_total", "Responses by status class", {{"class", status}}));
-  impl_->shared.latency = &metrics->histogram(
-      "sluice_http_request_seconds", "From the whole request to its answer, without the network");
+  for (const bool of_client : {false, true})
+    impl_->shared.connections_refused[of_client] =
+        &metrics->counter("sluice_http_connections_refused_total", "Connections past a bound, told 503 and closed",
+                          {{"bound", of_client ? "client" : "server"}});
+  auto& measures = impl_->shared.measures.emplace();
+  for (const bool shadow : {false, true}) {
+    const std::string traffic = shadow ? "shadow" : "live";
+    for (std::size_t i = 0; i < 5; ++i)
+      measures[shadow].by_class[i] = &metrics->counter("sluice_http_responses_total", "Responses by status class",
+                                                       {{"class", std::to_string(i + 1) + "xx"}, {"traffic", traffic}});
+    measures[shadow].latency = &metrics->histogram(
+        "sluice_http_request_seconds", "From the whole request to its answer, without the network", {{"traffic", traffic}});
+  }
 }
 
 HttpDoor::~HttpDoor() { stop(); }

@@ -1,5 +1,6 @@
 #include "transport/http/loop.hpp"
 
+#include <boost/asio/buffer.hpp>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
 
@@ -11,8 +12,32 @@ namespace {
 thread_local Loop* current_loop = nullptr;
 // How long a loop sleeps without looking at its clock: bounds the error when a clock is stepped.
 constexpr Duration kLongestSleep = seconds(1);
-constexpr std::size_t kRefusingMax = 64;  // refusals on their way per loop; past it: just closed
+constexpr std::size_t kRefusingMax = 64;  // refusals on their way per loop; past it: one short write
+
+// No more than one write that does not wait: who has not sent its request yet, or takes no answer before
+// it has, sees the connection closed.
+void refuse_shortly(Tcp::socket& socket, const Failure& failure) {
+  std::string out;
+  append_short_refusal(out, failure);
+  boost::system::error_code ignored;
+  socket.non_blocking(true, ignored);
+  socket.write_some(boost::asio::buffer(out), ignored);
+  socket.shutdown(Tcp::socket::shutdown_send, ignored);
+}
 }  // namespace
+
+Failure connection_refused(Refusal refusal, const HttpOptions& options) {
+  Failure failure =
+      refusal == Refusal::full
+          ? Failure(FailureKind::overloaded, "too_many_connections",
+                    "this server has as many connections as it takes (" + std::to_string(options.max_connections) +
+                        ", http.max_connections)")
+          : Failure(FailureKind::overloaded, "too_many_connections_of_client",
+                    "your address has as many connections open as one may (" +
+                        std::to_string(options.max_connections_per_client) +
+                        ", http.max_connections_per_client): use those again, or close some");
+  return std::move(failure).with_retry_after(seconds(1));
+}
 
 Loop::Loop(DoorShared& shared, unsigned index)
     : shared_(shared), index_(index), lane_(shared.clock) {
@@ -60,7 +85,7 @@ void Loop::stop(Duration grace) noexcept {
 
 void Loop::adopt(Tcp::socket socket, Refusal refusal, ClientCounts::Key client) {
   const bool refuse = refusal != Refusal::none;
-  if (refuse && refusing_ >= kRefusingMax) return;  // the socket closes itself
+  if (refuse && refusing_ >= kRefusingMax) return refuse_shortly(socket, connection_refused(refusal, shared_.options));
   auto* connection = new Connection(*this, std::move(socket), refusal, client);
   connection->ref();  // the loop's
   connection->next_ = connections_;

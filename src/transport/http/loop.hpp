@@ -1,10 +1,12 @@
 // One event loop: an io_context and a lane driven by the same thread, and the connections that
 // live there. Everything here but post-like calls belongs to that thread.
 #pragma once
+#include <array>
 #include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "sluice/base/runtime.hpp"
@@ -14,6 +16,14 @@
 namespace sluice::transport {
 
 using Tcp = boost::asio::ip::tcp;
+
+struct HttpMeasures {
+  std::array<Counter*, 5> by_class{};  ///< responses by status class, 1xx to 5xx
+  Histogram* latency = nullptr;
+};
+
+/// What a connection past a bound is told; `refusal` is not none.
+Failure connection_refused(Refusal refusal, const HttpOptions& options);
 
 /// What the loops and connections of one door share. Counters are relaxed atomics.
 struct DoorShared {
@@ -25,9 +35,9 @@ struct DoorShared {
   std::atomic<bool> draining{false};
   std::atomic<std::uint64_t> connections{0}, accepted{0}, refused{0}, requests{0}, timeouts{0},
       bad_requests{0}, running{0};
+  std::array<Counter*, 2> connections_refused{};  ///< past the bound of all, of one client; may be null
   ClientCounts clients;
-  std::vector<Counter*> by_class;  ///< responses by status class, 1xx to 5xx; may be empty
-  Histogram* latency = nullptr;
+  std::optional<std::array<HttpMeasures, 2>> measures;  ///< of live and of shadow traffic
 };
 
 class Connection;

@@ -11,6 +11,9 @@
 
 namespace sluice::transport {
 
+/// The code of a failure that is about the body alone: the header was read whole.
+inline constexpr std::string_view kBodyTooLarge = "body_too_large";
+
 enum class Method : std::uint8_t { get, head, post, other };
 
 struct HttpRequest {

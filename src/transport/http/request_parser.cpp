@@ -121,11 +121,11 @@ Failure explain(const boost::system::error_code& error, RequestParser::Limits li
   if (error == http::error::header_limit)
     return Failure(
         FailureKind::too_large, "header_too_large",
-        "the request's header is longer than " + std::to_string(limits.header_bytes) + " bytes");
+        "the request's header is longer than " + std::to_string(limits.header_bytes) + " bytes (http.max_header_bytes)");
   if (error == http::error::body_limit)
     return Failure(
-        FailureKind::too_large, "body_too_large",
-        "the request's body is longer than " + std::to_string(limits.body_bytes) + " bytes");
+        FailureKind::too_large, kBodyTooLarge,
+        "the request's body is longer than " + std::to_string(limits.body_bytes) + " bytes (http.max_body_bytes)");
   if (error == http::error::bad_content_length || error == http::error::bad_transfer_encoding ||
       error == http::error::multiple_content_length)
     return Failure(FailureKind::invalid_argument, "bad_framing",
@@ -179,7 +179,7 @@ RequestParser::Step RequestParser::feed(std::string_view bytes) {
   if (!step.done && bytes.size() - step.consumed > impl_->limits.header_bytes)
     step.failure = Failure(FailureKind::too_large, "framing_too_large",
                            "a line between the chunks of the body, or after it, is longer than " +
-                               std::to_string(impl_->limits.header_bytes) + " bytes");
+                               std::to_string(impl_->limits.header_bytes) + " bytes (http.max_header_bytes)");
   return step;
 }
 

@@ -177,6 +177,16 @@ void append_problem(std::string& out, const Failure& failure, const ResponseCont
   append_response(out, status_of(failure.kind(), failure.code()), kProblem, headers, body, context);
 }
 
+void append_short_refusal(std::string& out, const Failure& failure) {
+  const int status = status_of(failure.kind(), failure.code());
+  const std::string body = problem_body(failure.kind(), failure.code(), failure.detail()) + "}";
+  fmt::format_to(std::back_inserter(out), "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n", status, reason(status),
+                 kProblem, body.size());
+  if (const auto after = failure.retry_after())
+    fmt::format_to(std::back_inserter(out), "Retry-After: {}\r\n", std::chrono::ceil<seconds>(*after).count());
+  out.append("Connection: close\r\n\r\n").append(body);
+}
+
 void append_answer(std::string& out, const rpc::Answer& answer, const ResponseContext& context) {
   switch (answer.kind) {
     case rpc::Answer::Kind::reply:

@@ -24,6 +24,8 @@ void append_response(std::string& out, int status, std::string_view content_type
                      const ResponseContext& context);
 /// application/problem+json (RFC 9457).
 void append_problem(std::string& out, const Failure& failure, const ResponseContext& context);
+/// The same for a connection that is closed at once: before any request of it, so without a correlation id.
+void append_short_refusal(std::string& out, const Failure& failure);
 void append_answer(std::string& out, const rpc::Answer& answer, const ResponseContext& context);
 
 /// "text" with JSON escapes, in quotes. Bytes that are no UTF-8 become U+FFFD.

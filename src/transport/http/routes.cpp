@@ -125,7 +125,7 @@ Status decode_command(HttpRequest& request, std::string_view name, const HttpOpt
 
   // What was checked is what is fingerprinted and handled.
   out.payload.swap(request.body);
-  return check_payload(out, options.max_json_depth);
+  return check_payload(out, options.max_json_depth, "http.max_json_depth");
 }
 
 Result<TransactionQuery> decode_query(const Route& route) {

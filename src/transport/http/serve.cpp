@@ -18,15 +18,15 @@ void Connection::dispatch() {
   const auto& hooks = shared_.hooks;
   // Source: RFC 9112, 3.2.
   if (request_.bad_host)
-    return respond_problem(Failure(FailureKind::invalid_argument, "bad_host",
-                                   "HTTP/1.1 asks for one Host header: send it, and once"));
+    return refuse_unnamed(Failure(FailureKind::invalid_argument, "bad_host",
+                                  "HTTP/1.1 asks for one Host header: send it, and once"));
   if (route.kind == Route::Kind::none)
-    return respond_problem(Failure(FailureKind::not_found, "unknown_route",
-                                   "nothing is served here; commands are at /v1/commands"));
+    return refuse_unnamed(Failure(FailureKind::not_found, "unknown_route",
+                                  "nothing is served here; commands are at /v1/commands"));
   if (!route.method_matches)
-    return respond_problem(route.kind == Route::Kind::command
-                               ? not_allowed("commands are sent with POST", "POST")
-                               : not_allowed("this is read with GET", "GET, HEAD"));
+    return refuse_unnamed(route.kind == Route::Kind::command
+                              ? not_allowed("commands are sent with POST", "POST")
+                              : not_allowed("this is read with GET", "GET, HEAD"));
   const auto health = [&](const std::function<Status()>& check, const std::function<std::string()>& body = {}) {
     const Status status = check ? check() : Status{};
     if (!status) return respond_problem(status.error());
@@ -88,8 +88,26 @@ void Connection::run_command(std::string_view name) {
 // With its audit row.
 void Connection::refuse_request(std::string_view what, Failure failure) {
   settle_correlation();
-  const Asked asked{request_.authorization, what, correlation_, client_, invocation_.command.principal.get(), shared_.clock.now()};
+  const Asked asked{request_.authorization, what, correlation_, client_, invocation_.command.principal.get(), shared_.clock.now(),
+                    says_shadow(request_.shadow)};
   respond_problem(transport::refuse(shared_.registry, shared_.hooks.name_of, asked, std::move(failure)));
+}
+
+// What names no command that could have run counts, and has no row.
+void Connection::refuse_unnamed(const Failure& failure) {
+  shared_.registry.count_refused(failure, says_shadow(request_.shadow));
+  respond_problem(failure);
+}
+
+// A request that ended before it was whole. One that was for a command and is too long is a refused command.
+void Connection::refuse_broken(const Failure& failure) {
+  const Route route = route_of(request_.method, request_.target);
+  if (failure.code() != kBodyTooLarge || route.kind != Route::Kind::command || !route.method_matches) return refuse_unnamed(failure);
+  invocation_.reset();
+  auto principal = authenticate(request_, shared_.hooks);
+  if (!principal) return refuse_request(route.name, std::move(principal).error());
+  invocation_.command.principal = *std::move(principal);
+  refuse_request(route.name, failure);
 }
 
 // False: refused, and answered.
@@ -113,12 +131,12 @@ bool Connection::may_read(std::string_view path, std::string_view permission) {
 }
 
 void Connection::run_query(const Route& route) {
-  auto query = decode_query(route);
-  if (!query) return respond_problem(query.error());
   // One transaction is its own app's, which who keeps it looks at; a list is asked for by app.
   const bool one = route.kind == Route::Kind::transaction;
   if (!may_read(route.path, one ? std::string_view() : "transactions.read")) return;
   const std::string_view app = request_.app.empty() ? std::string_view("default") : request_.app;
+  auto query = decode_query(route);
+  if (!query) return refuse_request("GET " + std::string(route.path), std::move(query).error());
   const bool named = invocation_.command.principal->may(app, "transactions.read");
   if (!shared_.hooks.transactions)
     return respond_problem(
