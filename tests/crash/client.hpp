@@ -32,6 +32,7 @@ class Client {
   /// Every reservation ended in exactly one way; as many commits as replies that say so.
   void check_partner();
   void problem(std::string text);
+  const std::string& last_later() const { return last_later_; }  ///< for when no request is on its way
   std::uint64_t problems() const noexcept { return problems_; }
   int verdict();
 

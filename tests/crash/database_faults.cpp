@@ -148,7 +148,7 @@ class DatabaseFaults {
         client_.load(node.port(), 4);
         Client::pause(10'000);
       }
-      if (client_.settled() == before) return client_.problem(fmt::format("{}: no service {:.0f} s after it was over", kind, kBackWithin));
+      if (client_.settled() == before) return client_.problem(fmt::format("{}: no service {:.0f} s after it was over, at node {}; told last: {}", kind, kBackWithin, &node == &nodes_[0] ? 0 : 1, client_.last_later()));
     }
     Seen& seen = seen_[kind];
     ++seen.rounds;
