@@ -73,7 +73,7 @@ class VoucherBatchTest : public testing::Test {
   struct Call : rpc::Invocation {
     std::optional<rpc::Answer> answer;
   };
-  std::unique_ptr<Call> start(const std::string& key, const std::string& payload, const char* name = "batch") {
+  std::unique_ptr<Call> prepared(const std::string& key, const std::string& payload, const char* name = "batch") {
     auto call = std::make_unique<Call>();
     call->command.name = name;
     call->command.ns = Namespace("voucher");
@@ -82,6 +82,10 @@ class VoucherBatchTest : public testing::Test {
     call->command.payload = payload;
     call->lane = &lane;
     call->done = [](rpc::Invocation& i, rpc::Answer answer) noexcept { static_cast<Call&>(i).answer = std::move(answer); };
+    return call;
+  }
+  std::unique_ptr<Call> start(const std::string& key, const std::string& payload, const char* name = "batch") {
+    auto call = prepared(key, payload, name);
     auto* raw = call.get();
     lane.post([this, raw] { registry.dispatch(*raw); });
     return call;
@@ -92,9 +96,13 @@ class VoucherBatchTest : public testing::Test {
   Json send(const std::string& key, const std::string& payload, const char* name = "batch") {
     auto call = start(key, payload, name);
     drive();
-    EXPECT_TRUE(call->answer);
-    if (!call->answer || !call->answer->reply) return call->answer ? Json(std::string(call->answer->failure->code())) : Json();
-    last_ = *call->answer->reply;
+    return said(*call);
+  }
+  // The reply, or the code of what was told instead.
+  Json said(const Call& call) {
+    EXPECT_TRUE(call.answer);
+    if (!call.answer || !call.answer->reply) return call.answer ? Json(std::string(call.answer->failure->code())) : Json();
+    last_ = *call.answer->reply;
     auto reply = Reply::decode(last_);
     EXPECT_TRUE(reply);
     return reply->kind == FailureKind::none ? Json::parse(reply->body) : Json(reply->code);
