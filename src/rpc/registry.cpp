@@ -5,6 +5,7 @@
 
 #include "rpc/audit_log.hpp"
 #include "rpc/refusals.hpp"
+#include "sluice/base/text.hpp"
 #include "sluice/idempotency/fingerprint.hpp"
 #include "sluice/rpc/json_canonical.hpp"
 
@@ -43,7 +44,7 @@ bool valid_name(std::string_view name) noexcept {
 constexpr std::size_t kShownCommand = 80;  // a name has up to 64, a route a method before it
 
 std::string printable(std::string_view text, std::size_t limit) {
-  std::string out(text.substr(0, limit));
+  std::string out(beginning_of(text, limit));
   for (char& c : out)
     if (c < 0x20 || c == 0x7F) c = '?';
   return out;
@@ -148,7 +149,7 @@ Result<std::shared_ptr<const CommandSpec>> Registry::find(std::string_view name,
   const auto found = specs_.find(name);
   if (found == specs_.end())
     return fail(FailureKind::not_found, "unknown_command",
-                "there is no command '" + std::string(name.substr(0, 64)) +
+                "there is no command '" + std::string(beginning_of(name, 64)) +
                     "'; GET /v1/commands lists them");
   const auto& versions = found->second;
   if (version == 0) return versions.rbegin()->second;
