@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "sluice/base/text.hpp"
+
 namespace sluice::voucher {
 namespace {
 
@@ -19,7 +21,7 @@ std::unexpected<Failure> bad(std::string code, std::string detail) {
 // What stands there, short: a message must not repeat a whole request.
 std::string got(const Json& value) {
   const std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  return text.size() <= 80 ? text : text.substr(0, 80) + "...";
+  return text.size() <= 80 ? text : std::string(beginning_of(text, 80)) + "...";
 }
 
 // A misspelt member would be taken for one that is left out.
@@ -121,6 +123,7 @@ class Batch {
     bool duplicate = false;  // of an earlier item: it has no key of its own
     bool answered = false;   // its claim
     std::uint64_t restocks_seen = 0;
+    std::shared_ptr<HeldCode> code;
     std::string result;      // members of its JSON object
     bool final = true;   // a repeated request gets the same
   };
@@ -241,7 +244,7 @@ class Batch {
     exchange->correlation = command.correlation;
     exchange->trace = command.trace;
     exchange->audited = true;
-    Distribution::know(*exchange, told_);
+    child.code = Distribution::know(*exchange, told_);
     child.restocks_seen = distribution_.restocks_seen();
     flow::RunOptions options;
     options.lane = invocation_.lane;
@@ -256,7 +259,7 @@ class Batch {
   }
 
   void ended(Child& child, const flow::Outcome& outcome) {
-    distribution_.ended(invocation_.command.ns.text(), parsed_.items[child.ordinal], child.exchange, outcome, child.restocks_seen);
+    distribution_.ended(invocation_.command.ns.text(), parsed_.items[child.ordinal], *child.code, outcome, child.restocks_seen);
     if (outcome.kind == flow::OutcomeKind::pending || outcome.kind == flow::OutcomeKind::in_doubt)
       return failed(child, Failure(FailureKind::pending, "not settled yet; repeat the request"));
     if (outcome.cause && outcome.cause->kind() == FailureKind::fingerprint_mismatch) others_ = true;

@@ -1,51 +1,18 @@
 // Whose a request id is while items of its batch have still to be run: the first batch's of which an item
 // took effect, on every node, whatever becomes of the rest.
-#include "support/forwarding_store.hpp"
 #include "voucher/batch_fixture.hpp"
+#include "voucher/slow_store.hpp"
 
 namespace sluice::voucher {
 namespace {
-
-/// Commits wait until they are let go; the rest is the store's.
-class HoldingStore final : public testing_support::ForwardingStore {
- public:
-  using ForwardingStore::ForwardingStore;
-  void submit(store::PendingCommit& pending) override {
-    if (holding)
-      held.push_back(&pending);
-    else
-      inner_.submit(pending);
-  }
-  void let_go() {
-    holding = false;
-    for (auto* pending : std::exchange(held, {})) inner_.submit(*pending);
-  }
-  bool holding = false;
-  std::vector<store::PendingCommit*> held;
-};
-
-/// Another node of the same store, or this one after a restart.
-struct Node {
-  Node(World& world, std::uint16_t number, store::Store& on) : ids(world.clock, number), keys(world.clock, &on), distribution(on, world.clock, ids), registry(on, keys, ids) {
-    ids.advance_past(on.largest_id());
-    rpc::CommandSpec spec;
-    spec.name = "batch";
-    spec.app = "voucher";
-    spec.handler = [this](rpc::Invocation& i) { distribute_batch(i, distribution); };
-    EXPECT_TRUE(registry.add(std::move(spec)));
-  }
-  IdSource ids;
-  idempotency::Keys keys;
-  Distribution distribution;
-  rpc::Registry registry;
-};
 
 class VoucherRequestId : public VoucherBatchTest {
  protected:
   void SetUp() override {
     VoucherBatchTest::SetUp();
-    open_voucher("good", 10, 10, 10, "ALL", [](Voucher& v) { v.to += std::chrono::hours(48); });
-    open_voucher("broken", 10, 0);
+    const auto longer = [](Voucher& v) { v.to += std::chrono::hours(48); };
+    open_voucher("good", 10, 10, 10, "ALL", longer);
+    open_voucher("broken", 10, 0, 10, "ALL", longer);
     pool("broken", 1);
     for (const char* user : {"ann", "ben", "cat"}) add_user(user);
   }
@@ -58,12 +25,6 @@ class VoucherRequestId : public VoucherBatchTest {
     store::Commit commit;
     commit.then = {store::KvPut{code_key("voucher", "broken", 0), "MENDED-0", {}}};
     ASSERT_TRUE(store::commit_and_wait(*world.store, std::move(commit)));
-  }
-  std::unique_ptr<Call> start_on(Node& node, const std::string& key, const std::string& payload) {
-    auto call = prepared(key, payload);
-    auto* raw = call.get();
-    lane.post([&node, raw] { node.registry.dispatch(*raw); });
-    return call;
   }
   Json send_to(Node& node, const std::string& key, const std::string& payload) {
     auto call = start_on(node, key, payload);
@@ -111,16 +72,17 @@ TEST_F(VoucherRequestId, VOUCHER_5_it_stays_bound_after_a_restart_and_on_other_n
 }
 
 TEST_F(VoucherRequestId, VOUCHER_5_of_two_batches_on_two_nodes_at_once_one_is_refused_whole) {
-  HoldingStore slow(*world.store);
+  SlowStore slow(*world.store);
   Node other(world, 2, slow);
   for (const auto& [id, payload] : {std::pair<std::string, std::string>("r1", half), {"r2", batch("r2", {{"ann", "good"}, {"ben", "good"}})}}) {
-    slow.holding = true;
+    slow.hold_commits = true;
     auto late = start_on(other, id + "-b", batch(id, {{"cat", "good"}}));
     drive();
     ASSERT_FALSE(late->answer);
     const Json won = send(id + "-a", payload)["results"];
     ASSERT_EQ(won[1]["status"], "issued") << won.dump();
-    slow.let_go();
+    slow.hold_commits = false;
+    slow.answer();
     drive();
     EXPECT_EQ(said(*late), "fingerprint_mismatch") << "told neither its own item nor the other batch's";
   }
