@@ -41,12 +41,14 @@ class VoucherApp final : public server::App {
         return fail(FailureKind::invalid_argument, "bad_region",
                     fmt::format("--regions: expected two capital letters, or ALL, got '{}'", beginning_of(region, 64)));
     distribution_->serve_only(options_.regions);
+    distribution_->keep_for(options_.requests_kept);
     context.flows.add(distribution_->flow());
     rpc::CommandSpec distribute;
     distribute.name = "voucher.ss.distribution.batch_distribute_voucher";
     distribute.summary = "Gives vouchers to users, item by item; one result per item, in order.";
     distribute.app = "voucher";
     distribute.idempotency = rpc::KeyUse::required;
+    distribute.keys.ttl = options_.requests_kept;
     distribute.input_schema =
         R"({"type":"object","required":["request_id","region","items"],"properties":{"request_id":{"type":"string"},)"
         R"("region":{"type":"string"},"items":{"type":"array","minItems":1,"maxItems":500,"items":{"type":"object",)"

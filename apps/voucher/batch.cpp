@@ -142,6 +142,7 @@ class Batch {
     whole_.batch = this;
     whole_.scope = scope_of("voucher.batch", parsed_.request_id);
     whole_.fingerprint = fingerprint_;
+    whole_.policy.ttl = distribution_.kept();
     whole_.exchange = invocation_.registry().ids().exchange();
     whole_.deadline = invocation_.command.deadline;
     whole_.lane = invocation_.lane;
@@ -176,6 +177,7 @@ class Batch {
     child.scope = scope_of("voucher.item", fmt::format("{}/{}", parsed_.request_id, child.ordinal));
     child.whole = whole_.scope;
     child.fingerprint = fingerprint_;
+    child.policy.ttl = distribution_.kept();
     child.exchange = invocation_.registry().ids().exchange();
     child.deadline = command.deadline;
     child.lane = invocation_.lane;

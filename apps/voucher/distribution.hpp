@@ -47,6 +47,9 @@ class Distribution {
   /// Before the first batch: batches of other regions are refused; none: each region is served.
   void serve_only(std::vector<std::string> regions);
   Status check_region(const std::string& region) const;
+  /// Before the first batch: how long its request id, and what its items got, is remembered.
+  void keep_for(milliseconds ttl) noexcept { kept_ = ttl; }
+  milliseconds kept() const noexcept { return kept_; }
   Downstream* downstream() noexcept { return downstream_; }
   /// Before an item runs: what the calls of its batch fail with, now or later. The answer is for ended(); the
   /// exchange keeps it too, as long as it may take effect.
@@ -81,6 +84,7 @@ class Distribution {
   Downstream* const downstream_;
   resilience::HotKeys* const rate_limit_;
   std::vector<std::string> regions_;
+  milliseconds kept_ = idempotency::KeyPolicy().ttl;
   CodeAllocator codes_;
   SoldOut sold_out_;
   flow::Flow flow_, restock_;

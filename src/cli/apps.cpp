@@ -75,6 +75,9 @@ void add_app_options(CLI::App& command, AppOptions& options) {
   command.add_option("--caller-rate", options.caller_rate, "voucher: items per second of one caller, over all regions; 0: no limit")
       ->check(CLI::Range(0, 1'000'000'000))
       ->capture_default_str();
+  command.add_option("--keep-requests-hours", options.keep_requests_hours, "voucher: how long a batch's request id is remembered, with what its items got")
+      ->check(CLI::Range(1, 8760))
+      ->capture_default_str();
   from_environment(command,
                    command.add_option("--regions", options.regions, "voucher: the regions served, by commas; default: each that is asked for")
                        ->delimiter(','),
@@ -110,6 +113,7 @@ std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options)
     chosen.user_token = options.user_token;
     chosen.service_ca = options.service_ca;
     chosen.caller_rate = options.caller_rate;
+    chosen.requests_kept = std::chrono::hours(options.keep_requests_hours);
     chosen.regions = options.regions;
     chosen.downstream.segment_codes = options.segment_codes;
     chosen.downstream.owner = options.owner;

@@ -55,6 +55,7 @@ TEST_F(Words, CONSOLE_9_what_is_wrong_of_the_voucher_apps_is_told_with_its_flag)
     EXPECT_THAT(refused({"--user-service", bad}), HasSubstr("HOST:PORT")) << bad;
   }
   refused({"--caller-rate", "-1"});
+  refused({"--keep-requests-hours", "0"});
   EXPECT_THAT(refused({"--regions", "SG,sg"}), HasSubstr("'sg'"));
   write("broken.json", "{\"rules\": [\n  {\"region\": \"SG\",}\n]}");
   write("wrong.json", R"({"rules":[{"error_rate":2}]})");

@@ -111,5 +111,19 @@ TEST_F(VoucherRequestId, VOUCHER_5_it_is_given_up_with_the_keys_of_the_items_and
   EXPECT_EQ(send("k", shorter)["results"][0]["status"], "issued");
 }
 
+TEST_F(VoucherRequestId, VOUCHER_5_how_long_it_is_remembered_can_be_said) {
+  distribution->keep_for(std::chrono::hours(2));
+  const Json first = send("k", half)["results"];
+  for (int hours = 1; hours <= 2; ++hours) {
+    const Json again = send("k" + std::to_string(hours), half);
+    ASSERT_TRUE(again.is_object()) << again.dump();
+    EXPECT_EQ(again["results"][1], first[1]);
+    world.clock.advance(std::chrono::hours(1));
+  }
+  const Json other = send("k3", shorter);
+  ASSERT_TRUE(other.is_object()) << "the id is free again: " << other.dump();
+  EXPECT_EQ(other["results"][0]["status"], "issued");
+}
+
 }  // namespace
 }  // namespace sluice::voucher
