@@ -59,6 +59,9 @@ Task<Result<Vote>> add_stock(Exchange& x) {
   x.draft().put(key, encode(voucher));
   x.draft().add(stock_key(ns, voucher.id), more.stock);
   x.draft().add(budget_key(ns, voucher.id), more.budget_minor);
+  // So that the file it came from is known again.
+  if (more.stock != 0) x.draft().add(restocked_stock_key(ns, voucher.id), more.stock);
+  if (more.budget_minor != 0) x.draft().add(restocked_budget_key(ns, voucher.id), more.budget_minor);
   x.respond(Reply::ok(fmt::format(R"({{"voucher":"{}","stock":{},"budget_minor":{}}})", voucher.id, voucher.stock, voucher.budget_minor)));
   co_return Vote();
 }

@@ -53,7 +53,8 @@ void import(const ImportArguments& arguments) {
     fmt::print(R"({{"file":{},"rows":{},"imported":{},"recognised":{}}})" "\n", nlohmann::json(arguments.file).dump(),
                done->rows, done->imported, done->recognised);
   else
-    fmt::print("{} rows of {}: {} new, {} there already.\n", done->rows, arguments.file, done->imported, done->recognised);
+    fmt::print("{} rows of {}: {} new, {} there already{}.\n", done->rows, arguments.file, done->imported, done->recognised,
+               done->imported == 0 ? "; nothing was changed" : "");
 }
 
 struct GenerateArguments : voucher::GeneratorOptions {
