@@ -45,6 +45,16 @@ bool is_target(const std::string& text) {
          std::ranges::none_of(text, [](unsigned char c) { return c <= ' ' || c == 0x7f; });
 }
 
+// By commas; what stands between two is a name, also if it is empty.
+std::vector<std::string> split(const std::string& names) {
+  std::vector<std::string> parts;
+  std::size_t begin = 0;
+  for (auto comma = names.find(','); comma != std::string::npos; comma = names.find(',', begin = comma + 1))
+    parts.push_back(names.substr(begin, comma - begin));
+  parts.push_back(names.substr(begin));
+  return parts;
+}
+
 }  // namespace
 
 void add_app_options(CLI::App& command, AppOptions& options) {
@@ -79,8 +89,8 @@ void add_app_options(CLI::App& command, AppOptions& options) {
       ->check(CLI::Range(1, 8760))
       ->capture_default_str();
   from_environment(command,
-                   command.add_option("--regions", options.regions, "voucher: the regions served, by commas; default: each that is asked for")
-                       ->delimiter(','),
+                   // Split by us: CLI11 would leave out an empty name, which is a slip.
+                   command.add_option("--regions", options.regions, "voucher: the regions served, by commas; default: each that is asked for"),
                    "SLUICE_REGIONS");
   command.add_option("--fault-plan", options.fault_plan, "codes, users: JSON or a file with it: faults on purpose");
 }
@@ -114,7 +124,8 @@ std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options)
     chosen.service_ca = options.service_ca;
     chosen.caller_rate = options.caller_rate;
     chosen.requests_kept = std::chrono::hours(options.keep_requests_hours);
-    chosen.regions = options.regions;
+    for (const auto& several : options.regions)
+      for (auto& region : split(several)) chosen.regions.push_back(std::move(region));
     chosen.downstream.segment_codes = options.segment_codes;
     chosen.downstream.owner = options.owner;
     chosen.downstream.timeout = milliseconds(options.downstream_timeout_ms);
