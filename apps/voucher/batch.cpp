@@ -137,7 +137,8 @@ class Batch {
   }
 
   // The request id's own key: completed by the Commit of each item that ends, so that from the first on the id
-  // is this batch's, whichever of its items have still to be run. Held here while they run.
+  // is this batch's, whichever of its items have still to be run. Held here while they run, and let go of after it:
+  // whether one of them has ended, the store knows.
   void claim_whole() {
     whole_.batch = this;
     whole_.scope = scope_of("voucher.batch", parsed_.request_id);
@@ -271,7 +272,6 @@ class Batch {
   }
 
   void told(Child& child, const Reply& reply) {
-    bound_ = true;
     if (reply.kind == FailureKind::none)
       child.result = R"("status":"issued","retryable":false,)" + reply.body.substr(1, reply.body.size() - 2);
     else
@@ -288,7 +288,6 @@ class Batch {
   void one_done() {
     if (--left_ != 0) return;
     if (others_) return refuse();  // another node's batch was faster
-    if (held_ && bound_) held_.completed({});
     const std::unique_ptr<Batch> self(this);
     bool final = true;
     std::string body = fmt::format(R"({{"request_id":"{}","results":[)", parsed_.request_id);
@@ -307,9 +306,8 @@ class Batch {
   Parsed parsed_;
   std::vector<Child> children_;
   Whole whole_;
-  idempotency::Claim held_;  // of the request id; empty: some of its items ended before
-  bool bound_ = false;       // an item has ended, and the request id is this batch's
-  bool others_ = false;      // it is another's
+  idempotency::Claim held_;  // of the request id; empty: one of its items ended before
+  bool others_ = false;      // an item has found that the request id is another batch's
   Digest fingerprint_{};
   std::size_t unclaimed_ = 0, left_ = 0;
   const std::shared_ptr<BatchCalls> told_ = std::make_shared<BatchCalls>();
