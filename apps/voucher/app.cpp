@@ -10,6 +10,7 @@
 #include "apps/voucher/batch.hpp"
 #include "apps/voucher/model.hpp"
 #include "apps/voucher/rows.hpp"
+#include "sluice/base/text.hpp"
 #include "sluice/rpc/flow_handler.hpp"
 #include "sluice/rpc/interceptors.hpp"
 #include "sluice/store/nodes.hpp"
@@ -38,14 +39,16 @@ class VoucherApp final : public server::App {
     for (const auto& region : options_.regions)
       if (!valid_region(region))
         return fail(FailureKind::invalid_argument, "bad_region",
-                    fmt::format("--regions: expected two capital letters, or ALL, got '{}'", region.substr(0, 64)));
+                    fmt::format("--regions: expected two capital letters, or ALL, got '{}'", beginning_of(region, 64)));
     distribution_->serve_only(options_.regions);
+    distribution_->keep_for(options_.requests_kept);
     context.flows.add(distribution_->flow());
     rpc::CommandSpec distribute;
     distribute.name = "voucher.ss.distribution.batch_distribute_voucher";
     distribute.summary = "Gives vouchers to users, item by item; one result per item, in order.";
     distribute.app = "voucher";
     distribute.idempotency = rpc::KeyUse::required;
+    distribute.keys.ttl = options_.requests_kept;
     distribute.input_schema =
         R"({"type":"object","required":["request_id","region","items"],"properties":{"request_id":{"type":"string"},)"
         R"("region":{"type":"string"},"items":{"type":"array","minItems":1,"maxItems":500,"items":{"type":"object",)"
@@ -133,7 +136,7 @@ class VoucherApp final : public server::App {
                             {{"channel", name}, {"target", channel.options.target}});
     if (const auto& owner = options_.downstream.owner; !owner.empty() && !valid_id(owner))
       return fail(FailureKind::invalid_argument, "bad_owner",
-                  "--owner: expected 1 to 64 of A-Z a-z 0-9 - _ ., got '" + owner.substr(0, 64) + "'");
+                  "--owner: expected 1 to 64 of A-Z a-z 0-9 - _ ., got '" + std::string(beginning_of(owner, 64)) + "'");
     SLUICE_TRY(client("codes", options_.code_service, options_.code_token, codes_));
     SLUICE_TRY(client("users", options_.user_service, options_.user_token, users_));
     if (codes_ == nullptr && users_ == nullptr) return {};
@@ -167,7 +170,7 @@ class VoucherApp final : public server::App {
     std::string wrong = json.is_object() ? "" : std::string("expected a JSON object, got ") + json.type_name();
     if (json.is_object()) {
       for (const auto& [name, value] : json.items())
-        if (name != "voucher") wrong = name.substr(0, 64) + ": unknown field";
+        if (name != "voucher") wrong = std::string(beginning_of(name, 64)) + ": unknown field";
       if (!json.contains("voucher"))
         wrong = "voucher: is missing";
       else if (!json["voucher"].is_string())
@@ -194,7 +197,8 @@ class VoucherApp final : public server::App {
     nlohmann::json body{{"voucher", voucher->id}, {"name", voucher->name}, {"region", voucher->region},
                         {"value_minor", voucher->value_minor}, {"currency", voucher->currency},
                         {"stock", voucher->stock}, {"left", number(1)}, {"budget_left_minor", number(2)}};
-    Reply reply = Reply::ok(body.dump());
+    // A name that an earlier version imported may be no UTF-8.
+    Reply reply = Reply::ok(body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
     co_return rpc::Answer::of(reply);
   }
 

@@ -20,6 +20,7 @@ struct VoucherOptions {
   std::vector<std::string> regions;
   /// Items per second of one caller, over all regions, with a burst of one batch at least; 0: no limit.
   std::uint64_t caller_rate = 0;
+  milliseconds requests_kept = std::chrono::hours(24);  ///< a batch's request id, and what its items got
 };
 
 std::unique_ptr<server::App> make_app(VoucherOptions options = {});

@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "sluice/base/text.hpp"
+
 namespace sluice::voucher {
 namespace {
 
@@ -19,7 +21,7 @@ std::unexpected<Failure> bad(std::string code, std::string detail) {
 // What stands there, short: a message must not repeat a whole request.
 std::string got(const Json& value) {
   const std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  return text.size() <= 80 ? text : text.substr(0, 80) + "...";
+  return text.size() <= 80 ? text : std::string(beginning_of(text, 80)) + "...";
 }
 
 // A misspelt member would be taken for one that is left out.
@@ -97,7 +99,7 @@ class Batch {
       child.result = R"("status":"refused","reason":"duplicate_item","retryable":false)";
     }
     fingerprint_ = sha256(whole);
-    claim(children_.front());
+    claim_whole();
   }
 
  private:
@@ -121,18 +123,62 @@ class Batch {
     bool duplicate = false;  // of an earlier item: it has no key of its own
     bool answered = false;   // its claim
     std::uint64_t restocks_seen = 0;
+    std::shared_ptr<HeldCode> code;
     std::string result;      // members of its JSON object
     bool final = true;   // a repeated request gets the same
   };
+  struct Whole : idempotency::PendingClaim {
+    Batch* batch = nullptr;
+  };
+
+  Bytes scope_of(std::string_view command, std::string_view key) const {
+    const rpc::Command& asked = invocation_.command;
+    return idempotency::make_scope(asked.ns, asked.principal ? asked.principal->id : "", command, 1, key);
+  }
+
+  // The request id's own key: completed by the Commit of each item that ends, so that from the first on the id
+  // is this batch's, whichever of its items have still to be run. Held here while they run, and let go of after it:
+  // whether one of them has ended, the store knows.
+  void claim_whole() {
+    whole_.batch = this;
+    whole_.scope = scope_of("voucher.batch", parsed_.request_id);
+    whole_.fingerprint = fingerprint_;
+    whole_.policy.ttl = distribution_.kept();
+    whole_.exchange = invocation_.registry().ids().exchange();
+    whole_.deadline = invocation_.command.deadline;
+    whole_.lane = invocation_.lane;
+    whole_.Job::run = [](Job* job) noexcept {
+      static_cast<Whole*>(static_cast<idempotency::PendingClaim*>(job))->batch->whole_claimed();
+    };
+    if (invocation_.registry().keys().claim(whole_)) whole_claimed();
+  }
+
+  void whole_claimed() {
+    const auto& answer = whole_.answer;
+    if (answer && std::holds_alternative<idempotency::Mismatch>(*answer)) return refuse();
+    if (answer && std::holds_alternative<idempotency::Replay>(*answer)) return claim(children_.front());
+    if (answer && std::holds_alternative<idempotency::Run>(*answer)) {
+      held_ = std::move(std::get<idempotency::Run>(*whole_.answer).claim);
+      return claim(children_.front());
+    }
+    for (Child& child : children_) {
+      if (answer)
+        child.answer = idempotency::Claimed(std::get<idempotency::InProgress>(*answer));
+      else
+        child.answer = fail(answer.error());
+    }
+    run_all();
+  }
 
   // The item's own key: request id and ordinal, so that a batch that was cut off goes on where it was.
   // Its fingerprint is that of the whole batch: another batch under this request id meets a key it does
   // not fit, whichever of its items differ.
   void claim(Child& child) {
     const rpc::Command& command = invocation_.command;
-    child.scope = idempotency::make_scope(command.ns, command.principal ? command.principal->id : "", "voucher.item", 1,
-                                          fmt::format("{}/{}", parsed_.request_id, child.ordinal));
+    child.scope = scope_of("voucher.item", fmt::format("{}/{}", parsed_.request_id, child.ordinal));
+    child.whole = whole_.scope;
     child.fingerprint = fingerprint_;
+    child.policy.ttl = distribution_.kept();
     child.exchange = invocation_.registry().ids().exchange();
     child.deadline = command.deadline;
     child.lane = invocation_.lane;
@@ -164,12 +210,18 @@ class Batch {
 
   void all_claimed_but_one() {
     if (--unclaimed_ != 0) return;
-    if (std::ranges::any_of(children_, mismatched)) {
-      const std::unique_ptr<Batch> self(this);
-      for (Child& child : children_) child.answer = idempotency::Claimed();  // what was claimed is free again
-      return invocation_.finish(rpc::Answer::of(Failure(FailureKind::fingerprint_mismatch,
-                                                        "request id '" + parsed_.request_id + "' was used with other items; use a new one")));
-    }
+    if (std::ranges::any_of(children_, mismatched)) return refuse();
+    run_all();
+  }
+
+  void refuse() {
+    const std::unique_ptr<Batch> self(this);
+    for (Child& child : children_) child.answer = idempotency::Claimed();  // what was claimed is free again
+    invocation_.finish(rpc::Answer::of(Failure(FailureKind::fingerprint_mismatch,
+                                               "request id '" + parsed_.request_id + "' was used with other items; use a new one")));
+  }
+
+  void run_all() {
     prefetch_users();
     left_ = children_.size() + 1;
     for (Child& child : children_) child.duplicate ? void(--left_) : settle(child);
@@ -195,7 +247,7 @@ class Batch {
     exchange->correlation = command.correlation;
     exchange->trace = command.trace;
     exchange->audited = true;
-    Distribution::know(*exchange, told_);
+    child.code = Distribution::know(*exchange, told_);
     child.restocks_seen = distribution_.restocks_seen();
     flow::RunOptions options;
     options.lane = invocation_.lane;
@@ -210,9 +262,10 @@ class Batch {
   }
 
   void ended(Child& child, const flow::Outcome& outcome) {
-    distribution_.ended(invocation_.command.ns.text(), parsed_.items[child.ordinal], child.exchange, outcome, child.restocks_seen);
+    distribution_.ended(invocation_.command.ns.text(), parsed_.items[child.ordinal], *child.code, outcome, child.restocks_seen);
     if (outcome.kind == flow::OutcomeKind::pending || outcome.kind == flow::OutcomeKind::in_doubt)
       return failed(child, Failure(FailureKind::pending, "not settled yet; repeat the request"));
+    if (outcome.cause && outcome.cause->kind() == FailureKind::fingerprint_mismatch) others_ = true;
     if (!outcome.reply) return failed(child, outcome.cause.value_or(Failure(FailureKind::internal)));
     told(child, *outcome.reply);
     one_done();
@@ -234,6 +287,7 @@ class Batch {
 
   void one_done() {
     if (--left_ != 0) return;
+    if (others_) return refuse();  // another node's batch was faster
     const std::unique_ptr<Batch> self(this);
     bool final = true;
     std::string body = fmt::format(R"({{"request_id":"{}","results":[)", parsed_.request_id);
@@ -251,6 +305,9 @@ class Batch {
   Distribution& distribution_;
   Parsed parsed_;
   std::vector<Child> children_;
+  Whole whole_;
+  idempotency::Claim held_;  // of the request id; empty: one of its items ended before
+  bool others_ = false;      // an item has found that the request id is another batch's
   Digest fingerprint_{};
   std::size_t unclaimed_ = 0, left_ = 0;
   const std::shared_ptr<BatchCalls> told_ = std::make_shared<BatchCalls>();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "apps/voucher/rows.hpp"
+#include "sluice/base/task.hpp"
 #include "sluice/store/store.hpp"
 
 namespace sluice::voucher {
@@ -39,14 +40,14 @@ class Reservation {
   std::string universal_;
 };
 
-/// Thread-safe. The store must answer at once (embedded stores do).
+/// Thread-safe; works on the caller's lane and never blocks it.
 class CodeAllocator {
  public:
   explicit CodeAllocator(store::Store& store) : store_(store) {}
   /// Null when every imported code is assigned; fails kCodesLeased while the last ones are reserved, as some
-  /// may come back. The first call for a voucher reads which of its codes are assigned, so codes reserved when
-  /// a process died are free again.
-  Result<std::shared_ptr<Reservation>> reserve(const std::string& ns, const std::string& voucher);
+  /// may come back. The first call for a voucher reads which of its codes are assigned, and others wait for it, so
+  /// codes reserved when a process died are free again.
+  Task<Result<std::shared_ptr<Reservation>>> reserve(std::string ns, std::string voucher);
 
  private:
   friend class Reservation;
@@ -58,14 +59,21 @@ class CodeAllocator {
     std::size_t reserved = 0;
     std::string universal;  // empty: each code goes to one exchange
   };
-  Result<Pool> load(const std::string& ns, const std::string& voucher);
-  Status settle(Pool& pool, const std::string& ns, const std::string& voucher);
+  struct Loading;
+  class LoadingWait;
+  class LoadingEnd;
+  using Reserved = Result<std::shared_ptr<Reservation>>;
+  Task<Result<Pool>> load(std::string ns, std::string voucher);
+  /// Of a pool that is there. Nothing: its unsettled codes are to be settled first.
+  std::optional<Reserved> take(Pool& pool, const std::string& name, const std::string& voucher);
+  Task<Status> settle(std::string ns, std::string voucher);
   enum class End { unused, assigned, unknown };
   void end(const std::string& pool, std::int64_t ordinal, End how);
 
   store::Store& store_;
   std::mutex mutex_;
   std::map<std::string, Pool> pools_;  // by namespace and voucher; bounded by the catalogue
+  std::map<std::string, std::shared_ptr<Loading>> loading_;
 };
 
 }  // namespace sluice::voucher

@@ -12,6 +12,7 @@
 
 #include "apps/voucher/rows.hpp"
 #include "apps/voucher/segments.hpp"
+#include "sluice/base/text.hpp"
 #include "sluice/flow.hpp"
 #include "sluice/rpc/flow_handler.hpp"
 
@@ -26,6 +27,9 @@ std::unexpected<Failure> bad(std::string detail) {
   return fail(FailureKind::invalid_argument, "bad_request", std::move(detail));
 }
 
+// What stands there, short.
+std::string got(const Json& value) { return std::string(beginning_of(value.dump(-1, ' ', false, Json::error_handler_t::replace), 32)); }
+
 // What of a question is not as expected.
 struct Unexpected {
   std::string what;
@@ -35,7 +39,7 @@ const Json& field(const Json& object, const char* name, Json::value_t type, cons
   const auto found = object.is_object() ? object.find(name) : object.end();
   if (!object.is_object() || found == object.end() || found->type() != type)
     throw Unexpected{fmt::format("{}{}: expected {}, got {}", where, name, expected,
-                                 !object.is_object() || found == object.end() ? "nothing" : found->dump().substr(0, 32))};
+                                 !object.is_object() || found == object.end() ? "nothing" : got(*found))};
   return *found;
 }
 
@@ -47,7 +51,7 @@ T whole(const Json& value, const char* name) {
   const std::string text = value.is_string() ? value.get<std::string>() : std::string();
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc() || end != text.data() + text.size() || text.empty())
-    throw Unexpected{fmt::format("{}: expected a whole number, got {}", name, value.dump().substr(0, 32))};
+    throw Unexpected{fmt::format("{}: expected a whole number, got {}", name, got(value))};
   return number;
 }
 
@@ -72,7 +76,7 @@ struct Asked {
       asked.owner = field(json, "owner", Type::string, "the name of who leases, as text").get<std::string>();
       if (json.contains("vouchers"))
         for (const auto& one : field(json, "vouchers", Type::array, "a list of voucher ids")) {
-          if (!one.is_string()) throw Unexpected{"vouchers: expected a list of voucher ids, got " + one.dump().substr(0, 32)};
+          if (!one.is_string()) throw Unexpected{"vouchers: expected a list of voucher ids, got " + got(one)};
           asked.vouchers.push_back(one.get<std::string>());
         }
       if (const auto count = json.find("count"); count != json.end()) asked.count = whole<std::int64_t>(*count, "count");
@@ -116,7 +120,7 @@ class CodeService final : public server::App {
     options.log = &context.logger;
     options.max_reruns = 20;  // leases of one voucher meet each other
     flow_ = std::make_unique<flow::Flow>("voucher.code.lease", std::move(options));
-    flow_->group("main", {flow::func("lease", [this](Exchange& x) { return lease(x); })});
+    flow_->group("main", {flow::task_func("lease", [this](Exchange& x) { return lease(x); })});
     context.flows.add(*flow_);
     rpc::CommandSpec get;
     get.name = kGetCodes;
@@ -137,81 +141,127 @@ class CodeService final : public server::App {
   }
 
  private:
-  Result<Vote> lease(Exchange& x) {
-    SLUICE_ASSIGN(const Asked asked, Asked::parse(x.request()));
+  // What one voucher of a question gets.
+  struct Given {
+    std::string voucher;
+    std::string universal;          // one code for all: there is nothing to lease
+    std::vector<Segment> segments;  // none: nothing can be leased
+    std::optional<milliseconds> leased;  // the first lease of another ends then
+  };
+  using Leases = std::map<std::string, Segments>;
+
+  Task<Result<Vote>> lease(Exchange& x) {
+    auto parsed = Asked::parse(x.request());
+    if (!parsed) co_return fail(parsed.error());
+    const Asked asked = *std::move(parsed);
     const std::string& ns = x.ns().text();
     const WallTime now = clock_->wall();
     // Rows are read all at once: a batch may name 500 vouchers.
     std::vector<store::KvKey> keys;
     for (const auto& voucher : asked.vouchers) keys.push_back(pool_key(ns, voucher));
-    SLUICE_ASSIGN(const auto pools, x.read_rows(keys));
-    // One code for all: there is nothing to lease.
-    const auto universal = [&](std::size_t i) { return pools[i] && !pools[i]->value.empty(); };
-    std::set<std::string> named;
-    for (const auto& done : asked.finished) named.insert(done.voucher);
-    for (std::size_t i = 0; i < asked.vouchers.size(); ++i)
-      if (!universal(i)) named.insert(asked.vouchers[i]);
-    keys.clear();
-    for (const auto& voucher : named) keys.push_back(segment_key(ns, voucher));
-    SLUICE_ASSIGN(const auto rows, x.read_rows(keys, flow::Read::verified));
-    std::map<std::string, Segments> leases;
+    auto reading_pools = x.read_rows_task(std::move(keys));
+    const auto pools = co_await reading_pools;
+    if (!pools) co_return fail(pools.error());
+    const auto named = leased_by(asked, *pools);
+    std::vector<store::KvKey> wanted;
+    for (const auto& voucher : named) wanted.push_back(segment_key(ns, voucher));
+    auto reading = x.read_rows_task(std::move(wanted), flow::Read::verified);
+    const auto rows = co_await reading;
+    if (!rows) co_return fail(rows.error());
+    auto decoded = decode(named, *rows);
+    if (!decoded) co_return fail(decoded.error());
+    Leases leases = *std::move(decoded);
     std::set<std::string> changed;
-    for (auto [at, voucher] = std::pair(std::size_t{0}, named.begin()); voucher != named.end(); ++voucher, ++at) {
-      SLUICE_ASSIGN(leases[*voucher], Segments::decode(rows[at] ? ByteView(rows[at]->value) : ByteView()));
-    }
-    for (const auto& done : asked.finished)
-      if (leases[done.voucher].finish(asked.owner, done.first, done.token)) changed.insert(done.voucher);
+    const auto given = give(asked, *pools, leases, changed, now);
     std::string segments;
-    std::int64_t room = kMaxCodesPerAnswer;
-    const std::int64_t count = std::min(asked.count, std::max<std::int64_t>(1, kMaxCodesPerAnswer / std::max<std::int64_t>(1, std::ssize(asked.vouchers))));
-    for (std::size_t i = 0; i < asked.vouchers.size(); ++i) {
-      const std::string& voucher = asked.vouchers[i];
-      if (universal(i)) {
-        segments += fmt::format(R"({}{{"voucher":"{}","universal":"{}"}})", segments.empty() ? "" : ",", voucher, pools[i]->value);
-        continue;
-      }
-      Segments& of = leases[voucher];
-      std::vector<Segment> given;
-      if (asked.resume) given = of.resume(asked.owner, now + options_.lease, room);
-      if (given.empty()) {
-        if (auto fresh = of.lease(asked.owner, pools[i] ? pools[i]->number : 0, count, now, now + options_.lease, std::max(room, count)))
-          given.push_back(*std::move(fresh));
-      }
-      if (given.empty()) segments += nothing_of(voucher, of, now, segments.empty());
-      else changed.insert(voucher);
-      for (const auto& segment : given) {
-        room -= segment.count;
-        SLUICE_TRY(describe(ns, voucher, segment, segments));
-      }
+    for (const auto& one : given) {
+      auto describing = describe(ns, one);
+      const auto text = co_await describing;
+      if (!text) co_return fail(text.error());
+      segments += (segments.empty() ? "" : ",") + *text;
     }
     for (const auto& voucher : changed) x.draft().put(segment_key(ns, voucher), leases[voucher].encode());
     x.respond(Reply::ok(fmt::format(R"({{"lease_ms":{},"segments":[{}]}})", options_.lease.count(), segments)));
-    return Vote();
+    co_return Vote();
   }
 
-  static std::string nothing_of(const std::string& voucher, const Segments& of, WallTime now, bool first) {
-    const auto end = of.first_end();
-    const auto leased = end ? fmt::format(R"(,"leased_ms":{})", std::max<std::int64_t>(0, (*end - now).count())) : std::string();
-    return fmt::format(R"({}{{"voucher":"{}","none":true{}}})", first ? "" : ",", voucher, leased);
+  static bool universal(const std::optional<store::KvRow>& pool) { return pool && !pool->value.empty(); }
+
+  // The vouchers whose segments are looked at.
+  static std::set<std::string> leased_by(const Asked& asked, const std::vector<std::optional<store::KvRow>>& pools) {
+    std::set<std::string> named;
+    for (const auto& done : asked.finished) named.insert(done.voucher);
+    for (std::size_t i = 0; i < asked.vouchers.size(); ++i)
+      if (!universal(pools[i])) named.insert(asked.vouchers[i]);
+    return named;
   }
 
-  // Codes never change once they are imported: they need no part in the snapshot.
-  Status describe(const std::string& ns, const std::string& voucher, const Segment& segment, std::string& out) {
-    store::ListRows query{.ns = ns,
-                                  .collection = std::string(kCodes),
-                                  .prefix = voucher + "/",
-                                  .after = segment.first == 0 ? "" : ordinal_key(voucher, segment.first - 1),
-                                  .limit = static_cast<std::size_t>(segment.count)};
-    SLUICE_ASSIGN(const auto codes, store::ask_now(*store_, std::move(query)));
-    out += fmt::format(R"({}{{"voucher":"{}","first":{},"token":{},"codes":[)", out.empty() ? "" : ",", voucher,
-                       segment.first, segment.token);
-    bool first = true;
-    for (const auto& item : codes) {
-      out += fmt::format(R"({}"{}")", first ? "" : ",", item.row.value);
-      first = false;
+  static Result<Leases> decode(const std::set<std::string>& named, const std::vector<std::optional<store::KvRow>>& rows) {
+    Leases leases;
+    std::size_t at = 0;
+    for (const auto& voucher : named) {
+      const auto& row = rows[at++];
+      SLUICE_ASSIGN(leases[voucher], Segments::decode(row ? ByteView(row->value) : ByteView()));
     }
-    out += "]}";
-    return {};
+    return leases;
+  }
+
+  std::vector<Given> give(const Asked& asked, const std::vector<std::optional<store::KvRow>>& pools, Leases& leases,
+                          std::set<std::string>& changed, WallTime now) const {
+    for (const auto& done : asked.finished)
+      if (leases[done.voucher].finish(asked.owner, done.first, done.token)) changed.insert(done.voucher);
+    std::vector<Given> all;
+    std::int64_t room = kMaxCodesPerAnswer;
+    const std::int64_t count = std::min(asked.count, std::max<std::int64_t>(1, kMaxCodesPerAnswer / std::max<std::int64_t>(1, std::ssize(asked.vouchers))));
+    for (std::size_t i = 0; i < asked.vouchers.size(); ++i) {
+      Given given;
+      given.voucher = asked.vouchers[i];
+      if (universal(pools[i])) {
+        given.universal = pools[i]->value;
+        all.push_back(std::move(given));
+        continue;
+      }
+      Segments& of = leases[given.voucher];
+      if (asked.resume) given.segments = of.resume(asked.owner, now + options_.lease, room);
+      if (given.segments.empty()) {
+        if (auto fresh = of.lease(asked.owner, pools[i] ? pools[i]->number : 0, count, now, now + options_.lease, std::max(room, count)))
+          given.segments.push_back(*std::move(fresh));
+      }
+      if (!given.segments.empty()) changed.insert(given.voucher);
+      if (const auto end = of.first_end(); end && given.segments.empty()) given.leased = std::max(milliseconds(0), *end - now);
+      for (const auto& segment : given.segments) room -= segment.count;
+      all.push_back(std::move(given));
+    }
+    return all;
+  }
+
+  Task<Result<std::string>> describe(std::string ns, Given given) {
+    if (!given.universal.empty()) co_return fmt::format(R"({{"voucher":"{}","universal":"{}"}})", given.voucher, given.universal);
+    if (given.segments.empty()) {
+      const std::string leased = given.leased ? fmt::format(R"(,"leased_ms":{})", given.leased->count()) : std::string();
+      co_return fmt::format(R"({{"voucher":"{}","none":true{}}})", given.voucher, leased);
+    }
+    std::string out;
+    for (const auto& segment : given.segments) {
+      // Codes never change once they are imported: they need no part in the snapshot.
+      store::ListRows query{.ns = ns,
+                            .collection = std::string(kCodes),
+                            .prefix = given.voucher + "/",
+                            .after = segment.first == 0 ? "" : ordinal_key(given.voucher, segment.first - 1),
+                            .limit = static_cast<std::size_t>(segment.count)};
+      auto asking = store::ask(*store_, std::move(query));
+      const auto codes = co_await asking;
+      if (!codes) co_return fail(codes.error());
+      out += fmt::format(R"({}{{"voucher":"{}","first":{},"token":{},"codes":[)", out.empty() ? "" : ",", given.voucher,
+                         segment.first, segment.token);
+      bool first = true;
+      for (const auto& item : *codes) {
+        out += fmt::format(R"({}"{}")", first ? "" : ",", item.row.value);
+        first = false;
+      }
+      out += "]}";
+    }
+    co_return out;
   }
 
   const CodeServiceOptions options_;

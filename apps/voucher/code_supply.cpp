@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <unordered_set>
 
+#include "apps/voucher/loose_ask.hpp"
 #include "apps/voucher/rows.hpp"
 
 namespace sluice::voucher {
@@ -43,15 +44,17 @@ std::shared_ptr<CodeHold> CodeSupply::take(const std::string& ns, const std::str
   return nullptr;
 }
 
-Status CodeSupply::add(const std::string& ns, LeasedSegment leased, Instant until) {
+Task<Status> CodeSupply::add(std::string ns, LeasedSegment leased, Instant until) {
   store::ListRows query{.ns = ns,
                                 .collection = std::string(kAssigned),
                                 .prefix = leased.voucher + "/",
                                 .after = leased.first == 0 ? "" : ordinal_key(leased.voucher, leased.first - 1),
                                 .limit = leased.codes.size()};
-  SLUICE_ASSIGN(const auto assigned, store::ask_now(store_, std::move(query)));
+  auto asking = ask_loosely(store_, std::move(query));
+  const auto assigned = co_await asking;
+  if (!assigned) co_return fail(assigned.error());
   std::unordered_set<std::int64_t> taken;
-  for (const auto& item : assigned) taken.insert(ordinal_of(item.key.key));
+  for (const auto& item : *assigned) taken.insert(ordinal_of(item.key.key));
   Segment segment;
   segment.token = leased.token;
   segment.until = until;
@@ -78,7 +81,7 @@ Status CodeSupply::add(const std::string& ns, LeasedSegment leased, Instant unti
     finished_[ns].push_back({leased.voucher, leased.first, leased.token});
     pool.segments.erase(at);
   }
-  return {};
+  co_return Status();
 }
 
 void CodeSupply::not_told(const std::string& ns, std::vector<Finished> finished) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "apps/voucher/rows.hpp"
+#include "sluice/base/task.hpp"
 #include "sluice/base/time.hpp"
 #include "sluice/store/store.hpp"
 
@@ -48,7 +49,7 @@ struct LeasedSegment {
   std::vector<std::string> codes;
 };
 
-/// Thread-safe. The store (of the assignments) must answer at once and outlive it.
+/// Thread-safe. The store (of the assignments) must outlive it.
 class CodeSupply {
  public:
   explicit CodeSupply(store::Store& store) : store_(store) {}
@@ -57,8 +58,8 @@ class CodeSupply {
   std::shared_ptr<CodeHold> take(const std::string& ns, const std::string& voucher, Instant now);
   bool has(const std::string& ns, const std::string& voucher, Instant now) const;
   /// A segment came. Codes that are assigned already, as those of an earlier owner may be, are left
-  /// out. Not used after `until`, when another service may have it.
-  Status add(const std::string& ns, LeasedSegment segment, Instant until);
+  /// out. Not used after `until`, when another service may have it. May be cut off: then nothing came.
+  Task<Status> add(std::string ns, LeasedSegment segment, Instant until);
   /// The voucher has one code for all, known until then.
   void add_universal(const std::string& ns, const std::string& voucher, std::string text, Instant until);
   /// Whether the code service is to be told that we resume: nothing came of the voucher yet in this process, or

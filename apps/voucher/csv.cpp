@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "fmt/format.h"
+#include "sluice/base/text.hpp"
 
 namespace sluice::voucher {
 namespace {
@@ -15,9 +16,11 @@ constexpr std::size_t kHeaderFieldsMax = 1000;  // read of a first line, which m
 // What a person sees of a byte or a field: short and printable.
 std::string shown(std::string_view text, std::size_t limit = 40) {
   std::string out = "\"";
-  for (const char c : text.substr(0, limit)) {
+  const std::string_view piece = beginning_of(text, limit);
+  const bool good = utf8_until(piece) == piece.size();
+  for (const char c : piece) {
     const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7F)
+    if (byte < 0x20 || byte == 0x7F || (byte >= 0x80 && !good))
       out += fmt::format("\\x{:02x}", byte);
     else
       out.push_back(c);
@@ -140,6 +143,7 @@ Status CsvReader::read_field(bool& last) {
     SLUICE_TRY(append(byte));
     ++at_, ++consumed_;
   }
+  SLUICE_TRY(check_text());
   if (c == ',') {
     ++at_, ++consumed_;
   } else {
@@ -148,6 +152,14 @@ Status CsvReader::read_field(bool& last) {
   }
   ends_.push_back(text_.size());
   return {};
+}
+
+// What is stored is told as JSON, which is UTF-8.
+Status CsvReader::check_text() const {
+  const std::size_t begin = ends_.empty() ? 0 : ends_.back();
+  const std::string_view field = std::string_view(text_).substr(begin);
+  if (utf8_until(field) == field.size()) return {};
+  return malformed("text in UTF-8", shown(field), "save the file as UTF-8 and import it again");
 }
 
 Result<bool> CsvReader::read_record() {

@@ -1,5 +1,5 @@
 // A strict, streaming reader of RFC 4180 files: one record in memory at a time, whatever the size
-// of the file. Lines end in LF or CRLF; the first record must name exactly the expected columns.
+// of the file. Text is UTF-8, lines end in LF or CRLF; the first record must name exactly the expected columns.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -46,6 +46,7 @@ class CsvReader {
   Result<int> peek();
   Status read_field(bool& last);
   Status read_quoted();
+  Status check_text() const;
   Status append(char c);
   Status end_of_line(int c);
   std::unexpected<Failure> malformed(std::string_view expected, std::string_view got,

@@ -1,12 +1,12 @@
 // The flow of one item of a batch: one voucher for one user, in one Commit over stock, budget,
 // quotas, the code's assignment and the event.
 #pragma once
-#include <map>
-#include <unordered_map>
+#include <memory>
 
 #include "apps/voucher/code_allocator.hpp"
 #include "apps/voucher/downstream.hpp"
 #include "apps/voucher/model.hpp"
+#include "apps/voucher/sold_out.hpp"
 #include "sluice/flow.hpp"
 #include "sluice/resilience/hot_keys.hpp"
 
@@ -21,25 +21,19 @@ struct Item {
   static Result<Item> decode(ByteView bytes);
 };
 
-/// Remembers vouchers seen sold out, so that further requests do not touch the hot row, until they are
-/// restocked here, or for kSoldOutFor: another node of the same store may have done it. Bounded by the
-/// catalogue. Thread-safe.
-class SoldOut {
- public:
-  bool has(const std::string& ns, const std::string& voucher, Instant now) const;
-  /// Which restocks an item that begins now has seen.
-  std::uint64_t mark() const;
-  /// Seen by an item that began at `mark`: nothing if it was restocked here since, or is remembered still.
-  void add(const std::string& ns, const std::string& voucher, Instant now, std::uint64_t mark);
-  void remove(const std::string& ns, const std::string& voucher);
-
- private:
-  mutable std::mutex mutex_;
-  std::map<std::string, Instant> until_;
-  std::map<std::string, std::uint64_t> restocked_;
-  std::uint64_t restocks_ = 0;
+/// The code of an item that runs: of this store, or of a segment. Of the item's lane. What is in it when it goes
+/// may have been assigned, as that of an item told pending: the store is asked before anybody gets it again.
+struct HeldCode {
+  HeldCode() = default;
+  HeldCode(const HeldCode&) = delete;
+  HeldCode& operator=(const HeldCode&) = delete;
+  ~HeldCode();
+  void assigned();
+  void unused();
+  std::shared_ptr<Reservation> own;
+  std::shared_ptr<CodeHold> leased;
+  int waits = 0;  // runs in which others held the last codes
 };
-inline constexpr Duration kSoldOutFor = seconds(10);
 
 class Distribution {
  public:
@@ -53,9 +47,13 @@ class Distribution {
   /// Before the first batch: batches of other regions are refused; none: each region is served.
   void serve_only(std::vector<std::string> regions);
   Status check_region(const std::string& region) const;
+  /// Before the first batch: how long its request id, and what its items got, is remembered.
+  void keep_for(milliseconds ttl) noexcept { kept_ = ttl; }
+  milliseconds kept() const noexcept { return kept_; }
   Downstream* downstream() noexcept { return downstream_; }
-  /// Before an item runs: what the calls of its batch fail with, now or later.
-  static void know(flow::Exchange& item, std::shared_ptr<BatchCalls> told);
+  /// Before an item runs: what the calls of its batch fail with, now or later. The answer is for ended(); the
+  /// exchange keeps it too, as long as it may take effect.
+  static std::shared_ptr<HeldCode> know(flow::Exchange& item, std::shared_ptr<BatchCalls> told);
   bool sold_out(const std::string& ns, const std::string& voucher) const { return sold_out_.has(ns, voucher, clock_.now()); }
   flow::Flow& flow() noexcept { return flow_; }
   /// More stock and budget for a voucher: {"voucher":ID,"stock":N,"budget_minor":M}. What was sold out is
@@ -64,37 +62,31 @@ class Distribution {
   /// Taken before an item runs, for ended().
   std::uint64_t restocks_seen() const { return sold_out_.mark(); }
   /// To be told how each exchange ended: remembers sold-out vouchers, gives unused codes back.
-  void ended(const std::string& ns, const Item& item, ExchangeId exchange, const flow::Outcome& outcome,
-             std::uint64_t restocks_seen);
+  void ended(const std::string& ns, const Item& item, HeldCode& code, const flow::Outcome& outcome, std::uint64_t restocks_seen);
 
  private:
-  Result<flow::Vote> check_user_existence(flow::Exchange& x);
-  Result<flow::Vote> load_vouchers(flow::Exchange& x);
+  using Voting = Task<Result<flow::Vote>>;
+  Voting check_user_existence(flow::Exchange& x);
+  Voting ask_user_existence(flow::Exchange& x);
+  Voting load_vouchers(flow::Exchange& x);
   Result<flow::Vote> check_eligibility(flow::Exchange& x);
-  Task<Result<flow::Vote>> ask_user_existence(flow::Exchange& x);
-  Result<flow::Vote> load_codes(flow::Exchange& x);
-  Task<Result<flow::Vote>> ask_codes(flow::Exchange& x);
-  Result<flow::Vote> restock_voucher(flow::Exchange& x);
-  flow::Vote no_code(flow::Exchange& x, const Voucher& v);
   Result<flow::Vote> distribute(flow::Exchange& x);
+  flow::StagePtr restock_stage();
+  // item_codes.cpp
+  Voting load_codes(flow::Exchange& x);
+  Voting ask_codes(flow::Exchange& x);
+  Task<Result<std::shared_ptr<Reservation>>> reserve(flow::Exchange& x, const Voucher& v);
+  Task<Result<std::shared_ptr<CodeHold>>> lease(flow::Exchange& x, const Voucher& v);
+  flow::Vote no_code(flow::Exchange& x, const Voucher& v);
+  flow::Vote wait_for_code(flow::Exchange& x, const Voucher& v);
 
   Clock& clock_;
   Downstream* const downstream_;
   resilience::HotKeys* const rate_limit_;
   std::vector<std::string> regions_;
+  milliseconds kept_ = idempotency::KeyPolicy().ttl;
   CodeAllocator codes_;
   SoldOut sold_out_;
-  std::mutex mutex_;
-  /// A code of this store, or of a segment.
-  struct Held {
-    std::shared_ptr<Reservation> own;
-    std::shared_ptr<CodeHold> leased;
-    int waits = 0;  // runs in which others held the last codes
-  };
-  Result<std::shared_ptr<Reservation>> reserve(flow::Exchange& x, const Voucher& v);
-  Task<Result<std::shared_ptr<CodeHold>>> lease(flow::Exchange& x, const Voucher& v);
-  flow::Vote wait_for_code(flow::Exchange& x, const Voucher& v);
-  std::unordered_map<std::uint64_t, Held> held_;  // by running exchange
   flow::Flow flow_, restock_;
 };
 

@@ -264,7 +264,8 @@ Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Dow
   const Instant until = asked_at + Duration(answer->lease) * 9 / 10;
   for (const auto& [voucher, text] : answer->universal) supply_.add_universal(common.ns, voucher, text, until);
   for (LeasedSegment segment : answer->segments) {
-    const Status added = supply_.add(common.ns, std::move(segment), until);
+    auto adding = supply_.add(common.ns, std::move(segment), until);
+    const Status added = co_await adding;
     if (!added) co_return fail(added.error());
   }
   std::vector<Found> answers;

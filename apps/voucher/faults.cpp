@@ -7,6 +7,9 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
+
+#include "sluice/base/text.hpp"
 
 namespace sluice::voucher {
 namespace {
@@ -25,13 +28,15 @@ double normal(Random& random) {
   return sum;
 }
 
+std::string got(const Json& value) { return std::string(beginning_of(value.dump(-1, ' ', false, Json::error_handler_t::replace), 64)); }
+
 Result<FaultRule> parse_rule(const Json& json, const std::string& where) {
   if (!json.is_object()) return bad(where + ": expected an object");
   FaultRule rule;
   for (const auto& [name, value] : json.items()) {
     const auto number = [&](double max, auto& out) -> Status {
       if (!value.is_number() || value.get<double>() < 0 || value.get<double>() > max)
-        return bad(fmt::format("{}.{}: expected a number from 0 to {}, got {}", where, name, max, value.dump()));
+        return bad(fmt::format("{}.{}: expected a number from 0 to {}, got {}", where, name, max, got(value)));
       using T = std::remove_reference_t<decltype(out)>;
       if constexpr (std::is_same_v<T, double>)
         out = value.get<double>();
@@ -60,7 +65,7 @@ Result<FaultRule> parse_rule(const Json& json, const std::string& where) {
     else
       return bad(fmt::format("{}.{}: expected region, error (the name of a failure kind), latency_ms, latency_p99_ms, "
                              "slow_start_ms, error_rate, hang_rate or wrong_rate, got {}",
-                             where, name.substr(0, 64), value.dump().substr(0, 64)));
+                             where, beginning_of(name, 64), got(value)));
   }
   if (rule.slow_start.count() != 0 && rule.latency.count() == 0)
     return bad(fmt::format("{}.slow_start_ms: expected a latency_ms above 0, which it makes longer at first, got none", where));
@@ -82,7 +87,7 @@ Result<FaultPlan> FaultPlan::parse(std::string_view text) {
     return bad(fmt::format("line {}, column {}: expected JSON, a plan with rules and kill_after; it cannot be read on from there",
                            1 + std::ranges::count(before, '\n'), before.size() - (line == std::string_view::npos ? 0 : line + 1) + 1));
   }
-  if (!json.is_object()) return bad("expected a JSON object with rules and kill_after, got " + std::string(text.substr(0, 64)));
+  if (!json.is_object()) return bad("expected a JSON object with rules and kill_after, got " + std::string(beginning_of(text, 64)));
   FaultPlan plan;
   for (const auto& [name, value] : json.items()) {
     if (name == "kill_after" && value.is_number_unsigned()) {
@@ -93,8 +98,8 @@ Result<FaultPlan> FaultPlan::parse(std::string_view text) {
         plan.rules.push_back(std::move(rule));
       }
     } else {
-      return bad(name.substr(0, 64) + ": expected rules (a list of at most 100) or kill_after (after so many questions, from 1; 0: never), got " +
-                 value.dump().substr(0, 64));
+      return bad(std::string(beginning_of(name, 64)) + ": expected rules (a list of at most 100) or kill_after (after so many questions, from 1; 0: never), got " +
+                 got(value));
     }
   }
   return plan;
@@ -112,14 +117,6 @@ std::string FaultPlan::to_json() const {
                     {"wrong_rate", rule.wrong_rate},
                     {"slow_start_ms", rule.slow_start.count()}});
   return Json{{"rules", std::move(list)}, {"kill_after", kill_after}}.dump();
-}
-
-void Faults::set(FaultPlan plan) {
-  const std::lock_guard lock(mutex_);
-  plan_ = std::move(plan);
-  since_ = clock_.now();
-  seen_ = 0;
-  any_.store(!plan_.rules.empty() || plan_.kill_after != 0, std::memory_order_release);
 }
 
 FaultPlan Faults::plan() const {
@@ -158,13 +155,32 @@ Faults::Fate Faults::decide(const rpc::Command& command) {
 // A request that waits for its fate. Owns itself; ends when its caller leaves.
 class Faults::Held {
  public:
-  Held(rpc::Invocation& invocation, Fate fate, std::shared_ptr<const rpc::Handler> handler)
-      : invocation_(invocation), fate_(std::move(fate)), handler_(std::move(handler)) {}
+  Held(Faults& owner, rpc::Invocation& invocation, Fate fate, std::shared_ptr<const rpc::Handler> handler)
+      : owner_(owner), invocation_(invocation), fate_(std::move(fate)), handler_(std::move(handler)) {
+    ticket_->lane = invocation.lane;
+    ticket_->held = this;
+  }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+  ~Held() {
+    ticket_->held = nullptr;
+    const std::lock_guard lock(owner_.mutex_);
+    owner_.waiting_.erase(ticket_);
+  }
   void begin(Clock& clock) {
+    {
+      const std::lock_guard lock(owner_.mutex_);
+      owner_.waiting_.insert(ticket_);
+    }
     Instant until = clock.now() + fate_.wait;
     if (fate_.hang) until = std::min(invocation_.command.deadline, clock.now() + std::chrono::minutes(10));
     gone_.link(invocation_.scope, [](void* self) noexcept { static_cast<Held*>(self)->give_up(); }, this);
     timer_.arm(*invocation_.lane, until, [](void* self) noexcept { static_cast<Held*>(self)->meet(); }, this);
+  }
+  void spare() {
+    timer_.cancel();
+    fate_ = {};
+    meet();
   }
 
  private:
@@ -182,26 +198,45 @@ class Faults::Held {
     if (fate_.wrong) return invocation_.finish(Answer::of(Reply::ok(R"({"nonsense":[1,"two",null]})")));
     (*handler_)(invocation_);
   }
+  Faults& owner_;
   rpc::Invocation& invocation_;
-  const Fate fate_;
+  Fate fate_;
   const std::shared_ptr<const rpc::Handler> handler_;
   CancelListener gone_;
   Timer timer_;
+  const std::shared_ptr<Ticket> ticket_ = std::make_shared<Ticket>();
 };
+
+// Whoever waits under the plan before goes on as if there had been none: each on its own lane.
+void Faults::set(FaultPlan plan) {
+  std::set<std::shared_ptr<Ticket>> waiting;
+  {
+    const std::lock_guard lock(mutex_);
+    plan_ = std::move(plan);
+    since_ = clock_.now();
+    seen_ = 0;
+    any_.store(!plan_.rules.empty() || plan_.kill_after != 0, std::memory_order_release);
+    waiting = std::exchange(waiting_, {});
+  }
+  for (const auto& ticket : waiting)
+    ticket->lane->post([ticket] {
+      if (ticket->held != nullptr) ticket->held->spare();
+    });
+}
 
 rpc::Handler Faults::around(rpc::Handler handler) {
   return [this, shared = std::make_shared<const rpc::Handler>(std::move(handler))](rpc::Invocation& invocation) {
     if (!any_.load(std::memory_order_acquire)) return (*shared)(invocation);
     Fate fate = decide(invocation.command);
     if (fate.none()) return (*shared)(invocation);
-    (new Held(invocation, std::move(fate), shared))->begin(clock_);
+    (new Held(*this, invocation, std::move(fate), shared))->begin(clock_);
   };
 }
 
 Status Faults::add_commands(rpc::Registry& registry, const std::string& service) {
   rpc::CommandSpec set;
   set.name = "voucher.faults." + service + ".set";
-  set.summary = "Replaces the fault plan of this service; {} ends all faults.";
+  set.summary = "Replaces the fault plan of this service, also for what waits under the one before; {} ends all faults.";
   set.app = "sluice";  // for every app on this server, and one plan ends the process
   set.shadow = false;
   set.idempotency = rpc::KeyUse::none;

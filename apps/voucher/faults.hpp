@@ -9,6 +9,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,7 @@ struct FaultPlan {
 class Faults {
  public:
   Faults(Clock& clock, Random& random) : clock_(clock), random_(random) {}
+  /// What waits under the plan before goes on at once, to the handler.
   void set(FaultPlan plan);
   FaultPlan plan() const;
   /// The handler, with what the plan says happening before it.
@@ -55,6 +57,11 @@ class Faults {
     bool none() const noexcept { return wait == wait.zero() && !hang && !wrong && !failure; }
   };
   class Held;
+  /// How a request that waits is found: on its lane, as long as it is there.
+  struct Ticket {
+    Lane* lane = nullptr;
+    Held* held = nullptr;  // null: it is over
+  };
   Fate decide(const rpc::Command& command);
 
   Clock& clock_;
@@ -64,6 +71,7 @@ class Faults {
   Instant since_{};
   std::atomic<bool> any_{false};  // no plan: no lock
   std::uint64_t seen_ = 0;
+  std::set<std::shared_ptr<Ticket>> waiting_;  // bounded by the requests that the gate lets in
 };
 
 }  // namespace sluice::voucher

@@ -1,5 +1,6 @@
 #include "apps/voucher/importer.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <map>
@@ -83,7 +84,9 @@ class Import {
       const auto twin = fresh.find(line.key);
       const Bytes* there = found[i] ? &found[i]->value : twin != fresh.end() ? twin->second : nullptr;
       if (there != nullptr) {
-        if (*there != line.value) return conflicting(line);
+        if (*there == line.value) continue;
+        SLUICE_ASSIGN(const bool restocked, only_restocked(line));
+        if (!restocked) return conflicting(line);
         continue;
       }
       fresh.emplace(line.key, &line.value);
@@ -170,11 +173,27 @@ class Import {
     return {};
   }
 
+  // Whether a voucher is as this line has it but for what was added by restocks, which stays.
+  Result<bool> only_restocked(const Line& line) {
+    if (line.key.collection != kVouchers) return false;
+    const std::string& id = line.key.key;
+    store::GetRows lookup;
+    lookup.keys = {line.key, restocked_stock_key(options_.ns, id), restocked_budget_key(options_.ns, id)};
+    SLUICE_ASSIGN(const auto rows, store::ask_now(store_, std::move(lookup)));
+    if (!rows[0]) return false;  // it stands in this file twice
+    SLUICE_ASSIGN(Voucher there, decode_voucher(rows[0]->value));
+    if (rows[1]) there.stock -= rows[1]->number;
+    if (rows[2]) there.budget_minor -= rows[2]->number;
+    return encode(there) == line.value;
+  }
+
   std::unexpected<Failure> conflicting(const Line& line) const {
+    const bool voucher = line.key.collection == kVouchers;
     return fail(FailureKind::invalid_argument, "conflicting_row",
                 fmt::format("{}: line {}: {} \"{}\" is there already with other contents; "
-                            "remove the line, or give it a new id",
-                            progress_.file, line.line, line.key.collection, line.key.key));
+                            "remove the line, or give it a new id{}",
+                            progress_.file, line.line, line.key.collection, line.key.key,
+                            voucher ? "; stock and budget are raised by voucher.catalogue.restock" : ""));
   }
 
   store::Store& store_;
@@ -183,23 +202,23 @@ class Import {
   std::map<std::string, Pool> pools_;
 };
 
-// "2026-01-31T08:00:00Z": UTC only, so that nobody has to guess.
+// "2026-01-31T08:00:00Z": UTC only, so that nobody has to guess, and digits where digits stand.
 Result<WallTime> parse_time(const CsvReader& reader, std::size_t column, std::string_view text) {
-  int y = 0, mo = 0, d = 0, h = 0, mi = 0, s = 0;
-  char z = 0;
-  const std::string terminated(text);
-  const auto bad = [&] {
-    return fail(reader.complain(column, "a time like 2026-01-31T08:00:00Z", "write it in UTC"));
+  constexpr std::string_view kForm = "dddd-dd-ddTdd:dd:ddZ";
+  const auto fits = [](char form, char c) { return form == 'd' ? c >= '0' && c <= '9' : c == form; };
+  const auto number = [&](std::size_t at, std::size_t digits) {
+    int value = 0;
+    for (std::size_t i = at; i < at + digits; ++i) value = value * 10 + (text[i] - '0');
+    return value;
   };
-  if (text.size() != 20 || std::sscanf(terminated.c_str(), "%4d-%2d-%2dT%2d:%2d:%2d%c", &y, &mo,
-                                       &d, &h, &mi, &s, &z) != 7)
-    return bad();
-  const std::chrono::year_month_day date{std::chrono::year{y},
-                                         std::chrono::month{static_cast<unsigned>(mo)},
-                                         std::chrono::day{static_cast<unsigned>(d)}};
-  if (z != 'Z' || !date.ok() || h < 0 || h > 23 || mi < 0 || mi > 59 || s < 0 || s > 59) return bad();
-  return WallTime(std::chrono::sys_days{date}) + std::chrono::hours(h) + std::chrono::minutes(mi) +
-         seconds(s);
+  if (std::ranges::equal(kForm, text, fits)) {
+    const std::chrono::year_month_day date{std::chrono::year{number(0, 4)}, std::chrono::month{static_cast<unsigned>(number(5, 2))},
+                                           std::chrono::day{static_cast<unsigned>(number(8, 2))}};
+    const int h = number(11, 2), mi = number(14, 2), s = number(17, 2);
+    if (date.ok() && h <= 23 && mi <= 59 && s <= 59)
+      return WallTime(std::chrono::sys_days{date}) + std::chrono::hours(h) + std::chrono::minutes(mi) + seconds(s);
+  }
+  return fail(reader.complain(column, "a time like 2026-01-31T08:00:00Z", "write it in UTC"));
 }
 
 constexpr std::int64_t kMaxCount = 1'000'000'000;

@@ -13,7 +13,8 @@ inline constexpr std::string_view kVouchers = "voucher", kStock = "stock", kBudg
                                   kUserQuota = "user_quota", kDayQuota = "day_quota",
                                   kUsers = "user", kCodes = "code", kCodeTexts = "code_text",
                                   kPool = "pool", kSegments = "segment", kAssigned = "assigned",
-                                  kShared = "assigned_universal", kIdentity = "identity";
+                                  kShared = "assigned_universal", kIdentity = "identity",
+                                  kRestocked = "restocked";
 
 inline store::KvKey row_key(std::string_view ns, std::string_view collection, std::string key) {
   return {std::string(ns), std::string(collection), std::move(key)};
@@ -23,7 +24,7 @@ std::string ordinal_key(std::string_view voucher, std::int64_t ordinal);
 /// The ordinal of such a key, or -1.
 std::int64_t ordinal_of(std::string_view key) noexcept;
 
-/// value: the Voucher as imported.
+/// value: the Voucher as imported, with what was added since.
 inline store::KvKey voucher_key(std::string_view ns, std::string_view id) {
   return row_key(ns, kVouchers, std::string(id));
 }
@@ -36,6 +37,13 @@ inline store::KvKey stock_key(std::string_view ns, std::string_view id) {
 /// number: minor units left.
 inline store::KvKey budget_key(std::string_view ns, std::string_view id) {
   return row_key(ns, kBudget, std::string(id));
+}
+/// number: how much of the voucher's stock and budget was added to what was imported.
+inline store::KvKey restocked_stock_key(std::string_view ns, std::string_view id) {
+  return row_key(ns, kRestocked, std::string(id) + "/stock");
+}
+inline store::KvKey restocked_budget_key(std::string_view ns, std::string_view id) {
+  return row_key(ns, kRestocked, std::string(id) + "/budget");
 }
 /// number: how many this user has.
 inline store::KvKey user_quota_key(std::string_view ns, std::string_view id,

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "sluice/base/text.hpp"
+
 namespace sluice {
 
 Result<Namespace> Namespace::parse(std::string_view text) {
@@ -14,7 +16,7 @@ Result<Namespace> Namespace::parse(std::string_view text) {
   if (app.empty() || app.size() > 64 || !std::ranges::all_of(app, allowed))
     return fail(
         FailureKind::invalid_argument, "bad_namespace",
-        "app name '" + std::string(app.substr(0, 80)) + "': expected 1 to 64 of a-z 0-9 - _ .");
+        "app name '" + std::string(beginning_of(app, 80)) + "': expected 1 to 64 of a-z 0-9 - _ .");
   return Namespace(app, shadow);
 }
 

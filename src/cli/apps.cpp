@@ -45,6 +45,16 @@ bool is_target(const std::string& text) {
          std::ranges::none_of(text, [](unsigned char c) { return c <= ' ' || c == 0x7f; });
 }
 
+// By commas; what stands between two is a name, also if it is empty.
+std::vector<std::string> split(const std::string& names) {
+  std::vector<std::string> parts;
+  std::size_t begin = 0;
+  for (auto comma = names.find(','); comma != std::string::npos; comma = names.find(',', begin = comma + 1))
+    parts.push_back(names.substr(begin, comma - begin));
+  parts.push_back(names.substr(begin));
+  return parts;
+}
+
 }  // namespace
 
 void add_app_options(CLI::App& command, AppOptions& options) {
@@ -75,9 +85,12 @@ void add_app_options(CLI::App& command, AppOptions& options) {
   command.add_option("--caller-rate", options.caller_rate, "voucher: items per second of one caller, over all regions; 0: no limit")
       ->check(CLI::Range(0, 1'000'000'000))
       ->capture_default_str();
+  command.add_option("--keep-requests-hours", options.keep_requests_hours, "voucher: how long a batch's request id is remembered, with what its items got")
+      ->check(CLI::Range(1, 8760))
+      ->capture_default_str();
   from_environment(command,
-                   command.add_option("--regions", options.regions, "voucher: the regions served, by commas; default: each that is asked for")
-                       ->delimiter(','),
+                   // Split by us: CLI11 would leave out an empty name, which is a slip.
+                   command.add_option("--regions", options.regions, "voucher: the regions served, by commas; default: each that is asked for"),
                    "SLUICE_REGIONS");
   command.add_option("--fault-plan", options.fault_plan, "codes, users: JSON or a file with it: faults on purpose");
 }
@@ -110,7 +123,9 @@ std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options)
     chosen.user_token = options.user_token;
     chosen.service_ca = options.service_ca;
     chosen.caller_rate = options.caller_rate;
-    chosen.regions = options.regions;
+    chosen.requests_kept = std::chrono::hours(options.keep_requests_hours);
+    for (const auto& several : options.regions)
+      for (auto& region : split(several)) chosen.regions.push_back(std::move(region));
     chosen.downstream.segment_codes = options.segment_codes;
     chosen.downstream.owner = options.owner;
     chosen.downstream.timeout = milliseconds(options.downstream_timeout_ms);

@@ -28,6 +28,7 @@ void add_completion(CLI::App& app);
 struct AppOptions {
   std::vector<std::string> apps{"voucher"};  ///< voucher, codes, users
   std::vector<std::string> regions;
+  std::uint32_t keep_requests_hours = 24;
   std::string code_service, user_service, code_token, user_token, service_ca, owner, fault_plan;
   int downstream_timeout_ms = 500;
   std::int64_t segment_codes = 200;

@@ -53,11 +53,13 @@ void import(const ImportArguments& arguments) {
     fmt::print(R"({{"file":{},"rows":{},"imported":{},"recognised":{}}})" "\n", nlohmann::json(arguments.file).dump(),
                done->rows, done->imported, done->recognised);
   else
-    fmt::print("{} rows of {}: {} new, {} there already.\n", done->rows, arguments.file, done->imported, done->recognised);
+    fmt::print("{} rows of {}: {} new, {} there already{}.\n", done->rows, arguments.file, done->imported, done->recognised,
+               done->imported == 0 ? "; nothing was changed" : "");
 }
 
 struct GenerateArguments : voucher::GeneratorOptions {
   std::string folder;
+  bool force = false;
 };
 
 std::unexpected<Failure> refused(const std::string& path) {
@@ -75,6 +77,12 @@ void generate(const GenerateArguments& arguments) {
   } parts[] = {{"vouchers.csv", voucher::generate_vouchers},
                {"codes.csv", voucher::generate_codes},
                {"users.csv", voucher::generate_users}};
+  for (const auto& part : parts) {
+    const std::string path = arguments.folder + "/" + part.file;
+    if (!arguments.force && std::filesystem::is_regular_file(path, error))
+      die(Failure(FailureKind::invalid_argument, "file_there",
+                  path + " is there already, and nothing was written; name another folder, or overwrite it with --force"));
+  }
   for (const auto& part : parts) {
     const std::string path = arguments.folder + "/" + part.file;
     std::ofstream out(path, std::ios::binary);
@@ -116,6 +124,7 @@ void add_voucher(CLI::App& app) {
   generating->add_option("--vouchers", generating_options->vouchers, "How many")->capture_default_str();
   generating->add_option("--codes", generating_options->codes_per_voucher, "For each voucher")->capture_default_str();
   generating->add_option("--users", generating_options->users, "How many")->capture_default_str();
+  generating->add_flag("--force", generating_options->force, "Overwrites the files that are there");
   generating->footer("Example: sluice voucher generate catalogue --vouchers 1000 --codes 100");
   generating->callback([generating_options] { generate(*generating_options); });
 }

@@ -182,6 +182,23 @@ Result<std::optional<store::KvRow>> Exchange::read(const store::KvKey& key, Read
   return std::move(rows.front());
 }
 
+Task<Result<std::vector<std::optional<store::KvRow>>>> Exchange::read_rows_task(std::vector<store::KvKey> keys, Read how) {
+  using Answer = Result<std::vector<std::optional<store::KvRow>>>;
+  if (keys.empty()) co_return std::vector<std::optional<store::KvRow>>();  // nothing to ask
+  if (store_ == nullptr) {
+    Answer none = fail(FailureKind::unavailable, "no_store", "this flow has no store to read from");
+    co_return none;
+  }
+  auto asking = store::ask(*store_, rows_to_ask(keys, how));
+  auto rows = co_await asking;
+  if (!rows) {
+    Answer failed = fail(rows.error());
+    co_return failed;
+  }
+  Answer found = take_rows(keys, how, *std::move(rows));
+  co_return found;
+}
+
 Task<Result<std::optional<store::KvRow>>> Exchange::read_task(store::KvKey key, Read how) {
   using Answer = Result<std::optional<store::KvRow>>;
   if (store_ == nullptr) {

@@ -95,6 +95,7 @@ class Runner final : private WakeDesk {
   Next intent_written();
   Next decision_written();
   Next refused(const store::CommitOutcome& outcome);
+  Next keep_nothing(Failure why);
   Next rerun();
   Next resolve_unknown(Failure failure);
   Next leave_to_recovery(OutcomeKind told);

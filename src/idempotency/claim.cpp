@@ -34,6 +34,24 @@ void put(store::Commit& commit, const KeyEntry& entry, store::KeyState state, By
   commit.then.emplace_back(std::move(put));
 }
 
+// Of the whole there is no claim in the store: any of its parts may be the first to complete.
+void require_whole(store::Commit& commit, const KeyEntry& entry) {
+  store::Requirement fits;
+  fits.name = "idempotency_key_of_whole";
+  fits.what = store::KeyFits{entry.whole, entry.fingerprint};
+  commit.requires_.push_back(std::move(fits));
+}
+
+void put_whole(store::Commit& commit, const KeyEntry& entry) {
+  store::KeyPut put;
+  put.row.exchange = entry.exchange;
+  put.row.scope = entry.whole;
+  put.row.fingerprint = entry.fingerprint;
+  put.row.state = store::KeyState::completed;
+  put.ttl = entry.kept;
+  commit.then.emplace_back(std::move(put));
+}
+
 }  // namespace
 
 const Bytes& Claim::scope() const noexcept { return entry_of(entry_).scope; }
@@ -43,14 +61,18 @@ const Digest& Claim::fingerprint() const noexcept { return entry_of(entry_).fing
 void Claim::complete_in(store::Commit& commit, ByteView reply) const {
   const KeyEntry& entry = entry_of(entry_);
   if (keys_->impl_->store == nullptr) return;  // such keys live in memory alone
+  // The whole first: a part that another request completed is no reply to this one.
+  if (!entry.whole.empty()) require_whole(commit, entry);
   require_ours(commit, entry);
   put(commit, entry, store::KeyState::completed, reply);
+  if (!entry.whole.empty()) put_whole(commit, entry);
 }
 
 milliseconds Claim::kept() const noexcept { return entry_of(entry_).kept; }
 
 void Claim::claim_in(store::Commit& commit) const {
   const KeyEntry& entry = entry_of(entry_);
+  SLUICE_ASSERT(entry.whole.empty(), "a part of a whole has no durable claim of its own");
   if (keys_->impl_->store == nullptr) return;
   require_ours(commit, entry);
   put(commit, entry, store::KeyState::claimed, {});

@@ -54,6 +54,7 @@ struct KeyEntry {
   State state = State::looking;
   // Of the claim that runs; written before it is handed over, then by its holder alone.
   Digest fingerprint{};
+  Bytes whole;  // the scope of which this is a part
   ExchangeId exchange;
   milliseconds ttl{0};   // its reply is replayed
   milliseconds kept{0};  // its row stays, so that a reuse can be refused

@@ -93,6 +93,7 @@ bool Keys::Impl::reserve() noexcept {
 void Keys::Impl::start(KeyShard&, KeyEntry& entry, PendingClaim& pending, std::uint64_t token) {
   entry.state = KeyEntry::State::running;
   entry.fingerprint = pending.fingerprint;
+  entry.whole = pending.whole;
   entry.exchange = pending.exchange;
   entry.ttl = pending.policy.ttl;
   entry.kept = pending.policy.kept();
@@ -220,6 +221,7 @@ void Keys::Impl::finish(KeyEntry& entry, std::shared_ptr<const Cached> cached) {
   {
     const std::lock_guard lock(shard.mutex);
     entry.fingerprint = cached->fingerprint;
+    Bytes().swap(entry.whole);
     entry.exchange = cached->exchange;
     answer_all(entry, answered, [&](const PendingClaim& p) { return by_reply(shard, p, cached); });
     running.fetch_sub(1, std::memory_order_relaxed);

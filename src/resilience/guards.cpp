@@ -7,6 +7,8 @@
 #include <numeric>
 #include <utility>
 
+#include "sluice/base/text.hpp"
+
 namespace sluice::resilience {
 namespace {
 
@@ -156,7 +158,7 @@ Status Guards::force(std::string_view name, bool shadow, BreakerState state, std
         FailureKind::not_found, "unknown_breaker",
         fmt::format("{}'{}' has no breaker: no rule that fits the name gives it one; expected the name of a call, as "
                     "`sluice breakers list` shows it, or a [guard.\"NAME\".breaker] in the rules",
-                    shadow ? "shadow " : "", name.substr(0, kMaxForcedName)));
+                    shadow ? "shadow " : "", beginning_of(name, kMaxForcedName)));
   const BreakerState before = all[0]->breaker()->state();
   // Done if it is done anywhere: elsewhere it was so already, or cannot be.
   Status refused;

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "sluice/base/text.hpp"
+
 namespace sluice::rpc {
 
 namespace {
@@ -208,10 +210,9 @@ std::optional<JsonProblem> canonical_json(std::string_view text, std::string& ou
   Writer writer(text, out);
   if (writer.run()) return std::nullopt;
   const std::string& name = writer.name();
-  std::size_t shown = std::min(name.size(), kShownName);
-  while (shown < name.size() && (static_cast<unsigned char>(name[shown]) & 0xC0) == 0x80) --shown;  // whole characters
+  const std::string shown(beginning_of(name, kShownName));
   return problem_at(text, writer.at(),
-                    "the name \"" + name.substr(0, shown) + (shown < name.size() ? "…" : "") + "\" stands twice in one object");
+                    "the name \"" + shown + (shown.size() < name.size() ? "…" : "") + "\" stands twice in one object");
 }
 
 }  // namespace sluice::rpc

@@ -5,6 +5,7 @@
 
 #include "rpc/audit_log.hpp"
 #include "rpc/refusals.hpp"
+#include "sluice/base/text.hpp"
 #include "sluice/idempotency/fingerprint.hpp"
 #include "sluice/rpc/json_canonical.hpp"
 
@@ -47,7 +48,7 @@ std::string code_of(const Failure& failure) {
 }
 
 std::string printable(std::string_view text, std::size_t limit) {
-  std::string out(text.substr(0, limit));
+  std::string out(beginning_of(text, limit));
   for (char& c : out)
     if (c < 0x20 || c == 0x7F) c = '?';
   return out;
@@ -152,7 +153,7 @@ Result<std::shared_ptr<const CommandSpec>> Registry::find(std::string_view name,
   const auto found = specs_.find(name);
   if (found == specs_.end())
     return fail(FailureKind::not_found, "unknown_command",
-                "there is no command '" + std::string(name.substr(0, 64)) +
+                "there is no command '" + std::string(beginning_of(name, 64)) +
                     "'; GET /v1/commands lists them");
   const auto& versions = found->second;
   if (version == 0) return versions.rbegin()->second;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "sluice/base/failure.hpp"
+#include "sluice/base/text.hpp"
 
 namespace sluice::server {
 
@@ -75,7 +76,7 @@ class JsonFields {
     if (problem_.empty())
       for (const auto& [name, value] : object_.items())
         if (!asked_.contains(name))
-          note(name.substr(0, 64) + ": unknown field");
+          note(std::string(beginning_of(name, 64)) + ": unknown field");
     if (problem_.empty()) return {};
     return fail(FailureKind::invalid_argument, "bad_payload", problem_);
   }

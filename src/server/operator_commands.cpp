@@ -2,6 +2,7 @@
 // so they run in the backroom and answer on the caller's lane.
 #include "server/commands.hpp"
 #include "server/json_fields.hpp"
+#include "sluice/base/text.hpp"
 
 namespace sluice::server {
 
@@ -31,7 +32,7 @@ Result<ExchangeId> parse_id(const std::string& text) {
   const auto id = id_from_text(text);
   if (!id || *id == 0)
     return fail(FailureKind::not_found, "unknown_transaction",
-                "there is no transaction '" + text.substr(0, 64) + "'");
+                "there is no transaction '" + std::string(beginning_of(text, 64)) + "'");
   return ExchangeId{*id};
 }
 

@@ -12,6 +12,7 @@
 #include "server/transaction_queries.hpp"
 
 #include "sluice/base/runtime.hpp"
+#include "sluice/base/text.hpp"
 #include "sluice/resilience/guard_metrics.hpp"
 #include "sluice/store/nodes.hpp"
 
@@ -118,7 +119,7 @@ struct Server::Impl {
       row.principal = audit.by;
       row.command = "sluice.guards";
       row.outcome = audit.refused ? store::AuditOutcome::error : store::AuditOutcome::ok;
-      row.detail = audit.what.substr(0, 2000);
+      row.detail = beginning_of(audit.what, 2000);
       registry->audit(std::move(row));
     };
     return options;

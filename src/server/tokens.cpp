@@ -4,6 +4,7 @@
 #include <array>
 
 #include "server/json_fields.hpp"
+#include "sluice/base/text.hpp"
 
 namespace sluice::server {
 
@@ -186,7 +187,7 @@ Status Tokens::check_name(const TokenRequest& request, Draft& draft) const {
     if (entry.info.id != request.replaces) continue;
     if (entry.info.name != request.name)
       return fail(FailureKind::invalid_argument, "other_token",
-                  "replaces: token '" + request.replaces.substr(0, 64) + "' is named '" + entry.info.name + "', not '" +
+                  "replaces: token '" + std::string(beginning_of(request.replaces, 64)) + "' is named '" + entry.info.name + "', not '" +
                       request.name + "'");
     // Those replaced before there was a row for it have a successor that is good.
     const auto good = [&](const auto& other) {
@@ -202,7 +203,7 @@ Status Tokens::check_name(const TokenRequest& request, Draft& draft) const {
     return {};
   }
   return fail(FailureKind::not_found, "unknown_token",
-              "replaces: there is no token with id '" + request.replaces.substr(0, 64) + "'");
+              "replaces: there is no token with id '" + std::string(beginning_of(request.replaces, 64)) + "'");
 }
 
 Result<Tokens::Draft> Tokens::draft(const TokenRequest& request) {
@@ -216,7 +217,7 @@ Result<Tokens::Draft> Tokens::draft(const TokenRequest& request) {
   for (const auto& pattern : request.permissions)
     if (!valid_pattern(pattern))
       return fail(FailureKind::invalid_argument, "bad_permission",
-                  "permission '" + pattern.substr(0, 140) +
+                  "permission '" + std::string(beginning_of(pattern, 140)) +
                       "': expected app:command, each 1–64 of a–z 0–9 - _ . with * for any");
   if (request.ttl < milliseconds(0) || request.ttl > seconds(kTtlSecondsMax))
     return fail(FailureKind::invalid_argument, "bad_ttl",
@@ -251,7 +252,7 @@ Result<Tokens::Draft> Tokens::draft_revocation(std::string_view id) {
     return draft;
   }
   return fail(FailureKind::not_found, "unknown_token",
-              "there is no token with id '" + std::string(id.substr(0, 64)) + "'");
+              "there is no token with id '" + std::string(beginning_of(id, 64)) + "'");
 }
 
 // What its Commit has made true.

@@ -125,6 +125,11 @@ Result<GroupEvaluator::Check> GroupEvaluator::check(const Precondition& what) {
             SLUICE_ASSIGN(KeySlot * slot, key(c.scope));
             return Check{.holds = !live(*slot), .key = slot->current ? &*slot->current : nullptr};
           },
+          [&](const KeyFits& c) -> Result<Check> {
+            SLUICE_ASSIGN(KeySlot * slot, key(c.scope));
+            const auto& row = slot->current;
+            return Check{.holds = !live(*slot) || row->fingerprint == c.fingerprint, .key = row ? &*row : nullptr};
+          },
           [&](const KeyHeldBy& c) -> Result<Check> {
             SLUICE_ASSIGN(KeySlot * slot, key(c.scope));
             const auto& row = slot->current;

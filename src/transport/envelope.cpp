@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "sluice/base/text.hpp"
 #include "sluice/idempotency/key_header.hpp"
 #include "sluice/rpc/json_canonical.hpp"
 
@@ -23,7 +24,7 @@ bool usable_trace(std::string_view text) noexcept {
 }  // namespace
 
 std::string quoted(std::string_view text) {
-  std::string shown(text.substr(0, 64));
+  std::string shown(beginning_of(text, 64));
   for (char& c : shown)
     if (c < 0x20 || c == 0x7F) c = '?';
   return "'" + shown + "'";

@@ -9,6 +9,7 @@
 namespace sluice::cli_test {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -55,7 +56,9 @@ TEST_F(Words, CONSOLE_9_what_is_wrong_of_the_voucher_apps_is_told_with_its_flag)
     EXPECT_THAT(refused({"--user-service", bad}), HasSubstr("HOST:PORT")) << bad;
   }
   refused({"--caller-rate", "-1"});
+  refused({"--keep-requests-hours", "0"});
   EXPECT_THAT(refused({"--regions", "SG,sg"}), HasSubstr("'sg'"));
+  for (const char* bad : {"SG,,TH", ",SG", "SG,", ","}) EXPECT_THAT(refused({"--regions", bad}), HasSubstr("got ''")) << bad;
   write("broken.json", "{\"rules\": [\n  {\"region\": \"SG\",}\n]}");
   write("wrong.json", R"({"rules":[{"error_rate":2}]})");
   EXPECT_THAT(refused({"--apps", "codes", "--fault-plan", "."}), HasSubstr("expected a file of JSON"));
@@ -69,6 +72,22 @@ TEST_F(Words, CONSOLE_9_a_file_that_is_not_there_is_a_mistake_of_the_command_lin
   const Ran absent = sluice({"voucher", "import", "users", "nofile.csv"});
   EXPECT_EQ(absent.status, 2) << absent.err;
   EXPECT_THAT(absent.err, HasSubstr("nofile.csv"));
+}
+
+TEST_F(Words, VOUCHER_6_a_catalogue_is_written_over_another_only_when_told) {
+  const Arguments generate{"voucher", "generate", "catalogue", "--vouchers", "5", "--codes", "2", "--users", "3"};
+  ASSERT_EQ(sluice(generate).status, 0);
+  ASSERT_EQ(std::remove(folder.file("catalogue/vouchers.csv").c_str()), 0);
+  write("catalogue/codes.csv", "mine\n");
+  const Ran refused = sluice(generate);
+  EXPECT_EQ(refused.status, 2) << refused.err;
+  EXPECT_THAT(refused.err, AllOf(HasSubstr("catalogue/codes.csv is there already"), HasSubstr("--force")));
+  EXPECT_EQ(read_file(folder.file("catalogue/codes.csv")), "mine\n");
+  EXPECT_FALSE(std::ifstream(folder.file("catalogue/vouchers.csv"))) << "nothing was written";
+  Arguments forced = generate;
+  forced.push_back("--force");
+  EXPECT_EQ(sluice(forced).status, 0);
+  EXPECT_THAT(read_file(folder.file("catalogue/codes.csv")), HasSubstr("voucher,code"));
 }
 
 TEST_F(Words, RES_40_rules_check_names_every_mistake_with_its_line) {

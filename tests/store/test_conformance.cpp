@@ -135,6 +135,26 @@ TEST_P(StoreConformance, IDEM_3_the_second_of_one_key_gets_the_first_ones_row) {
   EXPECT_EQ((*ask_now(*store, FindKey{scope("k")}))->exchange, ExchangeId{1});
 }
 
+TEST_P(StoreConformance, VOUCHER_5_a_key_fits_its_own_fingerprint_and_none_else_until_it_expires) {
+  const auto with = [](std::string_view print) {
+    return KeyPut{{.exchange = {1}, .scope = scope("whole"), .fingerprint = sha256(print), .state = KeyState::completed}, milliseconds(1000)};
+  };
+  const auto write = [&](std::string_view print) {
+    return must({.requires_ = {needs(KeyFits{scope("whole"), sha256(print)}, "fits")}, .then = {with(print)}});
+  };
+  EXPECT_TRUE(write("one").applied) << "nobody's so far";
+  rig.clock.advance(milliseconds(600));
+  EXPECT_TRUE(write("one").applied);
+  const auto other = write("other");
+  EXPECT_FALSE(other.applied);
+  ASSERT_TRUE(other.key);
+  EXPECT_EQ(other.key->fingerprint, sha256("one"));
+  rig.clock.advance(milliseconds(999));
+  EXPECT_FALSE(write("other").applied) << "it lives as long as it was written last";
+  rig.clock.advance(milliseconds(1));
+  EXPECT_TRUE(write("other").applied);
+}
+
 TEST_P(StoreConformance, IDEM_8_an_expired_key_is_free_and_reads_as_absent) {
   must({.then = {completed("k", 1, "old", milliseconds(1000))}});
   rig.clock.advance(milliseconds(999));

@@ -1,17 +1,35 @@
 // The batch command through the registry, on a lane, over a store in memory (or the one that is asked for).
 #pragma once
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <functional>
 #include <nlohmann/json.hpp>
 
 #include "apps/voucher/batch.hpp"
+#include "sluice/base/text.hpp"
 #include "sluice/rpc/flow_handler.hpp"
 #include "voucher/world.hpp"
 
 namespace sluice::voucher {
 
 using Json = nlohmann::json;
+
+/// Another node of the same store, or this one after a restart.
+struct Node {
+  Node(World& world, std::uint16_t number, store::Store& on) : ids(world.clock, number), keys(world.clock, &on), distribution(on, world.clock, ids), registry(on, keys, ids) {
+    ids.advance_past(on.largest_id());
+    rpc::CommandSpec spec;
+    spec.name = "batch";
+    spec.app = "voucher";
+    spec.handler = [this](rpc::Invocation& i) { distribute_batch(i, distribution); };
+    EXPECT_TRUE(registry.add(std::move(spec)));
+  }
+  IdSource ids;
+  idempotency::Keys keys;
+  Distribution distribution;
+  rpc::Registry registry;
+};
 
 class VoucherBatchTest : public testing::Test {
  protected:
@@ -73,7 +91,7 @@ class VoucherBatchTest : public testing::Test {
   struct Call : rpc::Invocation {
     std::optional<rpc::Answer> answer;
   };
-  std::unique_ptr<Call> start(const std::string& key, const std::string& payload, const char* name = "batch") {
+  std::unique_ptr<Call> prepared(const std::string& key, const std::string& payload, const char* name = "batch") {
     auto call = std::make_unique<Call>();
     call->command.name = name;
     call->command.ns = Namespace("voucher");
@@ -82,6 +100,10 @@ class VoucherBatchTest : public testing::Test {
     call->command.payload = payload;
     call->lane = &lane;
     call->done = [](rpc::Invocation& i, rpc::Answer answer) noexcept { static_cast<Call&>(i).answer = std::move(answer); };
+    return call;
+  }
+  std::unique_ptr<Call> start(const std::string& key, const std::string& payload, const char* name = "batch") {
+    auto call = prepared(key, payload, name);
     auto* raw = call.get();
     lane.post([this, raw] { registry.dispatch(*raw); });
     return call;
@@ -89,12 +111,32 @@ class VoucherBatchTest : public testing::Test {
   void drive() {
     for (int quiet = 0; quiet < 3;) quiet = lane.run_ready() == 0 ? quiet + 1 : 0;
   }
+  template <class T>
+  T finish(Task<T> task) {
+    CancelScope scope;
+    TaskContext context{&lane, &scope, kNever};
+    bool done = false;
+    if (task.start(context, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &done)) done = true;
+    drive();
+    EXPECT_TRUE(done);
+    return task.take();
+  }
   Json send(const std::string& key, const std::string& payload, const char* name = "batch") {
     auto call = start(key, payload, name);
     drive();
-    EXPECT_TRUE(call->answer);
-    if (!call->answer || !call->answer->reply) return call->answer ? Json(std::string(call->answer->failure->code())) : Json();
-    last_ = *call->answer->reply;
+    return said(*call);
+  }
+  std::unique_ptr<Call> start_on(Node& node, const std::string& key, const std::string& payload) {
+    auto call = prepared(key, payload);
+    auto* raw = call.get();
+    lane.post([&node, raw] { node.registry.dispatch(*raw); });
+    return call;
+  }
+  // The reply, or the code of what was told instead.
+  Json said(const Call& call) {
+    EXPECT_TRUE(call.answer);
+    if (!call.answer || !call.answer->reply) return call.answer ? Json(std::string(call.answer->failure->code())) : Json();
+    last_ = *call.answer->reply;
     auto reply = Reply::decode(last_);
     EXPECT_TRUE(reply);
     return reply->kind == FailureKind::none ? Json::parse(reply->body) : Json(reply->code);

@@ -53,6 +53,22 @@ TEST_F(VoucherBatch, VOUCHER_2_what_is_wrong_in_a_batch_is_named_with_what_was_e
   EXPECT_LT(told(Json{{"request_id", std::string(10'000, ' ')}}.dump()).size(), 200u) << "a request is not repeated whole";
 }
 
+TEST_F(VoucherBatch, VOUCHER_2_what_came_is_told_cut_between_two_characters) {
+  std::string euros;
+  int asked = 0;
+  for (int i = 0; i < 60; ++i) euros += "\u20ac";
+  for (const std::string shift : {"x", "xx", "xxx"})
+    for (const std::string& payload : {R"({"request_id":")" + shift + euros + R"(","region":"DE","items":[]})", R"({")" + shift + euros + R"(":1})",
+                                       R"({"request_id":"r","region":"DE","items":[")" + shift + euros + R"("]})"}) {
+      auto call = start("key " + std::to_string(asked++), payload);
+      drive();
+      ASSERT_TRUE(call->answer && call->answer->reply) << payload;
+      const std::string told = Reply::decode(*call->answer->reply)->detail;
+      EXPECT_THAT(told, testing::HasSubstr("x\u20ac")) << "or nothing is shown";
+      EXPECT_EQ(utf8_until(told), told.size()) << told;
+    }
+}
+
 TEST_F(VoucherBatch, VOUCHER_4_quotas_hold_and_the_books_balance) {
   open_voucher("v1", 10, 10, 2);
   add_user("ann");
@@ -224,20 +240,21 @@ TEST_F(VoucherBatch, VOUCHER_6_no_code_is_not_told_while_the_last_one_is_held_by
 TEST_F(VoucherBatch, VOUCHER_6_a_code_of_which_nobody_knows_is_given_when_the_store_says_that_it_is_free) {
   open_voucher("v", 100, 1);
   CodeAllocator codes(*world.store);
-  auto one = codes.reserve("voucher", "v");
+  const auto reserve = [&] { return finish(codes.reserve("voucher", "v")); };
+  auto one = reserve();
   ASSERT_TRUE(one && *one);
-  const auto held = codes.reserve("voucher", "v");
+  const auto held = reserve();
   ASSERT_FALSE(held) << "it may come back";
   EXPECT_EQ(held.error().code(), kCodesLeased);
   EXPECT_TRUE(held.error().retryable());
   (*one)->unknown();
-  auto again = codes.reserve("voucher", "v");
+  auto again = reserve();
   ASSERT_TRUE(again && *again);
   (*again)->unknown();
   store::Commit commit;
   commit.then = {store::KvPut{assigned_key("voucher", "v", 0), encode(Assignment{}), {}}};
   ASSERT_TRUE(store::commit_and_wait(*world.store, std::move(commit)));
-  const auto none = codes.reserve("voucher", "v");
+  const auto none = reserve();
   ASSERT_TRUE(none);
   EXPECT_EQ(*none, nullptr);
 }
@@ -315,9 +332,10 @@ TEST_F(VoucherBatch, VOUCHER_6_codes_reserved_by_a_process_that_died_are_free_ag
   add_user("ann");
   send("k1", batch("r1", {{"ann", "v1"}}));
   CodeAllocator allocator(*world.store);
-  { ASSERT_TRUE(allocator.reserve("voucher", "v1")); }
+  { ASSERT_TRUE(finish(allocator.reserve("voucher", "v1"))); }
   CodeAllocator next(*world.store);
-  auto first = next.reserve("voucher", "v1"), second = next.reserve("voucher", "v1"), none = next.reserve("voucher", "v1");
+  const auto reserve = [&] { return finish(next.reserve("voucher", "v1")); };
+  auto first = reserve(), second = reserve(), none = reserve();
   ASSERT_TRUE(first && second);
   EXPECT_EQ((*first)->ordinal(), 1);
   EXPECT_EQ((*second)->ordinal(), 2);

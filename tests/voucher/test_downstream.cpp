@@ -9,6 +9,7 @@
 #include "apps/voucher/downstream.hpp"
 #include "sluice/resilience/guards.hpp"
 #include "sluice/rpc/interceptors.hpp"
+#include "voucher/slow_store.hpp"
 #include "voucher/world.hpp"
 
 namespace sluice::voucher {
@@ -117,7 +118,7 @@ TEST_F(VoucherDownstream, VOUCHER_8_an_answer_to_another_question_adds_no_code) 
 TEST_F(VoucherDownstream, VOUCHER_6_a_segment_that_comes_again_gives_no_code_that_was_assigned_meanwhile) {
   const auto add = [&](std::uint64_t token) {
     LeasedSegment leased{"v1", 0, token, {"CODE-0", "CODE-1", "CODE-2", "CODE-3"}};
-    ASSERT_TRUE(supply.add("voucher", std::move(leased), world.clock.now() + seconds(10)));
+    ASSERT_TRUE(finish(supply.add("voucher", std::move(leased), world.clock.now() + seconds(10))));
   };
   add(1);
   auto held = supply.take("voucher", "v1", world.clock.now());
@@ -144,7 +145,7 @@ TEST_F(VoucherDownstream, VOUCHER_6_a_segment_that_comes_again_gives_no_code_tha
 TEST_F(VoucherDownstream, VOUCHER_6_a_code_told_pending_is_settled_when_its_segment_comes_again) {
   const auto add = [&] {
     LeasedSegment leased{"v1", 0, 1, {"CODE-0", "CODE-1", "CODE-2"}};
-    ASSERT_TRUE(supply.add("voucher", std::move(leased), world.clock.now() + seconds(10)));
+    ASSERT_TRUE(finish(supply.add("voucher", std::move(leased), world.clock.now() + seconds(10))));
   };
   const auto take = [&] { return supply.take("voucher", "v1", world.clock.now()); };
   add();
@@ -165,6 +166,23 @@ TEST_F(VoucherDownstream, VOUCHER_6_a_code_told_pending_is_settled_when_its_segm
   EXPECT_TRUE(supply.take_finished("voucher", 10).empty());
   add();
   EXPECT_EQ(supply.take_finished("voucher", 10).size(), 1u);
+}
+
+TEST_F(VoucherDownstream, VOUCHER_8_a_store_that_does_not_answer_costs_no_more_than_the_callers_time) {
+  SlowStore slow(*world.store);
+  CodeSupply held(slow);
+  Downstream asking(held, &codes, nullptr, world.clock, world.random);
+  channel->answer = [](const Json&) { return segment("v1", 0, 5); };
+  slow.holding = true;
+  const auto late = finish(asking.code(Namespace("voucher"), "SG", "v1"));
+  ASSERT_FALSE(late);
+  EXPECT_EQ(late.error().code(), "code_service_unavailable");
+  EXPECT_EQ(slow.blocked, 0);
+  ASSERT_EQ(slow.queries.size(), 1u);
+  slow.let_go();  // who asked is gone
+  lane.run_ready();
+  const auto then = finish(asking.code(Namespace("voucher"), "SG", "v1"));
+  ASSERT_TRUE(then && *then);
 }
 
 TEST_F(VoucherDownstream, VOUCHER_6_a_finished_segment_is_told_until_somebody_heard_it) {

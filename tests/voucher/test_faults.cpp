@@ -6,6 +6,7 @@
 #include "apps/voucher/faults.hpp"
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
+#include "sluice/base/text.hpp"
 #include "support/any_store.hpp"
 
 namespace sluice::voucher {
@@ -42,6 +43,19 @@ TEST(FaultPlan, what_is_wrong_in_a_plan_is_named) {
 }
 
 // Without a store: a process with threads of its own is not forked.
+TEST(FaultPlan, what_is_shown_of_a_plan_is_cut_between_two_characters) {
+  for (int shift = 0; shift < 3; ++shift) {
+    const std::string text = std::string(static_cast<std::size_t>(shift), 'x') + "\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac\u20ac";
+    for (const std::string& plan : {"{\"" + text + "\":1}", "{\"rules\":\"" + text + "\"}", "{\"rules\":[{\"" + text + "\":1}]}",
+                                    "{\"rules\":[{\"latency_ms\":\"" + text + "\"}]}", "\"" + text + "\""}) {
+      const auto parsed = FaultPlan::parse(plan);
+      ASSERT_FALSE(parsed) << plan;
+      const std::string told(parsed.error().detail());
+      EXPECT_EQ(utf8_until(told), told.size()) << told;
+    }
+  }
+}
+
 TEST(FaultPlan, a_service_ends_itself_after_as_many_questions_as_the_plan_says) {
   sim::SimClock clock;
   sim::SimRandom random{1};
@@ -201,6 +215,24 @@ TEST_F(FaultyService, a_request_without_a_readable_region_is_of_no_region) {
     EXPECT_FALSE(answer->failure) << payload << ": " << answer->failure->to_string();
   }
   EXPECT_EQ(runs, 3);
+}
+
+TEST_F(FaultyService, another_plan_ends_what_hangs_under_the_one_before) {
+  faults.set(*FaultPlan::parse(R"({"rules":[{"hang_rate":1}]})"));
+  ask("SG", std::chrono::hours(1));
+  ASSERT_FALSE(answer);
+  faults.set(*FaultPlan::parse("{}"));
+  lane.run_ready();
+  ASSERT_TRUE(answer);
+  EXPECT_FALSE(answer->failure) << "it is answered as if nothing had been: " << answer->failure->to_string();
+  EXPECT_EQ(runs, 1);
+  faults.set(*FaultPlan::parse(R"({"rules":[{"hang_rate":1}]})"));
+  ask("SG", std::chrono::hours(1));
+  invocation.scope.cancel(FailureKind::cancelled);
+  lane.run_ready();
+  faults.set(*FaultPlan::parse("{}"));  // who has left is not looked for
+  lane.run_ready();
+  EXPECT_EQ(runs, 1);
 }
 
 TEST_F(FaultyService, a_caller_that_leaves_ends_what_hangs) {

@@ -2,6 +2,8 @@
 // with the same rows as one that never was.
 #include <gmock/gmock.h>
 
+#include "apps/voucher/distribution.hpp"
+#include "sluice/base/runtime.hpp"
 #include "tests/voucher/world.hpp"
 
 namespace sluice::voucher {
@@ -112,6 +114,54 @@ TEST(VoucherImport, VOUCHER_6_wrong_rows_are_refused_with_file_line_and_column) 
   EXPECT_THAT(complaint("V1,N,SG," + from + "," + to + ",1,SGD,99999999999999999999,1,1,1\n"),
               HasSubstr("(stock)"));
   EXPECT_EQ(w.books().vouchers, 0u);
+}
+
+TEST(VoucherImport, VOUCHER_6_what_is_no_utf8_is_refused_with_its_place) {
+  World w;
+  const auto r = w.catalogue(std::string(kHead) + "V1,Caf\u00e9,SG,2026-01-01T00:00:00Z,2026-02-01T00:00:00Z,1,SGD,1,1,1,1\n"
+                                                  "V2,Caf\xE9,SG,2026-01-01T00:00:00Z,2026-02-01T00:00:00Z,1,SGD,1,1,1,1\n");
+  ASSERT_FALSE(r);
+  EXPECT_THAT(std::string(r.error().detail()),
+              AllOf(HasSubstr("vouchers.csv: line 3, column 2 (name)"), HasSubstr("UTF-8"), HasSubstr("\\xe9"), HasSubstr("save the file as UTF-8")));
+  EXPECT_EQ(w.books().vouchers, 0u);
+  const auto quoted = w.catalogue(std::string(kHead) + "V1,\"Caf\xE9\",SG,2026-01-01T00:00:00Z,2026-02-01T00:00:00Z,1,SGD,1,1,1,1\n");
+  ASSERT_FALSE(quoted);
+  EXPECT_THAT(std::string(quoted.error().detail()), HasSubstr("line 2, column 2 (name)"));
+}
+
+TEST(VoucherImport, VOUCHER_6_a_time_is_as_written_or_refused) {
+  for (const char* bad : {"2026-13-01T00:00:00Z", "2026-12-45T00:00:00Z", "2026-01-01T25:00:00Z", "2026-01-01T23:61:00Z", "2026-01-01T23:59:60Z",
+                          "2026-13-45", "25:61", "2026- 1- 1T 0: 0: 0Z", "2026-+1-01T00:00:00Z", "-026-01-01T00:00:00Z", "2026-01-01 00:00:00Z",
+                          "2026-01-01T00:00:00z", "2026-02-29T00:00:00Z"}) {
+    World w;
+    const auto r = w.catalogue(std::string(kHead) + "V1,N,SG," + bad + ",2126-02-01T00:00:00Z,1,SGD,1,1,1,1\n");
+    ASSERT_FALSE(r) << bad;
+    EXPECT_THAT(std::string(r.error().detail()), AllOf(HasSubstr("line 2, column 4 (from)"), HasSubstr("2026-01-31T08:00:00Z"), HasSubstr(bad)));
+  }
+}
+
+TEST(VoucherImport, VOUCHER_6_the_file_of_a_voucher_that_was_restocked_is_imported_again_and_changes_nothing) {
+  World w;
+  const std::string file = std::string(kHead) + "V1,N,SG,2026-01-01T00:00:00Z,2126-02-01T00:00:00Z,100,SGD,5,1,9,1000\n";
+  ASSERT_TRUE(w.catalogue(file));
+  IdSource ids(w.clock, 1);
+  Distribution distribution(*w.store, w.clock, ids);
+  RealClock real;
+  LaneThread lane(real);
+  auto exchange = std::make_shared<flow::Exchange>(ids.exchange(), Namespace("voucher"), R"({"voucher":"V1","stock":7,"budget_minor":700})");
+  const auto restocked = block_on(lane, distribution.restock().run(exchange));
+  ASSERT_EQ(restocked.kind, flow::OutcomeKind::committed);
+  const auto again = w.catalogue(file);
+  ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_EQ(again->imported, 0u);
+  EXPECT_EQ(again->recognised, 1u);
+  EXPECT_EQ(w.row(stock_key("voucher", "V1"))->number, 12) << "what was added stays";
+  EXPECT_EQ(w.row(budget_key("voucher", "V1"))->number, 1700);
+  std::string other = file;
+  other.replace(other.find(",5,1,9,"), 7, ",12,1,9,");
+  const auto raised = w.catalogue(other);
+  ASSERT_FALSE(raised) << "a file is no restock";
+  EXPECT_THAT(std::string(raised.error().detail()), HasSubstr("voucher.catalogue.restock"));
 }
 
 TEST(VoucherImport, VOUCHER_6_a_code_of_two_vouchers_and_a_changed_voucher_are_refused) {

@@ -128,6 +128,7 @@ class Exchange {
   /// As read(), of many rows at once: one look at the snapshot for all of them, where reading them one by one looks
   /// as often as there are rows. In the order of `keys`.
   Result<std::vector<std::optional<store::KvRow>>> read_rows(const std::vector<store::KvKey>& keys, Read how = Read::snapshot);
+  Task<Result<std::vector<std::optional<store::KvRow>>>> read_rows_task(std::vector<store::KvKey> keys, Read how = Read::snapshot);
 
   /// 1 for the first call of this phase of this stage; grows with retries.
   std::uint32_t attempt() const noexcept { return attempt_; }

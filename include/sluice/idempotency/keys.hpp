@@ -55,10 +55,11 @@ class Claim {
   milliseconds kept() const noexcept;
 
   /// Adds to a deciding Commit what makes the reply durable with it: the precondition that nobody
-  /// else completed the key (name "idempotency_key") and the key row.
+  /// else completed the key (name "idempotency_key") and the key row; of a part (PendingClaim::whole)
+  /// also the row of the whole, and that it fits (name "idempotency_key_of_whole").
   void complete_in(store::Commit& commit, ByteView reply) const;
   /// Adds a durable claim (for exchanges with external effects or a pause): same precondition, claimed
-  /// row. It names an exchange that only its own recovery may end, so it does not expire.
+  /// row. It names an exchange that only its own recovery may end, so it does not expire. Not of a part.
   void claim_in(store::Commit& commit) const;
   /// After a durable claim, for complete_in: the row is ours with this token.
   void claimed(std::uint64_t token) noexcept;
@@ -115,6 +116,10 @@ struct PendingClaim : Job {
   Digest fingerprint{};
   /// What an earlier version made of the same request, if that was another one: it matches too.
   std::optional<Digest> earlier;
+  /// The scope of a key of which this one is a part, with the same fingerprint: a batch's, of an item. What
+  /// completes this key completes that one, with an empty reply, and is refused where that one has another
+  /// fingerprint. It lives as long as the part completed last. Empty: no part.
+  Bytes whole;
   ExchangeId exchange;
   KeyPolicy policy;
   /// Waiting ends then with InProgress, or fails `timeout` if the store has not said yet whether

@@ -34,6 +34,12 @@ struct KvExists {
 struct KeyFree {
   Bytes scope;
 };
+/// No live key row has this scope, or it has this fingerprint. When refused, CommitOutcome::key is the row
+/// found.
+struct KeyFits {
+  Bytes scope;
+  Digest fingerprint{};
+};
 /// The key is claimed by this exchange with this token.
 struct KeyHeldBy {
   Bytes scope;
@@ -55,7 +61,7 @@ struct JournalAt {
   ExchangeId exchange;
   std::uint32_t n = 0;
 };
-using Precondition = std::variant<KvVersionIs, KvAtLeast, KvAtMost, KvExists, KeyFree, KeyHeldBy,
+using Precondition = std::variant<KvVersionIs, KvAtLeast, KvAtMost, KvExists, KeyFree, KeyFits, KeyHeldBy,
                                   Fence, LeaseFree, JournalAt>;
 
 struct Requirement {
@@ -131,7 +137,7 @@ struct CommitOutcome {
   bool applied = true;
   std::int32_t refused = -1;         ///< index of the first requirement that did not hold
   std::int64_t observed = 0;         ///< the number or version found by that requirement
-  std::optional<KeyRow> key;         ///< the row KeyFree / KeyHeldBy found
+  std::optional<KeyRow> key;         ///< the row KeyFree / KeyFits / KeyHeldBy found
   std::optional<LeaseRow> lease;     ///< the row LeaseTake wrote or LeaseFree / Fence found
 };
 

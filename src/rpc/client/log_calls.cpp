@@ -1,6 +1,7 @@
 #include <atomic>
 
 #include "sluice/base/mask.hpp"
+#include "sluice/base/text.hpp"
 #include "sluice/rpc/interceptors.hpp"
 
 namespace sluice::rpc {
@@ -46,9 +47,7 @@ class LogCalls final : public Interceptor {
     // Masked before it is cut: half a number is no card number any more, but may still be told.
     std::string text = mask_json(type.empty() ? std::string(body) : options_.show(type, body), options_.secret_fields);
     if (text.size() <= options_.max_body_bytes) return text;
-    std::size_t end = options_.max_body_bytes;
-    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-    text.resize(end);
+    text.resize(beginning_of(text, options_.max_body_bytes).size());
     return text + "… (" + std::to_string(body.size()) + " bytes)";
   }
 

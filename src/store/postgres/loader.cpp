@@ -85,6 +85,7 @@ void PgLoader::foresee(const Commit& commit) {
                    [&](const KvAtMost& c) { want(c.key); },
                    [&](const KvExists& c) { want(c.key); },
                    [&](const KeyFree& c) { want(c.scope); },
+                   [&](const KeyFits& c) { want(c.scope); },
                    [&](const KeyHeldBy& c) { want(c.scope); },
                    [&](const Fence& c) { want_lease(c.lease); },
                    [&](const LeaseFree& c) { want_lease(c.lease); },

@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "sluice/base/reply.hpp"
+#include "sluice/base/text.hpp"
 #include "sluice/rpc/remembered.hpp"
 #include "sluice/transport/grpc_stream_client.hpp"
 #include "transport/envelope.hpp"
@@ -23,12 +24,7 @@ bool shadow_says(grpc::CallbackServerContext& call) {
   return says_shadow(value_of(call, "x-sluice-shadow", repeated));
 }
 
-// At most `limit` bytes, ending between two characters: what is no UTF-8 would not be parsed.
-void cut(std::string& text, std::size_t limit) {
-  if (text.size() <= limit) return;
-  while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xC0) == 0x80) --limit;
-  text.resize(limit);
-}
+void cut(std::string& text, std::size_t limit) { text.resize(beginning_of(text, limit).size()); }
 
 Failure bad(std::string_view code, std::string detail) {
   return Failure(FailureKind::invalid_argument, code, std::move(detail));

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "sluice/base/text.hpp"
 #include "sluice/wire/details.pb.h"
 
 namespace sluice::transport {
@@ -24,13 +25,6 @@ std::string mapped(std::string_view text, char from, char to) {
   for (char& c : out)
     if (c >= from && c <= from + 25) c = static_cast<char>(c - from + to);
   return out;
-}
-
-// At most `limit` bytes, ending between two characters.
-std::string cut(std::string_view text, std::size_t limit) {
-  if (text.size() <= limit) return std::string(text);
-  while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xC0) == 0x80) --limit;
-  return std::string(text.substr(0, limit));
 }
 
 // A map has no order of its own; the same failure must be the same bytes.
@@ -93,7 +87,7 @@ grpc::Status to_grpc_status(const Failure& failure, const StatusContext& context
   const auto& row = failure.traits();
   wire::Status status;
   status.set_code(row.grpc_code);
-  status.set_message(cut(failure.detail().empty() ? row.meaning : failure.detail(), kDetailMax));
+  status.set_message(std::string(beginning_of(failure.detail().empty() ? row.meaning : failure.detail(), kDetailMax)));
 
   wire::ErrorInfo info;
   info.set_reason(mapped(failure.code().empty() ? row.name : failure.code(), 'a', 'A'));

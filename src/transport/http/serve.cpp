@@ -1,6 +1,7 @@
 // What a connection does with a whole request: the routes.
 #include "transport/http/connection.hpp"
 #include "transport/http/openapi.hpp"
+#include "sluice/base/text.hpp"
 
 namespace sluice::transport {
 
@@ -127,7 +128,7 @@ bool Connection::may_read(std::string_view path, std::string_view permission) {
   const std::string_view app = request_.app.empty() ? std::string_view("default") : request_.app;
   if (permission.empty() || invocation_.command.principal->may(app, permission)) return true;
   return no(Failure(FailureKind::forbidden, "forbidden",
-                    "this token does not grant '" + std::string(app.substr(0, 64)) + ":" + std::string(permission) + "'"));
+                    "this token does not grant '" + std::string(beginning_of(app, 64)) + ":" + std::string(permission) + "'"));
 }
 
 void Connection::run_query(const Route& route) {
