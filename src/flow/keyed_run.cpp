@@ -5,6 +5,10 @@
 
 namespace sluice::flow {
 
+namespace {
+constexpr std::size_t kVersionsBefore = 8;  // each is a question to the store for a new key
+}
+
 KeyedRun::KeyedRun(Flow& flow, ExchangePtr exchange_in, RunOptions options, Flow::Done done,
                    void* owner)
     : flow_(flow),
@@ -19,9 +23,15 @@ void KeyedRun::start(Flow& flow, std::string key, ExchangePtr exchange, RunOptio
       new KeyedRun(flow, std::move(exchange), std::move(options), done, owner));
   const FlowOptions& chosen = flow.options();
   Exchange& x = *self->exchange_;
-  self->scope = idempotency::make_scope(
-      x.ns(), x.principal, x.command.empty() ? std::string_view(flow.name()) : x.command,
-      chosen.version, key);
+  const auto scope_under = [&](std::uint32_t version) {
+    return idempotency::make_scope(x.ns(), x.principal, x.command.empty() ? std::string_view(flow.name()) : x.command,
+                                   version, key);
+  };
+  // Nobody who sends a request knows the flow's version: nodes of two releases must agree on where its key is.
+  // An earlier release filed it under the version that its flow had.
+  self->scope = scope_under(idempotency::kUnnamedVersion);
+  for (std::uint32_t version = chosen.version; version > idempotency::kUnnamedVersion && self->also_under.size() < kVersionsBefore; --version)
+    self->also_under.push_back(scope_under(version));
   self->fingerprint = sha256(x.request());
   self->exchange = x.id();
   self->policy = chosen.key_policy;

@@ -25,6 +25,9 @@ void Invocation::reset() {
   scope.reset();
   spec_.reset();
   has_key_ = false;
+  unnamed_ = false;
+  pending_claim_.also_matches.clear();
+  pending_claim_.also_under.clear();
   key_owner_.clear();
   audited_ = false;
   exchange_ = {};

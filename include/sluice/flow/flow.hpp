@@ -44,7 +44,7 @@ struct SecondPhase {
 
 struct FlowOptions {
   std::string entry;                ///< empty: the first group
-  std::uint32_t version = 1;        ///< recorded; recovery runs the version that was begun
+  std::uint32_t version = 1;        ///< recorded; recovery runs the version that was begun. Not part of a key
   std::uint32_t max_stages = 1024;  ///< prepares in one run, 1 to a million; else refused at construction
   std::uint32_t max_reruns = 16;    ///< of prepare after a verified read changed
   store::Store* store = nullptr;    ///< null: in memory, nothing is durable
