@@ -25,7 +25,7 @@ class FlowMetrics {
  private:
   using Results = std::array<Histogram*, 2>;  // ok, failed
   std::vector<std::array<Results, 3>> stages_;
-  std::array<Histogram*, 4> outcomes_{};
+  std::array<Histogram*, 5> outcomes_{};
 };
 
 }  // namespace sluice::flow

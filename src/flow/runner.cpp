@@ -239,6 +239,7 @@ void Runner::answer(OutcomeKind kind) {
   if (kind == OutcomeKind::committed) observe(EventKind::committed);
   if (kind == OutcomeKind::aborted) observe(EventKind::aborted);
   if (kind == OutcomeKind::in_doubt) observe(EventKind::in_doubt);
+  if (kind == OutcomeKind::unknown) observe(EventKind::unknown);
   if (kind != OutcomeKind::pending && profile_) {
     profile_->total = lane_.clock().now() - run_began_;
     try {
