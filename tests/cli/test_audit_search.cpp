@@ -80,7 +80,7 @@ TEST(AuditSearch, CONSOLE_6_no_such_rows_is_said_once_all_were_looked_at) {
   EXPECT_EQ(answers.asked.size(), 2u);
   EXPECT_THAT(ran.out, HasSubstr("No such rows"));
   Answers both({R"({"rows":[],"before":20001})", R"({"rows":[)" + one_row(7) + "]}"});
-  const Ran json = run(folder.path(), {"audit", "--outcome", "denied", "--json"}, {{"SLUICE_SERVER", both.server}});
+  const Ran json = run(folder.path(), {"audit", "--outcome", "denied", "--json"}, {{"SLUICE_SERVER", both.server()}});
   EXPECT_EQ(nlohmann::json::parse(json.out)["rows"].size(), 1u) << json.out;
 }
 
