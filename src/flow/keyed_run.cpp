@@ -1,5 +1,7 @@
 #include "flow/keyed_run.hpp"
 
+#include <algorithm>
+
 #include "flow/observe.hpp"
 #include "sluice/flow/recovery.hpp"
 
@@ -107,9 +109,10 @@ void KeyedRun::answered(std::unique_ptr<KeyedRun> self) {
     outcome = self->replay(*known->cached);
   } else if (auto* running = std::get_if<idempotency::InProgress>(&*self->answer)) {
     auto* store = self->flow_.options().store;
-    if (store == nullptr || !running->exchange) return still_runs(std::move(self), false);
+    const Duration left = self->lane == nullptr ? kDoubtAskedFor : self->deadline - self->lane->clock().now();
+    if (store == nullptr || !running->exchange || left <= Duration(0)) return still_runs(std::move(self), false);
     auto* const held = self.release();
-    return ask_in_doubt(*store, running->exchange, held->lane, kDoubtAskedFor,
+    return ask_in_doubt(*store, running->exchange, held->lane, std::min(kDoubtAskedFor, left),
                         [](void* owner, bool doubtful) noexcept { still_runs(std::unique_ptr<KeyedRun>(static_cast<KeyedRun*>(owner)), doubtful); },
                         held);
   } else if (std::holds_alternative<idempotency::ExpiredKey>(*self->answer)) {

@@ -281,8 +281,9 @@ void Invocation::claimed() {
               .with_retry_after(runs.retry_after)
               .with("transaction", to_string(runs.exchange))));
     };
-    if (!running->exchange) return told(this, false);
-    return flow::ask_in_doubt(registry_->store_, running->exchange, lane, flow::kDoubtAskedFor, told, this);
+    const Duration left = command.deadline - lane->clock().now();
+    if (!running->exchange || left <= Duration(0)) return told(this, false);
+    return flow::ask_in_doubt(registry_->store_, running->exchange, lane, std::min(flow::kDoubtAskedFor, left), told, this);
   }
   // Unlike a full gate or a key that runs still, these are never answered otherwise later.
   const bool expired = std::holds_alternative<idempotency::ExpiredKey>(*answer);

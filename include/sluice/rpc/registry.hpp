@@ -94,7 +94,7 @@ class Invocation {
   /// Gets the answer, once, on the lane. It may reset or destroy the invocation.
   using Done = void (*)(Invocation&, Answer) noexcept;
 
-  Invocation() = default;
+  Invocation();
   Invocation(const Invocation&) = delete;
   Invocation& operator=(const Invocation&) = delete;
   ~Invocation();
@@ -148,15 +148,11 @@ class Invocation {
   struct ClaimJob : idempotency::PendingClaim {
     Invocation* self = nullptr;
   };
-  struct CommitJob : store::PendingCommit {
-    Invocation* self = nullptr;
-    Bytes reply;
-    std::size_t own_requirements = 0;  // those of the claim come first
-    std::vector<std::string> names;    // of the caller's requirements
-  };
+  struct CommitJob;
   void commit(store::Commit commit, Bytes reply, store::AuditOutcome outcome);
   void claimed();
   void committed();
+  void leave_commit_alone() noexcept;
   void task_done();
   void audit_answer(const Answer& answer);
   Answer not_the_same();
@@ -178,7 +174,8 @@ class Invocation {
   idempotency::Claim claim_;
   TaskContext context_;
   ClaimJob pending_claim_;
-  CommitJob pending_commit_;
+  std::unique_ptr<CommitJob> pending_commit_;  // made with the first one
+  Timer patience_;                             // of the caller, while it is on its way
   CancelListener listener_;
   std::shared_ptr<CancelScope> inner_scope_;
   Task<Answer> task_;
