@@ -170,6 +170,9 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   if (!opened) return fail(std::move(opened).error());
   self.store = std::move(*opened);
   self.store_watch = std::make_unique<StoreWatch>(*self.store, self.logger);
+  if (const auto* file = dynamic_cast<store::SqliteStore*>(self.store.get()); file != nullptr && file->of_another_file())
+    self.logger.warn("the database is in another file than before, a copy or a backup that was put in its place: a new "
+                     "incarnation was drawn", {{"path", self.config.sqlite.path}});
   if (const auto* nodes = store::nodes_of(*self.store)) self.config.node = nodes->node();
   self.ids = std::make_unique<IdSource>(self.clock, self.config.node);
   self.ids->advance_past(self.store->largest_id());
