@@ -263,7 +263,7 @@ class Batch {
 
   void ended(Child& child, const flow::Outcome& outcome) {
     distribution_.ended(invocation_.command.ns.text(), parsed_.items[child.ordinal], *child.code, outcome, child.restocks_seen);
-    if (outcome.kind == flow::OutcomeKind::pending || outcome.kind == flow::OutcomeKind::in_doubt)
+    if (outcome.kind != flow::OutcomeKind::committed && outcome.kind != flow::OutcomeKind::aborted)
       return failed(child, Failure(FailureKind::pending, "not settled yet; repeat the request"));
     if (outcome.cause && outcome.cause->kind() == FailureKind::fingerprint_mismatch) others_ = true;
     if (!outcome.reply) return failed(child, outcome.cause.value_or(Failure(FailureKind::internal)));

@@ -16,6 +16,8 @@ struct Options {
   bool restored = false, full = false, json = false;
 };
 
+constexpr const char* kNewIncarnation = "\nA new incarnation was drawn: leases and fencing tokens from before are void.";
+
 void migrate(const Options& options) {
   const auto config = load_config_or_die(options.config, environment_with_store(options.store));
   RealClock clock;
@@ -24,21 +26,24 @@ void migrate(const Options& options) {
   nlohmann::ordered_json out;
   std::string text;
   if (config.postgres.url.empty()) {
-    if (options.restored)
-      die({FailureKind::invalid_argument, "not_needed", "--restored is for PostgreSQL: a copy of SQLite made by sluice has its own incarnation"});
+    if (options.restored) need_store(config);
     std::error_code error;
     const bool made = !std::filesystem::exists(config.sqlite.path, error);
-    auto store = server::open_store(config, clock, random, executor);
+    auto sqlite = config.sqlite;
+    sqlite.restored = options.restored;
+    auto store = store::open_sqlite_store(std::move(sqlite), clock, random, executor);
     if (!store) die(store.error());
+    const bool drawn = (*store)->of_another_file();
     (*store)->close();
     text = made ? fmt::format("There was no database at {}: an empty one was made.", config.sqlite.path) : "The database is of this version.";
-    out = {{"store", "sqlite"}, {"made", made}};
+    if (drawn) text += kNewIncarnation;
+    out = {{"store", "sqlite"}, {"made", made}, {"new_incarnation", drawn}};
   } else {
     const auto done = store::migrate_postgres_database(config.postgres, random, options.restored);
     if (!done) die(done.error());
     text = done->from == done->to ? fmt::format("The database has schema {} already.", done->to)
                                   : fmt::format("The database has schema {} now; it had {}.", done->to, done->from);
-    if (done->new_incarnation) text += "\nA new incarnation was drawn: leases and fencing tokens from before are void.";
+    if (done->new_incarnation) text += kNewIncarnation;
     out = {{"store", "postgres"}, {"from", done->from}, {"to", done->to}, {"new_incarnation", done->new_incarnation}};
   }
   fmt::print("{}\n", options.json ? out.dump() : text);
@@ -71,6 +76,10 @@ void doctor(const Options& options) {
     auto store = store::open_sqlite_store(config.sqlite, clock, random, executor);
     if (!store) die(store.error());
     findings.push_back({Level::good, "SQLite", config.sqlite.path, ""});
+    if ((*store)->of_another_file())
+      findings.push_back({Level::warning, "file", "another one than the database was in before: a copy, or a backup that was put in its place",
+                          "nothing, if that was meant: a new incarnation was drawn just now, leases from before are void; what was "
+                          "acknowledged after the copy was made is not in it"});
     check((*store)->integrity_check());
     (*store)->close();
   }

@@ -171,10 +171,12 @@ Result<std::vector<std::optional<store::KvRow>>> Exchange::read_rows(const std::
   if (keys.empty()) return std::vector<std::optional<store::KvRow>>();  // nothing to ask
   if (store_ == nullptr)
     return fail(FailureKind::unavailable, "no_store", "this flow has no store to read from");
-  // An embedded store answers at once; for a database apart the lane stands still meanwhile.
-  auto rows = store::ask_now(*store_, rows_to_ask(keys, how));
-  if (!rows) return fail(std::move(rows).error());
-  return take_rows(keys, how, *std::move(rows));
+  // An embedded store answers at once; for a database apart the lane stands still meanwhile, until the deadline at most.
+  const bool bounded = context_.lane != nullptr && context_.deadline != kNever;
+  const Duration most = bounded ? context_.deadline - context_.lane->clock().now() : Duration::max();
+  auto answer = store::ask_and_wait(*store_, rows_to_ask(keys, how), most);
+  if (!answer) return fail(std::move(answer).error());
+  return take_rows(keys, how, std::get<store::GetRows::Answer>(*std::move(answer)));
 }
 
 Result<std::optional<store::KvRow>> Exchange::read(const store::KvKey& key, Read how) {

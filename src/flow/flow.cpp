@@ -15,6 +15,7 @@ std::string_view to_string(OutcomeKind kind) noexcept {
     case OutcomeKind::aborted: return "aborted";
     case OutcomeKind::in_doubt: return "in_doubt";
     case OutcomeKind::pending: return "pending";
+    case OutcomeKind::unknown: return "unknown";
   }
   return "?";
 }
@@ -27,6 +28,7 @@ std::string_view to_string(EventKind kind) noexcept {
     case EventKind::in_doubt: return "in_doubt";
     case EventKind::idempotent_hit: return "idempotent_hit";
     case EventKind::recovered: return "recovered";
+    case EventKind::unknown: return "unknown";
   }
   return "?";
 }

@@ -31,7 +31,7 @@ class FlowMetrics {
 
  private:
   void resolve(Metrics& metrics, std::string_view flow, const Graph& graph, bool shadow);
-  static constexpr std::size_t kOutcomes = 4;
+  static constexpr std::size_t kOutcomes = 5;
   using Results = std::array<Histogram*, 2>;  // ok, failed
   using Traffic = std::array<Results, 2>;     // live, shadow
   std::vector<std::array<Traffic, 3>> stages_;

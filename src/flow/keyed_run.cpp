@@ -1,9 +1,15 @@
 #include "flow/keyed_run.hpp"
 
+#include <algorithm>
+
 #include "flow/observe.hpp"
 #include "sluice/flow/recovery.hpp"
 
 namespace sluice::flow {
+
+namespace {
+constexpr std::size_t kVersionsBefore = 8;  // each is a question to the store for a new key
+}
 
 KeyedRun::KeyedRun(Flow& flow, ExchangePtr exchange_in, RunOptions options, Flow::Done done,
                    void* owner)
@@ -19,9 +25,15 @@ void KeyedRun::start(Flow& flow, std::string key, ExchangePtr exchange, RunOptio
       new KeyedRun(flow, std::move(exchange), std::move(options), done, owner));
   const FlowOptions& chosen = flow.options();
   Exchange& x = *self->exchange_;
-  self->scope = idempotency::make_scope(
-      x.ns(), x.principal, x.command.empty() ? std::string_view(flow.name()) : x.command,
-      chosen.version, key);
+  const auto scope_under = [&](std::uint32_t version) {
+    return idempotency::make_scope(x.ns(), x.principal, x.command.empty() ? std::string_view(flow.name()) : x.command,
+                                   version, key);
+  };
+  // Nobody who sends a request knows the flow's version: nodes of two releases must agree on where its key is.
+  // An earlier release filed it under the version that its flow had.
+  self->scope = scope_under(idempotency::kUnnamedVersion);
+  for (std::uint32_t version = chosen.version; version > idempotency::kUnnamedVersion && self->also_under.size() < kVersionsBefore; --version)
+    self->also_under.push_back(scope_under(version));
   self->fingerprint = sha256(x.request());
   self->exchange = x.id();
   self->policy = chosen.key_policy;
@@ -97,9 +109,10 @@ void KeyedRun::answered(std::unique_ptr<KeyedRun> self) {
     outcome = self->replay(*known->cached);
   } else if (auto* running = std::get_if<idempotency::InProgress>(&*self->answer)) {
     auto* store = self->flow_.options().store;
-    if (store == nullptr || !running->exchange) return still_runs(std::move(self), false);
+    const Duration left = self->lane == nullptr ? kDoubtAskedFor : self->deadline - self->lane->clock().now();
+    if (store == nullptr || !running->exchange || left <= Duration(0)) return still_runs(std::move(self), false);
     auto* const held = self.release();
-    return ask_in_doubt(*store, running->exchange, held->lane, kDoubtAskedFor,
+    return ask_in_doubt(*store, running->exchange, held->lane, std::min(kDoubtAskedFor, left),
                         [](void* owner, bool doubtful) noexcept { still_runs(std::unique_ptr<KeyedRun>(static_cast<KeyedRun*>(owner)), doubtful); },
                         held);
   } else if (std::holds_alternative<idempotency::ExpiredKey>(*self->answer)) {

@@ -52,9 +52,8 @@ std::vector<MemoryObserver::Seen> MemoryObserver::seen() const {
 }
 
 void LogObserver::observe(const FlowEvent& event) {
-  const LogLevel level = event.kind == EventKind::in_doubt ? LogLevel::warn
-                         : event.kind == EventKind::begin  ? LogLevel::debug
-                                                           : LogLevel::info;
+  const bool open = event.kind == EventKind::in_doubt || event.kind == EventKind::unknown;
+  const LogLevel level = open ? LogLevel::warn : event.kind == EventKind::begin ? LogLevel::debug : LogLevel::info;
   if (!log_.enabled(level)) return;
   log_.log(level, to_string(event.kind),
            {{"flow", event.flow},

@@ -42,12 +42,14 @@ void Runner::enlist() {
   flow_.live_->add(exchange_->id(), lane_, this);
 }
 
+void Runner::arm_deadline(Instant at) noexcept {
+  deadline_timer_.arm(lane_, at, [](void* self) noexcept { static_cast<Runner*>(self)->deadline_passed(); }, this);
+}
+
 void Runner::begin() {
   if (!exchange_->bag_.empty()) callers_bag_ = exchange_->bag_;  // a rerun begins with it again
   observe(EventKind::begin);
-  if (caller_deadline_ != kNever)
-    deadline_timer_.arm(lane_, exchange_->context_.deadline,
-                        [](void* self) noexcept { static_cast<Runner*>(self)->deadline_passed(); }, this);
+  if (caller_deadline_ != kNever) arm_deadline(exchange_->context_.deadline);
   caller_gone_.link(exchange_->scope(),
                     [](void* self) noexcept {
                       auto* runner = static_cast<Runner*>(self);
@@ -219,9 +221,12 @@ void Runner::start_limits(const Stage& stage) {
                    this);
 }
 
-// Before the decision the run is cut short; after it the caller is told that it goes on.
+// Before the decision the run is cut short; after it the caller is told that it goes on. So it is also when what
+// was cut short has not ended by the caller's own deadline: the store need not take the decision to abort.
 void Runner::deadline_passed() noexcept {
-  if (!decided_ && !writing_ && !detached_) {
+  if (!decided_ && !writing_ && !detached_ && !cut_short_) {
+    cut_short_ = true;
+    arm_deadline(caller_deadline_);
     stage_scope_.cancel(FailureKind::timeout);
     return;
   }
@@ -239,6 +244,7 @@ void Runner::answer(OutcomeKind kind) {
   if (kind == OutcomeKind::committed) observe(EventKind::committed);
   if (kind == OutcomeKind::aborted) observe(EventKind::aborted);
   if (kind == OutcomeKind::in_doubt) observe(EventKind::in_doubt);
+  if (kind == OutcomeKind::unknown) observe(EventKind::unknown);
   if (kind != OutcomeKind::pending && profile_) {
     profile_->total = lane_.clock().now() - run_began_;
     try {

@@ -135,6 +135,7 @@ class Runner final : private WakeDesk {
   // Answers.
   void observe(EventKind kind) noexcept;
   void answer(OutcomeKind kind);
+  void arm_deadline(Instant at) noexcept;
   void deadline_passed() noexcept;
   Bytes reply_for_key() const;
   Begun make_begun(bool with_request) const;
@@ -182,6 +183,7 @@ class Runner final : private WakeDesk {
   std::size_t guards_from_ = 0;  // where the draft's guards begin among the requirements of the decision
   Instant wake_at_ = kNever;
   Sleeping sleeping_ = Sleeping::no;
+  bool cut_short_ = false;  // by the deadline, and the caller not told yet
   bool detached_ = false;   // it has paused: its caller's patience does not end it any more
   void (*on_pause_)(void*) noexcept = nullptr;
   Duration pause_for_{0};

@@ -74,11 +74,14 @@ Runner::Next Runner::fence() {
   return std::nullopt;
 }
 
-// The store still does not say: listed or looked up later.
+// The store still does not say. With a journal, recovery finds out; without one there is nothing that
+// could be listed or settled, and the key, or the transaction, tells later what became of it.
 Runner::Next Runner::decision_stays_unknown() {
   SLUICE_PROBE("flow.fence_unknown");
-  cause_ = Failure(FailureKind::unknown_outcome, "decision_unknown", "the store did not say whether it took the decision");
-  return leave_to_recovery(OutcomeKind::in_doubt);
+  cause_ = Failure(FailureKind::unknown_outcome, "decision_unknown",
+                   "the store did not say whether it took the transaction: repeat the request with the same idempotency key, "
+                   "or ask for the transaction when the store answers again");
+  return leave_to_recovery(begun_durable_ ? OutcomeKind::in_doubt : OutcomeKind::unknown);
 }
 
 Runner::Next Runner::fenced() {

@@ -44,6 +44,7 @@ struct KeyEntry;
 struct KeyQuestion : store::PendingQuery {
   Keys* keys = nullptr;
   KeyEntry* entry = nullptr;
+  std::size_t others = 0;  // asked so far of where an earlier release may have filed it
 };
 
 struct KeyEntry {

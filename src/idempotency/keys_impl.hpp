@@ -24,8 +24,11 @@ struct Keys::Impl {
   void question_to(KeyEntry& entry);
   /// Asks the store for an entry whose first waiter is `pending`.
   bool ask(KeyEntry& entry, PendingClaim& pending);
-  /// The store's answer. `caller`, if it is among the waiters, is answered but not run.
-  void settle(KeyEntry& entry, const Result<store::Answer>& answer, PendingClaim* caller);
+  /// Asks until it is settled. False: goes on when the store has answered.
+  bool ask_on(KeyEntry& entry, PendingClaim* caller);
+  /// The store's answer. `caller`, if it is among the waiters, is answered but not run. False: the store
+  /// is to be asked something else first.
+  bool settle(KeyEntry& entry, PendingClaim* caller);
   /// running → completed.
   void finish(KeyEntry& entry, std::shared_ptr<const Cached> cached);
   /// running → unknown here: another exchange holds the key durably.

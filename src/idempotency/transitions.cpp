@@ -137,7 +137,9 @@ void Keys::Impl::question_to(KeyEntry& entry) {
   question.query = store::FindKey{entry.scope};
   question.run = [](Job* job) noexcept {
     auto* asked = static_cast<KeyQuestion*>(static_cast<store::PendingQuery*>(job));
-    asked->keys->impl_->settle(*asked->entry, asked->answer, nullptr);
+    Impl& impl = *asked->keys->impl_;
+    KeyEntry& entry = *asked->entry;
+    if (!impl.settle(entry, nullptr)) impl.ask_on(entry, nullptr);
   };
 }
 
@@ -146,30 +148,38 @@ bool Keys::Impl::ask(KeyEntry& entry, PendingClaim& pending) {
   Lane* const lane = pending.lane;
   const Instant deadline = pending.deadline;
   question_to(entry);
-  KeyQuestion& question = *entry.question;
-  if (store->ask(question)) {
-    settle(entry, question.answer, &pending);
-    return true;
-  }
+  if (ask_on(entry, &pending)) return true;
   if (lane != nullptr && deadline != kNever)
     pending.waiting.timer.arm(*lane, deadline, &on_deadline, &pending);
   return false;
 }
 
-void Keys::Impl::settle(KeyEntry& entry, const Result<store::Answer>& answer,
-                        PendingClaim* caller) {
+bool Keys::Impl::ask_on(KeyEntry& entry, PendingClaim* caller) {
+  while (store->ask(*entry.question))
+    if (settle(entry, caller)) return true;
+  return false;
+}
+
+bool Keys::Impl::settle(KeyEntry& entry, PendingClaim* caller) {
   Answered answered;
   std::unique_ptr<KeyQuestion> question;  // outlives the lock: `answer` is inside it
   KeyShard& shard = shard_of(entry.hash);
   std::unique_lock lock(shard.mutex);
+  if (PendingClaim* first = entry.waiters.first(); first != nullptr && entry.question->answer &&
+      !std::get<store::FindKey::Answer>(*entry.question->answer) && entry.question->others < first->also_under.size()) {
+    entry.question->query = store::FindKey{first->also_under[entry.question->others++]};
+    return false;
+  }
   question = std::move(entry.question);
+  const Result<store::Answer>& answer = question->answer;
   const auto leave = [&] {
     running.fetch_sub(1, std::memory_order_relaxed);
     shard.erase(entry);
   };
   if (entry.waiters.empty()) {  // all of them were forgotten or timed out
     SLUICE_PROBE("keys.asked_for_nobody");
-    return leave();
+    leave();
+    return true;
   }
 
   if (!answer) {
@@ -213,6 +223,7 @@ void Keys::Impl::settle(KeyEntry& entry, const Result<store::Answer>& answer,
   }
   lock.unlock();
   answered.run(caller);
+  return true;
 }
 
 void Keys::Impl::finish(KeyEntry& entry, std::shared_ptr<const Cached> cached) {
@@ -266,7 +277,7 @@ void Keys::Impl::hand_on(KeyEntry& entry) {
   SLUICE_PROBE("keys.asked_again_after_a_release");
   // Whoever let go may not know whether its Commit happened: the next one asks before it runs.
   question_to(entry);
-  if (KeyQuestion& question = *entry.question; store->ask(question)) settle(entry, question.answer, nullptr);
+  ask_on(entry, nullptr);
 }
 
 void Keys::Impl::on_deadline(void* owner) noexcept {

@@ -140,15 +140,12 @@ void Registry::dispatch(Invocation& invocation) {
   auto& command = invocation.command;
   invocation.registry_ = this;
   invocation.stage_ = Invocation::Stage::entering;
-  const std::uint32_t asked_version = command.version;
-  auto spec = find(command.name, asked_version);
+  auto spec = find(command.name, command.version);
   if (!spec) return refuse(invocation, std::move(spec).error());
   invocation.spec_ = std::move(*spec);
+  invocation.unnamed_ = command.version == 0;
   command.version = invocation.spec_->version;
-  const bool any_version = asked_version == 0 && command.idempotency_key && versions_of(command.name) > 1;
-  if (!check(invocation)) return;
-  if (any_version && invocation.has_key_) return find_version(invocation);
-  proceed(invocation);
+  if (check(invocation)) proceed(invocation);
 }
 
 // Authorised, of a bearable size, with a usable key. False: answered.
@@ -174,59 +171,51 @@ Bytes Registry::scope_of(const Invocation& invocation, std::uint32_t version) {
   return idempotency::make_scope(command.ns, invocation.key_owner_, command.name, version, *command.idempotency_key);
 }
 
-// A retry that names no version belongs to the version its key was first used with, also when a
-// newer one has been deployed since.
-void Registry::find_version(Invocation& invocation) {
-  auto& probe = invocation.version_probe_;
-  probe.self = &invocation;
-  probe.lane = invocation.lane;
-  probe.version = invocation.spec_->version;
-  probe.run = [](Job* job) noexcept {
-    auto* self = static_cast<Invocation::VersionProbe*>(static_cast<store::PendingQuery*>(job))->self;
-    if (!self->registry_->version_found(*self)) self->registry_->try_older(*self);
+// Of a request that names no version by the oldest one's projection, which the most nodes of a roll have.
+Digest Registry::print_of(const Invocation& invocation) const {
+  const auto& command = invocation.command;
+  if (!invocation.unnamed_) return fingerprint_of(*invocation.spec_, command);
+  return fingerprint_of(*specs_.find(command.name)->second.begin()->second, command, idempotency::kUnnamedVersion);
+}
+
+// Where else the key of this very request may stand, and as what: an earlier release filed it under the newest
+// version that it had; a node whose oldest version is another one prints it by that one's projection.
+void Registry::note_the_same_elsewhere(Invocation& invocation) const {
+  const auto& command = invocation.command;
+  auto& pending = invocation.pending_claim_;
+  pending.also_matches.clear();
+  pending.also_under.clear();
+  const auto earlier = [&](const CommandSpec& spec, std::uint32_t version) {
+    if (const auto print = earlier_fingerprint_of(spec, command, version)) pending.also_matches.push_back(*print);
   };
-  try_older(invocation);
-}
-
-void Registry::try_older(Invocation& invocation) {
-  auto& probe = invocation.version_probe_;
-  const auto& versions = specs_.find(invocation.command.name)->second;
-  while (true) {
-    const auto at = versions.lower_bound(probe.version);
-    if (at == versions.begin()) return proceed(invocation);
-    probe.version = std::prev(at)->first;
-    probe.query = store::FindKey{scope_of(invocation, probe.version)};
-    if (!store_.ask(probe)) return;  // goes on when the answer is there
-    if (version_found(invocation)) return;
+  const auto now = [&](const CommandSpec& spec, std::uint32_t version) {
+    // What throws is told where it is asked for the request itself.
+    (void)ask_author("projection", [&] { pending.also_matches.push_back(fingerprint_of(spec, command, version)); });
+  };
+  if (!invocation.unnamed_) return earlier(*invocation.spec_, command.version);
+  const auto& versions = specs_.find(command.name)->second;
+  earlier(*versions.begin()->second, idempotency::kUnnamedVersion);
+  for (const auto& [version, spec] : versions) {
+    if (version != versions.begin()->first && spec->projection) now(*spec, idempotency::kUnnamedVersion);
+    if (version == idempotency::kUnnamedVersion) continue;
+    now(*spec, version);
+    earlier(*spec, version);
+    pending.also_under.push_back(scope_of(invocation, version));
   }
-}
-
-// What the store said of one older version. True: the invocation went on.
-bool Registry::version_found(Invocation& invocation) {
-  auto& probe = invocation.version_probe_;
-  if (!probe.answer) {
-    invocation.deliver(Answer::of(probe.answer.error().at("looking an idempotency key up; nothing was run")));
-    return true;
-  }
-  if (!std::get<store::FindKey::Answer>(*probe.answer)) return false;
-  invocation.spec_ = specs_.find(invocation.command.name)->second.at(probe.version);
-  invocation.command.version = probe.version;
-  if (check(invocation)) proceed(invocation);
-  return true;
 }
 
 // Keys are claimed before the gate: a duplicate is answered, or waits, without a slot or a permit.
 void Registry::proceed(Invocation& invocation) {
   auto& command = invocation.command;
   if (invocation.has_key_) {
-    const Status asked = ask_author("projection", [&] { invocation.fingerprint_ = fingerprint_of(*invocation.spec_, command); });
+    const Status asked = ask_author("projection", [&] { invocation.fingerprint_ = print_of(invocation); });
     if (!asked) return refuse(invocation, asked.error());
     auto& pending = invocation.pending_claim_;
-    pending.scope = scope_of(invocation, command.version);
+    pending.scope = scope_of(invocation, invocation.unnamed_ ? idempotency::kUnnamedVersion : command.version);
+    pending.fingerprint = invocation.fingerprint_;
     if (auto cached = keys_.lookup(pending.scope)) {
-      if (cached->fingerprint != invocation.fingerprint_ &&
-          cached->fingerprint != earlier_fingerprint_of(*invocation.spec_, command))
-        return refuse(invocation, mismatch());
+      if (cached->fingerprint != pending.fingerprint) note_the_same_elsewhere(invocation);
+      if (!pending.same_request(cached->fingerprint)) return refuse(invocation, mismatch());
       return invocation.deliver(replay(std::move(cached)));
     }
   }
@@ -257,8 +246,7 @@ void Registry::claim(Invocation& invocation) {
   auto& pending = invocation.pending_claim_;
   invocation.stage_ = Invocation::Stage::claiming;
   pending.self = &invocation;
-  pending.fingerprint = invocation.fingerprint_;
-  pending.earlier = earlier_fingerprint_of(*invocation.spec_, invocation.command);
+  note_the_same_elsewhere(invocation);
   pending.exchange = invocation.exchange_;
   pending.policy = invocation.spec_->keys;
   pending.policy.ttl = std::max(pending.policy.ttl, invocation.keep_key_for);
@@ -290,8 +278,9 @@ void Invocation::claimed() {
               .with_retry_after(runs.retry_after)
               .with("transaction", to_string(runs.exchange))));
     };
-    if (!running->exchange) return told(this, false);
-    return flow::ask_in_doubt(registry_->store_, running->exchange, lane, flow::kDoubtAskedFor, told, this);
+    const Duration left = command.deadline - lane->clock().now();
+    if (!running->exchange || left <= Duration(0)) return told(this, false);
+    return flow::ask_in_doubt(registry_->store_, running->exchange, lane, std::min(flow::kDoubtAskedFor, left), told, this);
   }
   // Unlike a full gate or a key that runs still, these are never answered otherwise later.
   Failure never = std::holds_alternative<idempotency::ExpiredKey>(*answer)

@@ -8,6 +8,12 @@ Answer to_answer(flow::Outcome outcome) {
       return Answer::pending(outcome.exchange);
     case flow::OutcomeKind::in_doubt:
       return Answer::in_doubt(outcome.exchange);
+    case flow::OutcomeKind::unknown: {
+      // Its caller can look it up, as one that is pending.
+      Answer answer = Answer::of(std::move(*outcome.cause).with("transaction", to_string(outcome.exchange)));
+      answer.exchange = outcome.exchange;
+      return answer;
+    }
     case flow::OutcomeKind::committed:
     case flow::OutcomeKind::aborted:
       break;

@@ -8,6 +8,22 @@ namespace sluice::rpc {
 
 using store::AuditOutcome;
 
+// The Commit of an invocation. Its caller's deadline may pass first: then it is left alone, with the claim,
+// which is settled when it is known what became of it.
+struct Invocation::CommitJob : store::PendingCommit {
+  Invocation* self = nullptr;  // null: left alone
+  Registry* registry = nullptr;
+  Bytes reply;
+  std::size_t own_requirements = 0;  // those of the claim come first
+  std::vector<std::string> names;    // of the caller's requirements
+  // Left alone:
+  idempotency::Claim claim;
+  store::AuditRow row;
+
+  void settle_alone();
+};
+
+Invocation::Invocation() = default;
 Invocation::~Invocation() {
   SLUICE_ASSERT(stage_ == Stage::idle, "an invocation is destroyed before it is done");
 }
@@ -25,6 +41,9 @@ void Invocation::reset() {
   scope.reset();
   spec_.reset();
   has_key_ = false;
+  unnamed_ = false;
+  pending_claim_.also_matches.clear();
+  pending_claim_.also_under.clear();
   key_owner_.clear();
   audited_ = false;
   exchange_ = {};
@@ -90,15 +109,17 @@ Reply refusal_of(const std::string& name) {
 
 void Invocation::commit(store::Commit changes, Bytes reply, AuditOutcome outcome) {
   stage_ = Stage::committing;
-  store::Commit& all = pending_commit_.commit;
+  if (!pending_commit_) pending_commit_ = std::make_unique<CommitJob>();
+  CommitJob& job = *pending_commit_;
+  store::Commit& all = job.commit;
   all = {};
   all.otherwise = std::move(changes.otherwise);
   // The key's precondition first: a duplicate that lost is a replay, whatever else does not hold.
   if (claim_) claim_.complete_in(all, reply);
-  pending_commit_.own_requirements = all.requires_.size();
-  pending_commit_.names.clear();
+  job.own_requirements = all.requires_.size();
+  job.names.clear();
   for (auto& requirement : changes.requires_) {
-    pending_commit_.names.push_back(requirement.name);
+    job.names.push_back(requirement.name);
     if (claim_ && requirement.otherwise < 0) {
       // The refusal is the reply then, and is stored like one.
       store::Commit refused;
@@ -126,29 +147,70 @@ void Invocation::commit(store::Commit changes, Bytes reply, AuditOutcome outcome
     if (const auto failed = Reply::decode(reply)) code = code_of(*failed);
   all.then.emplace_back(store::AuditAppend{audit_row(outcome, code)});
   audited_ = true;
-  pending_commit_.reply = std::move(reply);
-  pending_commit_.self = this;
-  pending_commit_.lane = lane;
-  pending_commit_.run = [](Job* job) noexcept { static_cast<CommitJob*>(job)->self->committed(); };
-  registry_->store_.submit(pending_commit_);
+  job.reply = std::move(reply);
+  job.self = this;
+  job.registry = registry_;
+  job.lane = lane;
+  job.run = [](Job* done) noexcept {
+    auto* one = static_cast<CommitJob*>(static_cast<store::PendingCommit*>(done));
+    if (one->self != nullptr) return one->self->committed();
+    one->settle_alone();
+    delete one;
+  };
+  if (command.deadline != kNever)
+    patience_.arm(*lane, command.deadline, [](void* self) noexcept { static_cast<Invocation*>(self)->leave_commit_alone(); }, this);
+  registry_->store_.submit(job);
+}
+
+// Decided, as far as we know, and not told: the caller can ask.
+void Invocation::leave_commit_alone() noexcept {
+  CommitJob& job = *pending_commit_.release();  // frees itself
+  job.self = nullptr;
+  job.claim = std::move(claim_);
+  job.row = audit_row(AuditOutcome::error, {});
+  deliver(Answer::pending(exchange_));
+}
+
+void Invocation::CommitJob::settle_alone() {
+  const auto no_row_of_ours = [this](std::string_view code) {
+    row.detail = code;
+    registry->audit(std::move(row));
+  };
+  if (!outcome) {
+    if (claim) claim.release();
+    return no_row_of_ours(outcome.error().code().empty() ? traits(outcome.error().kind()).name : outcome.error().code());
+  }
+  if (outcome->applied) {
+    if (claim) claim.completed(std::move(reply));
+    return;
+  }
+  const auto refused = static_cast<std::size_t>(outcome->refused);
+  if (refused >= own_requirements) {
+    const std::string& name = names[refused - own_requirements];
+    if (!claim) return no_row_of_ours(name);
+    return claim.completed(refusal_of(name).encode());
+  }
+  outcome->key ? claim.lost(*outcome->key) : claim.release();
 }
 
 void Invocation::committed() {
-  auto& outcome = pending_commit_.outcome;
+  patience_.cancel();
+  CommitJob& job = *pending_commit_;
+  auto& outcome = job.outcome;
   if (!outcome) {
     // Also when the outcome is unknown: a retry reads the key's row before it runs.
     if (claim_) claim_.release();
     audited_ = false;
     return deliver(Answer::of(std::move(outcome).error()));
   }
-  Answer answer = Answer::of(std::move(pending_commit_.reply), exchange_);
+  Answer answer = Answer::of(std::move(job.reply), exchange_);
   if (outcome->applied) {
     if (claim_) claim_.completed(*answer.reply);
     if (auto status = unsettled_in(*answer.reply)) return deliver(*std::move(status));
     return deliver(std::move(answer));
   }
   const auto refused = static_cast<std::size_t>(outcome->refused);
-  if (refused < pending_commit_.own_requirements) {
+  if (refused < job.own_requirements) {
     if (outcome->key && !pending_claim_.same_request(outcome->key->fingerprint)) {
       claim_.lost(*outcome->key);
       return deliver(not_the_same());
@@ -168,7 +230,7 @@ void Invocation::committed() {
                                "another node runs this idempotency key; try again"));
     return deliver(std::move(won));
   }
-  const auto& name = pending_commit_.names[refused - pending_commit_.own_requirements];
+  const auto& name = job.names[refused - job.own_requirements];
   answer = Answer::of(refusal_of(name), exchange_);
   if (!claim_) audited_ = false;  // no branch of ours carried the row
   if (claim_) claim_.completed(*answer.reply);

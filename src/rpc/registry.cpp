@@ -103,18 +103,18 @@ Answer Answer::in_doubt(ExchangeId exchange) {
   return answer;
 }
 
-Digest fingerprint_of(const CommandSpec& spec, const Command& command) {
-  if (spec.projection) return idempotency::fingerprint(spec.name, spec.version, spec.projection(command));
-  if (!command.canonical.empty()) return idempotency::fingerprint(spec.name, spec.version, command.canonical);
+Digest fingerprint_of(const CommandSpec& spec, const Command& command, std::uint32_t version) {
+  if (spec.projection) return idempotency::fingerprint(spec.name, version, spec.projection(command));
+  if (!command.canonical.empty()) return idempotency::fingerprint(spec.name, version, command.canonical);
   // Of no door. What has no canonical form is covered as it is.
   Bytes canonical;
   const bool has_one = !check_json(command.payload) && !canonical_json(command.payload, canonical);
-  return idempotency::fingerprint(spec.name, spec.version, has_one ? canonical : command.payload);
+  return idempotency::fingerprint(spec.name, version, has_one ? canonical : command.payload);
 }
 
-std::optional<Digest> earlier_fingerprint_of(const CommandSpec& spec, const Command& command) {
+std::optional<Digest> earlier_fingerprint_of(const CommandSpec& spec, const Command& command, std::uint32_t version) {
   if (spec.projection || command.canonical == command.payload) return std::nullopt;
-  return idempotency::fingerprint(spec.name, spec.version, command.payload);
+  return idempotency::fingerprint(spec.name, version, command.payload);
 }
 
 Registry::Registry(store::Store& store, idempotency::Keys& keys, IdSource& ids,

@@ -9,6 +9,7 @@
 #include "server/guard_rules.hpp"
 #include "server/open_files.hpp"
 #include "server/purger.hpp"
+#include "server/store_watch.hpp"
 #include "server/transaction_queries.hpp"
 
 #include "sluice/base/runtime.hpp"
@@ -22,10 +23,6 @@ namespace {
 constexpr milliseconds kProgressEvery{200};
 // Within this a token revoked on another node is refused here.
 constexpr milliseconds kTokensEvery{2'000};
-
-bool writes_nothing(const Status& health) {
-  return !health && (health.error().code() == "disk_full" || health.error().code() == "store_read_only");
-}
 
 std::unique_ptr<Logger> make_default_logger(const Config& config, Clock& clock) {
   LogOptions options;
@@ -53,6 +50,7 @@ struct Server::Impl {
   LaneThread background;  // recovery, the shutdown
   LaneThread reader;      // blocking questions of the HTTP API
   std::unique_ptr<store::Store> store;
+  std::unique_ptr<StoreWatch> store_watch;
   std::unique_ptr<idempotency::Keys> keys;
   RegistryGate gate;
   resilience::Guards guards;
@@ -73,7 +71,6 @@ struct Server::Impl {
   std::unique_ptr<Lifecycle> lifecycle;
   std::function<void(const std::string&)> first_token;
   std::atomic<bool> recovered{false};
-  std::atomic<bool> told_no_room{false};  // in the log
   // Of the first sweep, for /readyz and the metrics: open at the start, not looked at yet, in doubt.
   std::atomic<std::uint64_t> open_found{0}, open_left{0}, in_doubt{0};
   Gauge* left_gauge = nullptr;
@@ -127,7 +124,6 @@ struct Server::Impl {
 
   transport::HttpHooks hooks();
   Status make_first_token();
-  Status look_at_store();
   Status count_open();
   void show_progress();
   void refresh_tokens();
@@ -138,13 +134,9 @@ transport::HttpHooks Server::Impl::hooks() {
   transport::HttpHooks hooks;
   hooks.authenticate = [this](std::string_view token) { return tokens->authenticate(token); };
   hooks.name_of = [this](std::string_view token) { return tokens->name_of(token); };
-  // A process that cannot write, for now, is alive: to start it again makes no room.
-  hooks.healthy = [this] {
-    const Status status = store->health();
-    return writes_nothing(status) ? Status{} : status;
-  };
+  hooks.healthy = [this] { return store_watch->alive(); };
   // Recovery goes on beside new requests; keys of what it works on answer in_progress.
-  hooks.ready = [this] { return look_at_store(); };
+  hooks.ready = [this] { return store_watch->ready(); };
   hooks.ready_body = [this] {
     return R"({"status":"ok","recovery":{"found":)" + std::to_string(open_found.load()) + R"(,"left":)" +
            std::to_string(open_left.load()) + R"(,"in_doubt":)" + std::to_string(in_doubt.load()) + "}}";
@@ -180,6 +172,10 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   auto opened = open_store(self.config, self.clock, self.random, self.executor);
   if (!opened) return fail(std::move(opened).error());
   self.store = std::move(*opened);
+  self.store_watch = std::make_unique<StoreWatch>(*self.store, self.logger);
+  if (const auto* file = dynamic_cast<store::SqliteStore*>(self.store.get()); file != nullptr && file->of_another_file())
+    self.logger.warn("the database is in another file than before, a copy or a backup that was put in its place: a new "
+                     "incarnation was drawn", {{"path", self.config.sqlite.path}});
   if (const auto* nodes = store::nodes_of(*self.store)) self.config.node = nodes->node();
   self.ids = std::make_unique<IdSource>(self.clock, self.config.node);
   self.ids->advance_past(self.store->largest_id());
@@ -238,19 +234,6 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   }
   self.first_token = std::move(parts.first_token);
   return server;
-}
-
-// For /readyz. Begin and end of a time without writes are a line each.
-Status Server::Impl::look_at_store() {
-  const Status status = store->health();
-  const bool nothing = writes_nothing(status);
-  if (told_no_room.exchange(nothing) != nothing) {
-    if (nothing)
-      logger.warn("the store writes nothing now; /readyz is 503 until it does", {{"failure", status.error().to_string()}});
-    else
-      logger.warn("the store writes again");
-  }
-  return status;
 }
 
 // Before the doors open, so that none of their own is counted.

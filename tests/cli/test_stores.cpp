@@ -32,6 +32,19 @@ TEST_F(Stores, CONSOLE_9_a_misspelt_store_is_told_and_not_made) {
   EXPECT_EQ(sluice({"doctor", "--store", "new.db"}).status, 0);
 }
 
+TEST_F(Stores, NODE_8_doctor_tells_of_a_copy_and_migrate_restored_is_for_one_written_over_in_place) {
+  ASSERT_EQ(sluice({"migrate", "--store", "data.db"}).status, 0);
+  EXPECT_THAT(sluice({"doctor", "--store", "data.db"}).out, testing::Not(HasSubstr("a copy")));
+  std::filesystem::copy_file(folder.file("data.db"), folder.file("backup.db"));
+  const Ran told = sluice({"doctor", "--store", "backup.db"});
+  EXPECT_EQ(told.status, 0) << told.err;
+  EXPECT_THAT(told.out, HasSubstr("a new incarnation was drawn"));
+  EXPECT_THAT(sluice({"doctor", "--store", "backup.db"}).out, testing::Not(HasSubstr("a copy"))) << "once";
+  EXPECT_THAT(sluice({"migrate", "--restored", "--store", "data.db"}).out, HasSubstr("A new incarnation was drawn"));
+  EXPECT_EQ(nlohmann::json::parse(sluice({"migrate", "--json", "--store", "data.db"}).out)["new_incarnation"], false);
+  EXPECT_EQ(sluice({"migrate", "--restored", "--store", "typo.db"}).status, 2);
+}
+
 TEST_F(Stores, CONSOLE_4_tokens_are_told_with_what_they_may_do_and_until_when) {
   const Ran made = sluice({"token", "create", "till", "--grant", "default:kv.*", "--ttl", "86400"});
   ASSERT_EQ(made.status, 0) << made.err;

@@ -63,6 +63,44 @@ TEST_F(KeyedFlow, FLOW_28_a_known_key_is_answered_with_the_stored_reply_and_no_s
   EXPECT_EQ(kinds, (std::vector<EventKind>{EventKind::begin, EventKind::committed, EventKind::idempotent_hit}));
 }
 
+TEST_F(KeyedFlow, G1_NODE_1_a_key_runs_once_at_nodes_whose_flows_have_two_versions) {
+  options.version = 1;
+  Flow before("f", options);
+  before.group("main", {counts()});
+  idempotency::Keys others(clock, store.get());
+  FlowOptions next = options;
+  next.keys = &others;
+  next.version = 2;
+  Flow after("f", next);
+  after.group("main", {counts(), func("more", [](Exchange&) -> Result<Vote> { return Vote(); })});
+  const Outcome at_new = run(after, keyed("new first"));
+  const Outcome at_old = run(before, keyed("old first"));
+  EXPECT_EQ(run(before, keyed("new first")).reply_bytes, at_new.reply_bytes);
+  EXPECT_EQ(run(after, keyed("old first")).reply_bytes, at_old.reply_bytes);
+  EXPECT_EQ(runs, 2);
+}
+
+TEST_F(KeyedFlow, G1_a_key_that_the_release_before_filed_under_the_version_of_its_flow_is_found) {
+  options.version = 3;
+  Flow flow("f", options);
+  flow.group("main", {counts()});
+  for (const std::uint32_t version : {1u, 2u, 3u}) {
+    const std::string key = "k" + std::to_string(version);
+    store::KeyPut put;
+    put.row.exchange = {version};
+    put.row.scope = idempotency::make_scope(exchange()->ns(), "", "f", version, key);
+    put.row.fingerprint = sha256("request");
+    put.row.state = store::KeyState::completed;
+    put.row.reply = Reply::ok("before").encode();
+    put.ttl = std::chrono::hours(24);
+    store::Commit commit;
+    commit.then.push_back(std::move(put));
+    ASSERT_TRUE(store::commit_and_wait(*store, std::move(commit)));
+    EXPECT_EQ(run(flow, keyed(key)).reply->body, "before") << version;
+  }
+  EXPECT_EQ(runs, 0);
+}
+
 TEST_F(KeyedFlow, FLOW_28_without_a_key_every_request_runs) {
   Flow flow("f", options);
   flow.group("main", {counts()});

@@ -194,7 +194,7 @@ TEST_F(Observed, FLOW_22_at_the_decision_it_is_an_unknown_outcome) {
   } mute(*store);
   flow.options().store = &mute;
   const Outcome outcome = run(flow);
-  EXPECT_EQ(outcome.kind, OutcomeKind::in_doubt);
+  EXPECT_EQ(outcome.kind, OutcomeKind::unknown);
   ASSERT_TRUE(outcome.cause);
   EXPECT_EQ(outcome.cause->kind(), FailureKind::unknown_outcome);
 }

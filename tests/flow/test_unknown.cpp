@@ -83,15 +83,33 @@ TEST_F(Unknown, FLOW_22_a_refusal_that_was_applied_is_told_as_the_refusal) {
   EXPECT_EQ(number("n"), 0);
 }
 
-TEST_F(Unknown, FLOW_22_when_the_store_never_says_the_outcome_is_in_doubt_and_neither_of_the_others) {
+TEST_F(Unknown, FLOW_22_when_the_store_never_says_the_outcome_is_unknown_and_none_of_the_others) {
   for (const bool applies : {false, true}) {
     DoubtfulStore doubtful(*store);
     doubtful.applies = applies;
     doubtful.closed_then = true;
-    Flow flow("f", {.store = &doubtful});
+    auto seen = std::make_shared<MemoryObserver>();
+    Flow flow("f", {.store = &doubtful, .observers = {seen}});
     flow.group("main", {adds()});
-    EXPECT_EQ(run(flow).kind, OutcomeKind::in_doubt);
+    auto x = exchange();
+    const Outcome outcome = run(flow, x);
+    EXPECT_EQ(outcome.kind, OutcomeKind::unknown);
+    EXPECT_EQ(outcome.cause->kind(), FailureKind::unknown_outcome);
+    EXPECT_EQ(seen->seen().back().kind, EventKind::unknown);
+    EXPECT_EQ(open(), 0u) << "nothing that an operator could settle";
+    const auto view = describe(*store, x->id());
+    EXPECT_EQ(view ? view->outcome : std::string(view.error().code()), applies ? "committed" : "no_transaction");
   }
+}
+
+TEST_F(Unknown, FLOW_22_with_a_stage_outside_it_is_in_doubt_and_recovery_finds_out) {
+  DoubtfulStore doubtful(*store);
+  doubtful.doubtful = 1;  // after the intent
+  doubtful.closed_then = true;
+  Flow flow("f", {.store = &doubtful});
+  flow.group("main", {record.stage("a", Effect::external), adds()});
+  EXPECT_EQ(run(flow).kind, OutcomeKind::in_doubt);
+  EXPECT_EQ(open(), 1u);
 }
 
 TEST_F(Unknown, FLOW_22_after_an_intent_the_second_phase_follows_what_was_decided) {

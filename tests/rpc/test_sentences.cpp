@@ -6,6 +6,7 @@
 
 #include "sim/clock.hpp"
 #include "sim/random.hpp"
+#include "sluice/flow/recovery.hpp"
 #include "sluice/idempotency/fingerprint.hpp"
 #include "sluice/rpc/flow_handler.hpp"
 #include "sluice/rpc/registry.hpp"
@@ -154,6 +155,58 @@ TEST_F(RegistrySentences, IDEM_7_a_transaction_elsewhere_that_is_not_settled_is_
       EXPECT_EQ(got.answer.exchange, kElsewhere) << attempt;
       EXPECT_FALSE(got.answer.replayed) << attempt;
     }
+  }
+}
+
+/// Loses the first Commit, written or not, and then says nothing until it is told to.
+class LostDecision final : public testing_support::ForwardingStore {
+ public:
+  using ForwardingStore::ForwardingStore;
+  bool written = false, back = false;
+  int seen = 0;
+  void submit(store::PendingCommit& pending) override {
+    if (back) return inner_.submit(pending);
+    if (seen++ == 0 && written) (void)store::commit_and_wait(inner_, pending.commit);
+    pending.outcome = fail(FailureKind::unknown_outcome, "", "lost");
+    pending.lane->post(pending);
+  }
+};
+
+TEST_F(RegistrySentences, G3_FLOW_22_a_store_that_never_said_is_told_as_unknown_and_the_retry_gets_the_truth) {
+  for (const bool written : {true, false}) {
+    SCOPED_TRACE(written ? "it was written" : "it was lost");
+    restart();
+    LostDecision lost(store);
+    lost.written = written;
+    flow::FlowOptions options;
+    options.store = &lost;
+    flow::Flow flow("place", options);
+    flow.group("main", {flow::func("add", [this](flow::Exchange& exchange) -> Result<flow::Vote> {
+                 ++runs;
+                 exchange.draft().add({"shop", "stock", "a"}, 1);
+                 exchange.respond(Reply::ok("{\"placed\":true}"));
+                 return flow::Vote::continue_();
+               })});
+    ASSERT_TRUE(registry->add(spec(flow_handler(flow))));
+    runs = 0;
+    const std::string key = written ? "w" : "l";
+    const Got& told = send(key);
+    ASSERT_EQ(told.answer.kind, Answer::Kind::failure) << "in doubt is what is listed and can be settled";
+    EXPECT_EQ(told.answer.failure->kind(), FailureKind::unknown_outcome);
+    EXPECT_EQ(told.code(), "decision_unknown");
+    EXPECT_NE(told.answer.failure->detail().find("same idempotency key"), std::string_view::npos) << told.answer.failure->detail();
+    ASSERT_TRUE(told.answer.exchange);
+    EXPECT_THAT(told.answer.failure->details(), ::testing::Contains(std::pair<std::string, std::string>("transaction", to_string(told.answer.exchange))));
+    EXPECT_TRUE(store::ask_now(store, store::ListOpen{})->empty());
+
+    lost.back = true;
+    const auto view = flow::describe(store, told.answer.exchange);
+    EXPECT_EQ(view ? view->outcome : std::string(view.error().code()), written ? "committed" : "no_transaction");
+    const Got& retry = send(key);
+    ASSERT_EQ(retry.answer.kind, Answer::Kind::reply);
+    EXPECT_EQ(retry.answer.replayed, written);
+    EXPECT_EQ(runs, written ? 1 : 2);
+    EXPECT_EQ(store::ask_now(store, store::GetRows{{{"shop", "stock", "a"}}})->at(0)->number, written ? 1 : 2);
   }
 }
 
@@ -319,17 +372,20 @@ TEST_F(RegistrySentences, G1_a_retry_without_version_keeps_the_version_its_key_w
   EXPECT_EQ(invocations.back().command.version, 2u) << "new keys belong to the newest";
 }
 
-TEST_F(RegistrySentences, G1_the_version_found_by_its_key_is_authorised_as_itself) {
+TEST_F(RegistrySentences, IDEM_4_a_retry_without_version_is_authorised_as_what_would_run_now) {
   const auto handler = [&](Invocation& i) { i.finish(Answer::of(Reply::ok("{}"))); };
-  auto old = spec(handler);
-  old.permission = "order.old";
-  ASSERT_TRUE(registry->add(old));
+  ASSERT_TRUE(registry->add(spec(handler)));
   send("k");
-  restart();
-  old.permission = "legacy";
-  ASSERT_TRUE(registry->add(old));
-  ASSERT_TRUE(registry->add(spec(handler, 2)));
-  EXPECT_EQ(send("k").code(), "forbidden");
+  for (const char* needed : {"legacy", "order.place"}) {
+    restart();
+    ASSERT_TRUE(registry->add(spec(handler)));
+    auto next = spec(handler, 2);
+    next.permission = needed;
+    ASSERT_TRUE(registry->add(next));
+    const Got& got = send("k");
+    EXPECT_EQ(got.code(), needed == std::string_view("legacy") ? "forbidden" : "");
+    EXPECT_EQ(got.answer.replayed, needed != std::string_view("legacy"));
+  }
 }
 
 // Rows that come as fast as they are written, to a store that answers at once.

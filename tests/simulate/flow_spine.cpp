@@ -301,6 +301,7 @@ class FlowSpine final : public Spine {
         answer.kind = Answer::Kind::released;
         return answer;
       case flow::OutcomeKind::in_doubt:
+      case flow::OutcomeKind::unknown:
       case flow::OutcomeKind::pending:
         return answer;
     }

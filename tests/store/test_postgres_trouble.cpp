@@ -158,6 +158,50 @@ TEST_F(Postgres, NODE_6_a_full_disk_refuses_tells_health_and_goes_on_when_there_
   EXPECT_TRUE(store->health());
 }
 
+TEST_F(Postgres, NODE_6_health_stays_bad_while_the_database_is_gone_however_long_an_attempt_takes) {
+  PrivatePostgres own;
+  auto store = open_postgres_store(options_on(own), rig.clock, rig.random, rig.executor);
+  ASSERT_TRUE(store) << store.error().to_string();
+  own.stop(SIGQUIT);
+  EXPECT_FALSE(commit_and_wait(**store, put("during")));
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_FALSE((*store)->health()) << i;
+    rig.clock.advance(seconds(6));  // nothing has been answered meanwhile
+  }
+  own.restart();
+  for (int i = 0; i < 200 && !(*store)->health(); ++i) {
+    rig.clock.advance(milliseconds(250));
+    Parker().park(milliseconds(25));
+  }
+  EXPECT_TRUE((*store)->health());
+}
+
+TEST_F(Postgres, NODE_6_a_disk_stays_full_until_something_is_written_and_health_tries_that_itself) {
+  auto opened = open_postgres_store(options(), rig.clock, rig.random, rig.executor);
+  ASSERT_TRUE(opened) << opened.error().to_string();
+  PostgresStore& store = **opened;
+  sql("CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53100', "
+      "MESSAGE = 'could not extend file: No space left on device'; END $$;"
+      "CREATE TRIGGER full_disk BEFORE INSERT ON sluice.kv EXECUTE FUNCTION full_disk()");
+  EXPECT_EQ(commit_and_wait(store, put("a")).error().code(), "disk_full");
+  EXPECT_TRUE(commit_and_wait(store, {})) << "it has nothing to write";
+  // The lease is renewed meanwhile: its row is there already.
+  const auto renewed = [&] { return sql("SELECT max(at) FROM sluice.writers"); };
+  const std::string before = renewed();
+  for (int i = 0; i < 200 && renewed() == before; ++i) {
+    rig.clock.advance(milliseconds(250));
+    Parker().park(milliseconds(10));
+  }
+  EXPECT_NE(renewed(), before);
+  EXPECT_FALSE(store.health());
+  sql("DROP TRIGGER full_disk ON sluice.kv");
+  for (int i = 0; i < 200 && !store.health(); ++i) {
+    rig.clock.advance(milliseconds(500));
+    Parker().park(milliseconds(10));
+  }
+  EXPECT_TRUE(store.health()) << "nobody else has written";
+}
+
 TEST_F(Postgres, a_row_that_cannot_be_stored_is_refused_alone) {
   auto store = must_open(options());
   Burst burst;

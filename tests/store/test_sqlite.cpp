@@ -204,6 +204,51 @@ TEST_F(Sqlite, a_backup_taken_while_working_opens_and_holds_what_was_committed) 
   EXPECT_EQ((*open({.path = copy}))->incarnation(), drawn) << "and it keeps its own";
 }
 
+TEST_F(Sqlite, NODE_8_a_copy_that_was_put_in_its_place_is_noticed_and_has_an_incarnation_of_its_own) {
+  const auto path = rig.folder.file("store.db"), copy = rig.folder.file("copy.db");
+  std::uint64_t first = 0;
+  {
+    auto store = open();
+    first = (*store)->incarnation();
+    EXPECT_FALSE((*store)->of_another_file());
+    (void)commit_and_wait(**store, {.then = {LeaseTake{"l", "me", seconds(10)}}});
+    (*store)->close();
+  }
+  std::filesystem::copy_file(path, copy);
+  {
+    auto store = open();
+    (void)commit_and_wait(**store, keyed(1));  // acknowledged, and lost by the restore
+  }
+  std::filesystem::remove(path);
+  std::filesystem::rename(copy, path);
+  {
+    auto store = open();
+    ASSERT_TRUE(store) << store.error().to_string();
+    EXPECT_TRUE((*store)->of_another_file());
+    EXPECT_NE((*store)->incarnation(), first);
+    EXPECT_FALSE(commit_and_wait(**store, {.requires_ = {needs(Fence{"l", 1}, "f")}})->applied) << "a token of before";
+    first = (*store)->incarnation();
+  }
+  auto again = open();
+  EXPECT_FALSE((*again)->of_another_file()) << "it is known by now";
+  EXPECT_EQ((*again)->incarnation(), first);
+}
+
+TEST_F(Sqlite, NODE_8_a_file_under_another_name_is_the_same_store_and_what_is_said_to_be_restored_is_not) {
+  std::uint64_t first = 0;
+  {
+    auto store = open();
+    first = (*store)->incarnation();
+  }
+  const auto moved = rig.folder.file("moved.db");
+  std::filesystem::rename(rig.folder.file("store.db"), moved);
+  EXPECT_EQ((*open({.path = moved}))->incarnation(), first);
+  // Written over in place it is the same file: somebody has to say so.
+  auto restored = open({.path = moved, .restored = true});
+  EXPECT_TRUE((*restored)->of_another_file());
+  EXPECT_NE((*restored)->incarnation(), first);
+}
+
 TEST_F(Sqlite, the_bound_on_live_keys_refuses_as_overloaded) {
   SqliteOptions options;
   options.max_live_keys = 2;

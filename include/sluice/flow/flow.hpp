@@ -19,7 +19,14 @@
 
 namespace sluice::flow {
 
-enum class OutcomeKind : std::uint8_t { committed, aborted, in_doubt, pending };
+enum class OutcomeKind : std::uint8_t {
+  committed,
+  aborted,
+  in_doubt,  ///< decided, or asked outside, and not settled there: listed, tried again, can be settled
+  pending,   ///< goes on
+  unknown,   ///< the store never said whether it took the one Commit there was: `cause` is unknown_outcome. Nothing is
+             ///< listed; whole or not at all, and a retry with the key is told which once the store answers
+};
 std::string_view to_string(OutcomeKind kind) noexcept;
 
 /// What the caller is told.
@@ -27,7 +34,7 @@ struct Outcome {
   OutcomeKind kind = OutcomeKind::committed;
   ExchangeId exchange;          ///< of a replay: the exchange that earned the reply
   std::optional<Reply> reply;   ///< set by a stage, or the refusal of a precondition
-  std::optional<Failure> cause; ///< why it was aborted, or what is unknown
+  std::optional<Failure> cause; ///< why it was aborted, or what is not known
   bool replayed = false;        ///< the stored reply of an earlier request
   Bytes reply_bytes;            ///< the stored bytes, when a key holds them
 };
@@ -44,7 +51,7 @@ struct SecondPhase {
 
 struct FlowOptions {
   std::string entry;                ///< empty: the first group
-  std::uint32_t version = 1;        ///< recorded; recovery runs the version that was begun
+  std::uint32_t version = 1;        ///< recorded; recovery runs the version that was begun. Not part of a key
   std::uint32_t max_stages = 1024;  ///< prepares in one run, 1 to a million; else refused at construction
   std::uint32_t max_reruns = 16;    ///< of prepare after a verified read changed
   store::Store* store = nullptr;    ///< null: in memory, nothing is durable

@@ -13,7 +13,7 @@
 
 namespace sluice::flow {
 
-enum class EventKind : std::uint8_t { begin, committed, aborted, in_doubt, idempotent_hit, recovered };
+enum class EventKind : std::uint8_t { begin, committed, aborted, in_doubt, idempotent_hit, recovered, unknown };
 std::string_view to_string(EventKind kind) noexcept;
 
 struct FlowEvent {
@@ -52,7 +52,7 @@ class MemoryObserver final : public Observer {
   std::deque<Seen> seen_;
 };
 
-/// One structured line per event; in_doubt warns, begin is for debugging. `log` must outlive it.
+/// One structured line per event; in_doubt and unknown warn, begin is for debugging. `log` must outlive it.
 class LogObserver final : public Observer {
  public:
   explicit LogObserver(Logger& log) : log_(log) {}

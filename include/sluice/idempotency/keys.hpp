@@ -1,12 +1,14 @@
 // The life cycle of an idempotency key: claim → complete | release. In process first; the durable
 // row is written by the deciding Commit of whoever holds the claim. docs/concepts.md draws it.
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "sluice/base/bytes.hpp"
 #include "sluice/base/lane.hpp"
@@ -14,6 +16,9 @@
 #include "sluice/store/store.hpp"
 
 namespace sluice::idempotency {
+
+/// Where a request that names no version has its key: two nodes of which one knows a newer version must agree on it.
+inline constexpr std::uint32_t kUnnamedVersion = 1;
 
 /// The length-prefixed scope of a key: (namespace, principal, command, version, key).
 Bytes make_scope(const Namespace& ns, std::string_view principal, std::string_view command,
@@ -114,8 +119,10 @@ struct KeyPolicy {
 struct PendingClaim : Job {
   Bytes scope;
   Digest fingerprint{};
-  /// What an earlier version made of the same request, if that was another one: it matches too.
-  std::optional<Digest> earlier;
+  /// What the same request has as a fingerprint elsewhere: of an earlier release, of another version.
+  std::vector<Digest> also_matches;
+  /// Where an earlier release may have filed the key: looked at when it is not found under `scope`.
+  std::vector<Bytes> also_under;
   /// The scope of a key of which this one is a part, with the same fingerprint: a batch's, of an item. What
   /// completes this key completes that one, with an empty reply, and is refused where that one has another
   /// fingerprint. It lives as long as the part completed last. Empty: no part.
@@ -131,7 +138,7 @@ struct PendingClaim : Job {
   Result<Claimed> answer = Claimed{Mismatch{}};
 
   bool same_request(const Digest& stored) const noexcept {
-    return stored == fingerprint || (earlier && stored == *earlier);
+    return stored == fingerprint || std::ranges::find(also_matches, stored) != also_matches.end();
   }
 
   /// Kept by Keys.

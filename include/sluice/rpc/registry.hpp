@@ -53,7 +53,7 @@ std::string_view key_use_name(KeyUse use) noexcept;
 /// One command as its author declares it. Copied into the registry.
 struct CommandSpec {
   std::string name;  ///< 1–64 of a–z 0–9 - _ .
-  std::uint32_t version = 1;
+  std::uint32_t version = 1;    ///< of requests that name none the newest runs, under one key with every other
   std::string summary;          ///< one sentence
   std::string app = "default";  ///< the namespace of callers that name none
   std::string permission;       ///< second half of "app:permission"; empty: the name
@@ -94,7 +94,7 @@ class Invocation {
   /// Gets the answer, once, on the lane. It may reset or destroy the invocation.
   using Done = void (*)(Invocation&, Answer) noexcept;
 
-  Invocation() = default;
+  Invocation();
   Invocation(const Invocation&) = delete;
   Invocation& operator=(const Invocation&) = delete;
   ~Invocation();
@@ -148,19 +148,11 @@ class Invocation {
   struct ClaimJob : idempotency::PendingClaim {
     Invocation* self = nullptr;
   };
-  struct VersionProbe : store::PendingQuery {
-    Invocation* self = nullptr;
-    std::uint32_t version = 0;  // asked for last
-  };
-  struct CommitJob : store::PendingCommit {
-    Invocation* self = nullptr;
-    Bytes reply;
-    std::size_t own_requirements = 0;  // those of the claim come first
-    std::vector<std::string> names;    // of the caller's requirements
-  };
+  struct CommitJob;
   void commit(store::Commit commit, Bytes reply, store::AuditOutcome outcome);
   void claimed();
   void committed();
+  void leave_commit_alone() noexcept;
   void task_done();
   void audit_answer(const Answer& answer);
   Answer not_the_same();
@@ -173,6 +165,7 @@ class Invocation {
   Stage stage_ = Stage::idle;
   bool admitted_ = false;
   bool has_key_ = false;
+  bool unnamed_ = false;   // it names no version: the newest runs
   std::string key_owner_;  // with a key: the principal, or a client without one
   bool audited_ = false;
   ExchangeId exchange_;
@@ -180,9 +173,9 @@ class Invocation {
   Digest fingerprint_{};
   idempotency::Claim claim_;
   TaskContext context_;
-  VersionProbe version_probe_;
   ClaimJob pending_claim_;
-  CommitJob pending_commit_;
+  std::unique_ptr<CommitJob> pending_commit_;  // made with the first one
+  Timer patience_;                             // of the caller, while it is on its way
   CancelListener listener_;
   std::shared_ptr<CancelScope> inner_scope_;
   Task<Answer> task_;
@@ -248,11 +241,9 @@ class Registry {
   Status authorise(Invocation& invocation);
   Status check_key(Invocation& invocation) const;
   bool check(Invocation& invocation);
-  std::size_t versions_of(std::string_view name) const { return specs_.find(name)->second.size(); }
   static Bytes scope_of(const Invocation& invocation, std::uint32_t version);
-  void find_version(Invocation& invocation);
-  void try_older(Invocation& invocation);
-  bool version_found(Invocation& invocation);
+  Digest print_of(const Invocation& invocation) const;
+  void note_the_same_elsewhere(Invocation& invocation) const;
   void proceed(Invocation& invocation);
   void enter(Invocation& invocation);
   void claim(Invocation& invocation);
@@ -273,10 +264,13 @@ class Registry {
   std::atomic<std::uint64_t> dispatched_{0}, replayed_{0}, denied_{0}, failed_{0};
 };
 
-/// The digest a key is bound to: SHA-256 over length-prefixed (command, version, projection). Without a
-/// declared projection it is the payload in its canonical form.
-Digest fingerprint_of(const CommandSpec& spec, const Command& command);
+/// The digest a key is bound to: SHA-256 over length-prefixed (command, version, projection), by `spec`'s
+/// projection. Without a declared one it is the payload in its canonical form.
+Digest fingerprint_of(const CommandSpec& spec, const Command& command, std::uint32_t version);
+inline Digest fingerprint_of(const CommandSpec& spec, const Command& command) {
+  return fingerprint_of(spec, command, spec.version);
+}
 /// What versions before this form stored for it, when that is another one: over the payload as sent.
-std::optional<Digest> earlier_fingerprint_of(const CommandSpec& spec, const Command& command);
+std::optional<Digest> earlier_fingerprint_of(const CommandSpec& spec, const Command& command, std::uint32_t version);
 
 }  // namespace sluice::rpc

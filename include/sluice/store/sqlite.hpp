@@ -22,6 +22,7 @@ struct SqliteOptions {
   std::size_t max_readers = 4;             ///< read connections; further readers wait their turn
   milliseconds max_reader_wait{2000};      ///< longest wait for one; past it: overloaded
   bool verify = false;                     ///< full integrity check on opening
+  bool restored = false;                   ///< what is in the file is of an earlier point: a new incarnation is drawn
   /// When set, the database lives on this file layer and is used from one thread only: simulation.
   Files* files = nullptr;
 };
@@ -33,6 +34,9 @@ class SqliteStore : public Store {
   virtual Status backup(const std::string& path) = 0;
   /// Reads every page and index; fails `corrupt` naming what is wrong.
   virtual Status integrity_check() = 0;
+  /// The file is another one than the database was in before (a copy, say a backup that was put in its place), or
+  /// `restored` was said: a new incarnation was drawn on opening.
+  virtual bool of_another_file() const = 0;
 };
 
 /// Opens or creates the database and upgrades its schema. Failures: corrupt (not a database, damaged,

@@ -175,28 +175,50 @@ class CommitAwaiter : PendingCommit {
 };
 inline CommitAwaiter commit(Store& store, Commit c) { return {store, std::move(c)}; }
 
-/// `Result<FindKey::Answer> r = co_await ask(store, FindKey{scope});`
-template <class Q>
-class QueryAwaiter : PendingQuery {
+/// A query that can be left alone: owned by the store until it is answered, however late.
+class AskedUntil {
  public:
-  QueryAwaiter(Store& store, Q q) : store_(store) { query = std::move(q); }
+  AskedUntil() = default;
+  AskedUntil(const AskedUntil&) = delete;
+  AskedUntil& operator=(const AskedUntil&) = delete;
+  ~AskedUntil() { leave(); }
+  /// True: `answer` is there. False: `done(owner)` is called on the lane when it is, at `deadline` at the
+  /// latest; then it fails `timeout`.
+  bool ask(Store& store, Query query, Lane* lane, Instant deadline, void (*done)(void*) noexcept, void* owner);
+  Result<Answer> answer = Answer{};
+
+ private:
+  struct Asked;
+  void leave() noexcept;
+  Asked* asked_ = nullptr;
+  Timer patience_;
+  void (*done_)(void*) noexcept = nullptr;
+  void* owner_ = nullptr;
+};
+
+/// `Result<FindKey::Answer> r = co_await ask(store, FindKey{scope});` Fails `timeout` when the task's
+/// deadline passes before the store has answered.
+template <class Q>
+class QueryAwaiter {
+ public:
+  QueryAwaiter(Store& store, Q q) : store_(store), query_(std::move(q)) {}
   bool await_ready() const noexcept { return false; }
   template <class P>
   bool await_suspend(std::coroutine_handle<P> self) {
     handle_ = self;
-    lane = self.promise().context->lane;
-    run = [](Job* job) noexcept {
-      static_cast<QueryAwaiter*>(static_cast<PendingQuery*>(job))->handle_.resume();
-    };
-    return !store_.ask(*this);
+    const auto resume = [](void* me) noexcept { static_cast<QueryAwaiter*>(me)->handle_.resume(); };
+    const TaskContext& context = *self.promise().context;
+    return !asked_.ask(store_, std::move(query_), context.lane, context.deadline, resume, this);
   }
   Result<typename Q::Answer> await_resume() {
-    if (!answer) return fail(std::move(answer).error());
-    return std::get<typename Q::Answer>(std::move(*answer));
+    if (!asked_.answer) return fail(std::move(asked_.answer).error());
+    return std::get<typename Q::Answer>(std::move(*asked_.answer));
   }
 
  private:
   Store& store_;
+  Query query_;
+  AskedUntil asked_;
   std::coroutine_handle<> handle_;
 };
 template <class Q>
@@ -207,6 +229,8 @@ QueryAwaiter<Q> ask(Store& store, Q query) {
 // --- For plain threads (command line, tests): block until answered. Never on a lane. ----------
 Result<CommitOutcome> commit_and_wait(Store& store, Commit commit);
 Result<Answer> ask_and_wait(Store& store, Query query);
+/// The same for at most so long; then it fails `timeout`.
+Result<Answer> ask_and_wait(Store& store, Query query, Duration most);
 template <class Q>
 Result<typename Q::Answer> ask_now(Store& store, Q query) {
   auto answer = ask_and_wait(store, Query(std::move(query)));

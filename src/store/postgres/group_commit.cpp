@@ -11,7 +11,6 @@ constexpr PgStatement kBegin{"begin", "BEGIN"};
 constexpr PgStatement kCommit{"commit", "COMMIT"};
 constexpr PgStatement kBeginGroup{"begin_group",
                                   "SELECT sluice.begin_group($1::bigint, $2::bigint, $3::bigint, $4::boolean, NULLIF($5::bigint, 0))"};
-constexpr PgStatement kBeat{"beat", "SELECT number, standing, now FROM sluice.beat($1::bigint, $2::bigint)"};
 
 // Rows that no index can hold would refuse the whole group; they are found before.
 constexpr std::size_t kMaxKvKey = 2000, kMaxName = 1000;
@@ -73,34 +72,6 @@ Status PgGroupCommit::start(std::unique_ptr<PgConnection> connection) {
   return beat_now();
 }
 
-// Takes a number, and a new life: what an old one may still send is shut out.
-Status PgGroupCommit::join() {
-  SLUICE_ASSIGN(const PgRows rows,
-                connection_->run("SELECT epoch, node, now, adopted FROM sluice.join_nodes($1::bigint, $2::bigint, $3::bigint, "
-                                 "$4::bigint, NULLIF($5::bigint, 0))",
-                                 std::move(PgParams().integer(writer_).integer(epoch_).integer(group_).integer(
-                                     options_.lease.count()).integer(node()))));
-  if (rows.null(0, 1)) {
-    // Adopted, and not everything of it is finished yet: the adopter's work is not disturbed.
-    if (node() != 0 && rows.integer(0, 3) != 0)
-      return fail(Failure(FailureKind::unavailable, "node_adopted",
-                          "another node is finishing what this one left when it stood still; it joins again after that")
-                      .with_retry_after(seconds(1)));
-    Failure taken(FailureKind::unavailable, "node_number_taken",
-                  node() == 0 ? std::string("all 1023 numbers of nodes are in use; see sluice.writers")
-                              : "this node stood still for so long that its number " + std::to_string(node()) +
-                                    " is another's now; restart it");
-    // Ids made from here on could be the other's too.
-    if (node() != 0) close(taken);
-    return fail(std::move(taken));
-  }
-  epoch_ = rows.integer(0, 0);
-  node_.store(static_cast<std::uint16_t>(rows.integer(0, 1)), std::memory_order_relaxed);
-  store_clock_.told(rows.time(0, 2));
-  last_beat_ = Instant::min();  // who lives is asked at once
-  return {};
-}
-
 Status PgGroupCommit::connect() {
   if (connection_ && !connection_->broken()) return {};
   connection_.reset();
@@ -138,7 +109,7 @@ Instant PgGroupCommit::step() noexcept {
     return kNever;
   }
   beat();
-  if (taken_.empty()) return connection_ ? last_beat_ + beat_every() : last_tried_ + kReconnectEvery;
+  if (taken_.empty()) return next_beat();
   bool urgent = hurry_ || taken_.size() >= options_.max_group;
   for (const auto* pending : taken_) urgent = urgent || !pending->commit.lazy;
   if (!urgent) {
@@ -152,54 +123,13 @@ Instant PgGroupCommit::step() noexcept {
   return Instant::min();  // something may have come meanwhile: look again
 }
 
-// Keeps the lease, finds out who else lives, what the time is, and for health() whether the server is there.
-void PgGroupCommit::beat() {
-  const Instant now = clock_.now();
-  if (connection_ ? last_beat_ != Instant::min() && now < last_beat_ + beat_every() : now < last_tried_ + kReconnectEvery) return;
-  Status alive = connect();
-  if (alive) alive = beat_now();
-  if (!alive) {
-    last_tried_ = clock_.now();
-    if (connection_ && connection_->broken()) drop_connection();
-    // What has not been renewed may be another's by now.
-    if (last_beat_ == Instant::min() || clock_.now() >= last_beat_ + options_.lease) membership_.none();
-  }
-  note(alive ? nullptr : &alive.error());
-}
-
-Status PgGroupCommit::beat_now() {
-  connection_->send(kBeat, std::move(PgParams().integer(writer_).integer(epoch_)));
-  SLUICE_ASSIGN(const auto all, connection_->finish());
-  const PgRows& rows = all.at(0);
-  if (rows.size() == 0) {
-    membership_.none();
-    SLUICE_TRY(join());
-    return beat_now();
-  }
-  std::bitset<Membership::kNodes> known, ours, alive;
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    const std::size_t number = rows.number(i, 0) % Membership::kNodes;
-    known.set(number);
-    ours.set(number, rows.integer(i, 1) == 1);
-    alive.set(number, rows.integer(i, 1) == 0);
-  }
-  store_clock_.told(rows.time(0, 2));
-  membership_.set(known, ours, alive, node());
-  last_beat_ = clock_.now();
-  return {};
-}
-
-void PgGroupCommit::leave() noexcept {
-  if (!connection_ || connection_->broken()) return;
-  (void)connection_->run("UPDATE sluice.writers SET expires_at = sluice.now_ms() WHERE writer = $1::bigint AND epoch = $2::bigint",
-                         std::move(PgParams().integer(writer_).integer(epoch_)));
-  connection_.reset();
-}
-
 void PgGroupCommit::run_group(std::size_t count) noexcept {
   Status written = connect();
+  const std::uint64_t before = groups_.load(std::memory_order_relaxed);
   if (written) written = write_group(0, count);
-  note(written ? nullptr : &written.error());
+  // One that had nothing to write tells nothing of the database.
+  if (!written) note(written.error());
+  else if (groups_.load(std::memory_order_relaxed) != before) wrote();
   if (!written)
     for (std::size_t i = 0; i < count; ++i) taken_[i]->outcome = fail(written.error());
   count_traffic();
@@ -346,7 +276,7 @@ Result<bool> PgGroupCommit::settle(std::int64_t group) {
     } else {
       last = opened.error();
     }
-    note(&last);
+    note(last);
     refuse_waiting(last);
     if (clock_.now() >= until || !open_.load(std::memory_order_acquire))
       return fail(FailureKind::unknown_outcome, "commit_unknown",
@@ -370,16 +300,37 @@ void PgGroupCommit::refuse_waiting(const Failure& why) noexcept {
   }
 }
 
-void PgGroupCommit::note(const Failure* why) {
-  if (why == nullptr && !troubled_.load(std::memory_order_relaxed)) return;
+// Only what says that the database is in trouble: of what it refused for a reason of its own, health knows nothing.
+void PgGroupCommit::note(const Failure& why) {
+  if (why.kind() != FailureKind::unavailable && why.kind() != FailureKind::forbidden &&
+      why.kind() != FailureKind::unknown_outcome && why.kind() != FailureKind::corrupt)
+    return;
+  const std::scoped_lock lock(state_);
+  trouble_ = why;
+  trouble_at_ = clock_.now();
+  troubled_.store(true, std::memory_order_relaxed);
+}
+
+void PgGroupCommit::wrote() {
+  if (!troubled_.load(std::memory_order_relaxed)) return;
   const std::scoped_lock lock(state_);
   trouble_.reset();
-  if (why != nullptr && (why->kind() == FailureKind::unavailable || why->kind() == FailureKind::forbidden ||
-                         why->kind() == FailureKind::unknown_outcome || why->kind() == FailureKind::corrupt)) {
-    trouble_ = *why;
-    trouble_at_ = clock_.now();
+  troubled_.store(false, std::memory_order_relaxed);
+}
+
+// The lease is a row that is there already: on a full disk it is still written, and nothing else is.
+void PgGroupCommit::lives() {
+  if (!troubled_.load(std::memory_order_relaxed)) return;
+  {
+    const std::scoped_lock lock(state_);
+    if (!trouble_ || trouble_->code() == "disk_full") return;
   }
-  troubled_.store(trouble_.has_value(), std::memory_order_relaxed);
+  wrote();
+}
+
+bool PgGroupCommit::wants_probe() const {
+  const std::scoped_lock lock(state_);
+  return !closed_ && trouble_ && trouble_->code() == "disk_full" && clock_.now() >= trouble_at_ + kProbedAfter;
 }
 
 void PgGroupCommit::answer(std::size_t count) noexcept {
@@ -412,7 +363,7 @@ Status PgGroupCommit::closed() const {
 Status PgGroupCommit::health() const {
   const std::scoped_lock lock(state_);
   if (closed_) return fail(*closed_);
-  if (trouble_ && clock_.now() < trouble_at_ + kTroubleKept) return fail(*trouble_);
+  if (trouble_) return fail(*trouble_);
   return {};
 }
 

@@ -62,7 +62,9 @@ class PgGroupCommit {
   void set_expander(Expander* expander) { evaluator_.set_expander(expander); }
   static void answer_one(PendingCommit& pending) noexcept;
 
-  static constexpr Duration kTroubleKept = seconds(5);
+  /// Whether somebody should write something, to find out whether the disk is still full.
+  bool wants_probe() const;
+  static constexpr Duration kProbedAfter = seconds(1);
   static constexpr Duration kReconnectEvery = milliseconds(250);
   static constexpr int kTriesAlone = 3;
 
@@ -81,7 +83,10 @@ class PgGroupCommit {
   void count_traffic() noexcept;
   void answer(std::size_t count) noexcept;
   void refuse_waiting(const Failure& why) noexcept;
-  void note(const Failure* why);
+  void note(const Failure& why);
+  void wrote();
+  void lives();
+  Instant next_beat() const noexcept;
   void beat();
   Status beat_now();
 

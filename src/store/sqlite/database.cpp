@@ -130,6 +130,20 @@ std::string file_itself(const std::string& path) {
   return at.string();
 }
 
+// A number is given to another file when this one is gone; with when it was made it is one file's.
+std::int64_t identity_of(const std::string& path) noexcept {
+  struct statx found{};
+  if (::statx(AT_FDCWD, path.c_str(), 0, STATX_INO | STATX_BTIME, &found) != 0) return 0;
+  if ((found.stx_mask & STATX_INO) == 0) return 0;
+  if ((found.stx_mask & STATX_BTIME) == 0) found.stx_btime = {};
+  Bytes parts;
+  ByteWriter out(parts);
+  out.u64(found.stx_ino);
+  out.u64(static_cast<std::uint64_t>(found.stx_btime.tv_sec));
+  out.u64(found.stx_btime.tv_nsec);
+  return static_cast<std::int64_t>(hash64(parts) >> 1 | 1);
+}
+
 OwnerLock::~OwnerLock() {
   if (fd_ >= 0) ::close(fd_);
 }

@@ -30,6 +30,9 @@ Status execute(sqlite3* handle, const char* sql);
 /// them as well: its log lies beside the file, so must the lock, and one file has one owner.
 std::string file_itself(const std::string& path);
 
+/// Which file it is, whatever its name: changes with a copy, not with a rename. 0: the file system does not say.
+std::int64_t identity_of(const std::string& path) noexcept;
+
 /// One process owns a database: an advisory lock on "<path>.lock", held until destruction (or the
 /// death of the process). Fails store_locked when another has it.
 class OwnerLock {

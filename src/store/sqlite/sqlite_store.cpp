@@ -35,6 +35,7 @@ class SqliteStoreImpl final : public SqliteStore {
     SLUICE_TRY(configure(raw));
     SLUICE_TRY(migrate(raw));
     if (options_.verify) SLUICE_TRY(check(raw));
+    SLUICE_TRY(know_the_file(raw));
     SLUICE_TRY(draw_incarnation(raw, random));
     writer_ = std::make_unique<SqliteWriter>(std::move(handle), index_, options_.max_live_keys);
     SLUICE_TRY(writer_->prepare());
@@ -121,6 +122,8 @@ class SqliteStoreImpl final : public SqliteStore {
                    "PRAGMA wal_checkpoint(TRUNCATE)");
   }
 
+  bool of_another_file() const override { return of_another_file_; }
+
   Status integrity_check() override {
     SLUICE_ASSIGN(Database handle, open_database(options_.path, SQLITE_OPEN_READONLY, vfs()));
     return check(handle.get());
@@ -161,6 +164,22 @@ class SqliteStoreImpl final : public SqliteStore {
                     "; keep the files, restore a backup, see docs/operations.md");
   }
 
+  // A copy is another life of the store, whoever made it: leases and fences of the other mean nothing here.
+  Status know_the_file(sqlite3* handle) {
+    const std::int64_t file = options_.files == nullptr ? identity_of(options_.path) : 0;
+    SLUICE_ASSIGN(Statement get, Statement::prepare(handle, "SELECT value FROM meta WHERE name='file'"));
+    SLUICE_ASSIGN(const bool known, get.step());
+    const bool another = known && file != 0 && get.integer(0) != file;
+    const bool same = known && !another;
+    get.reset();
+    of_another_file_ = another || options_.restored;
+    if (file == 0 || same) return of_another_file_ ? execute(handle, "DELETE FROM meta WHERE name='incarnation'") : Status{};
+    SLUICE_TRY(execute(handle, of_another_file_ ? "BEGIN IMMEDIATE; DELETE FROM meta WHERE name='incarnation'" : "BEGIN IMMEDIATE"));
+    SLUICE_ASSIGN(Statement put, Statement::prepare(handle, "INSERT OR REPLACE INTO meta VALUES ('file', ?1)"));
+    SLUICE_TRY(put.bind(1, file).run());
+    return execute(handle, "COMMIT");
+  }
+
   Status draw_incarnation(sqlite3* handle, Random& random) {
     SLUICE_ASSIGN(Statement put, Statement::prepare(handle, "INSERT OR IGNORE INTO meta VALUES ('incarnation', ?1)"));
     SLUICE_TRY(put.bind(1, static_cast<std::int64_t>(random.next() >> 1 | 1)).run());
@@ -179,6 +198,7 @@ class SqliteStoreImpl final : public SqliteStore {
   Probe probe_;
   KeyIndex index_;
   OwnerLock owner_;
+  bool of_another_file_ = false;
   std::uint64_t incarnation_ = 0;
   std::uint64_t largest_id_ = 0;
   std::unique_ptr<SqliteWriter> writer_;

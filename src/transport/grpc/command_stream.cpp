@@ -299,7 +299,8 @@ void CommandStream::handle_message(Item& item) {
 
 void CommandStream::answered(Item& item, const rpc::Answer& answer) {
   using Kind = rpc::Answer::Kind;
-  if (answer.kind == Kind::failure) item.extra.stored = rpc::remembered(*answer.failure);
+  if (answer.kind == Kind::failure)  // a transaction that the store never told of has left nothing that is known of
+    item.extra.stored = rpc::remembered(*answer.failure) && !answer.exchange;
   const auto named = [&](Failure failure) {
     return answer.exchange ? failure.with("transaction", to_string(answer.exchange)) : failure;
   };
