@@ -1,4 +1,6 @@
 // The files that a configuration names: rules, certificates, tokens.
+#include <vector>
+
 #include "server/beyond_loopback.hpp"
 #include "server/guard_rules.hpp"
 #include "sluice/base/files.hpp"
@@ -26,8 +28,12 @@ Failure placed(const Config& config, const Failure& failure, std::string_view ot
 }  // namespace
 
 Status check_files(const Config& config) {
-  if (const auto good = check_reach(config); !good)
-    return fail(placed(config, good.error(), good.error().detail().starts_with("http.") ? "http.address" : "grpc.listen"));
+  std::vector<Failure> all;
+  const auto look = [&](const Status& good, std::string_view otherwise) {
+    if (!good) all.push_back(placed(config, good.error(), otherwise));
+  };
+  const auto reach = check_reach(config);
+  look(reach, !reach && reach.error().detail().starts_with("http.") ? "http.address" : "grpc.listen");
   RealClock clock;
   RealRandom random;
   resilience::Guards guards(clock, random);
@@ -35,16 +41,18 @@ Status check_files(const Config& config) {
   if (!config.guard_rules.empty())
     if (const auto good = rules.plan(std::nullopt); !good) {
       // What is wrong in the file has a place there.
-      if (good.error().code() != kRulesFile) return fail(good.error());
-      return fail(placed(config, good.error().at("guards.rules"), "guards.rules"));
+      const bool of_file = good.error().code() == kRulesFile;
+      all.push_back(of_file ? placed(config, good.error().at("guards.rules"), "guards.rules") : good.error());
     }
   for (const auto& [name, channel] : config.channels)
     if (!channel.options.target.empty())
-      if (const auto good = open_channel(name, channel); !good)
-        return fail(placed(config, good.error(), "channels." + name + ".target"));
-  if (const auto good = transport::check_certificates(config.grpc); !good)
-    return fail(placed(config, good.error(), config.places.contains("grpc.tls_cert") ? "grpc.tls_cert" : "grpc.listen"));
-  return {};
+      if (const auto good = open_channel(name, channel); !good) look(fail(good.error()), "channels." + name + ".target");
+  look(transport::check_certificates(config.grpc), config.places.contains("grpc.tls_cert") ? "grpc.tls_cert" : "grpc.listen");
+  if (all.empty()) return {};
+  if (all.size() == 1) return fail(std::move(all.front()));
+  std::string lines;
+  for (const Failure& one : all) lines.append(lines.empty() ? "" : "\n").append(one.detail());
+  return fail(FailureKind::invalid_argument, "bad_files", std::move(lines));
 }
 
 Result<std::shared_ptr<rpc::Channel>> open_channel(const std::string& name, const ChannelConfig& config) {

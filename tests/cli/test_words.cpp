@@ -169,6 +169,13 @@ TEST_F(Words, CONSOLE_9_a_file_that_the_configuration_names_is_told_with_its_pla
   EXPECT_THAT(certificate.err, HasSubstr("sluice.toml:3: grpc.tls_cert: none.pem cannot be read"));
   write("sluice.toml", "[channels.codes]\ntarget = \"codes:1\"\ntls_ca = \"none.pem\"\n");
   EXPECT_THAT(sluice({"config", "check", "sluice.toml"}).err, HasSubstr("sluice.toml:3: channels.codes: tls_ca: none.pem cannot be read"));
+  write("sluice.toml", "[guards]\nrules = \"none.toml\"\n[channels.codes]\ntarget = \"codes:1\"\ntls_ca = \"none.pem\"\n"
+                       "[channels.users]\ntarget = \"users:1\"\ntoken_file = \"none.token\"\n");
+  const Ran several = sluice({"config", "check", "sluice.toml"});
+  EXPECT_EQ(several.status, 2);
+  EXPECT_THAT(several.err, HasSubstr("sluice.toml:2: guards.rules: reading none.toml"));
+  EXPECT_THAT(several.err, HasSubstr("sluice.toml:5: channels.codes: tls_ca: none.pem cannot be read"));
+  EXPECT_THAT(several.err, HasSubstr("sluice.toml:8: channels.users.token_file: none.token cannot be read")) << "all of them at once";
   const Ran variable = sluice({"config", "check"}, {{"SLUICE_GUARDS_RULES", "none.toml"}});
   EXPECT_THAT(variable.err, HasSubstr("environment: SLUICE_GUARDS_RULES: guards.rules: reading none.toml"));
 }

@@ -57,7 +57,8 @@ class RegistryTest : public ::testing::Test {
     invocation.lane = &lane;
     return invocation;
   }
-  Got& send(Invocation& invocation) {
+  Got& send(Invocation& invocation) { return send(invocation, registry); }
+  Got& send(Invocation& invocation, Registry& through) {
     auto& got = answers.emplace_back();
     invocation.owner = &got;
     invocation.done = [](Invocation& i, Answer answer) noexcept {
@@ -66,7 +67,7 @@ class RegistryTest : public ::testing::Test {
       g->done = true;
       g->answer = std::move(answer);
     };
-    registry.dispatch(invocation);
+    through.dispatch(invocation);
     lane.run_ready();
     return got;
   }

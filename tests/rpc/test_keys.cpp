@@ -164,5 +164,23 @@ TEST_F(RegistryTest, IDEM_7_a_refused_precondition_is_the_stored_reply) {
   EXPECT_EQ((*key)->reply, *got.answer.reply);
 }
 
+TEST_F(RegistryTest, CONSOLE_6_the_row_of_a_replay_names_the_transaction_that_earned_the_reply) {
+  ASSERT_TRUE(registry.add(spec()));
+  send(make("order.place", "k"));
+  send(make("order.place", "k"));
+  // As after a restart: the reply is the store's alone.
+  idempotency::Keys forgetful(clock, store.get());
+  Registry again(*store, forgetful, ids);
+  ASSERT_TRUE(again.add(spec()));
+  EXPECT_TRUE(send(make("order.place", "k"), again).answer.replayed);
+  const auto rows = audit();
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_TRUE(rows[2].exchange);
+  for (const auto& row : {rows[0], rows[1]}) {
+    EXPECT_EQ(row.outcome, store::AuditOutcome::replayed);
+    EXPECT_EQ(row.exchange, rows[2].exchange);
+  }
+}
+
 }  // namespace
 }  // namespace sluice::rpc

@@ -1,7 +1,7 @@
 // What is asked and refused before an item runs: users, the caller's rate, regions.
 #include <gmock/gmock.h>
 
-#include "voucher/services.hpp"
+#include "voucher/services_fixture.hpp"
 
 namespace sluice::voucher {
 namespace {
@@ -13,14 +13,17 @@ TEST(VoucherUsers, VOUCHER_3_users_are_asked_of_the_user_service_once_for_a_batc
   Service users{make_user_service(), true};
   store::Commit known;
   for (int i = 0; i < 5; ++i)
-    known.then.push_back(store::KvPut{user_key("voucher", "u" + std::to_string(i)), encode(User{"u" + std::to_string(i), "SG"}), {}});
+    known.then.push_back(store::KvPut{user_key("voucher", "somebody" + std::to_string(i)), encode(User{"somebody" + std::to_string(i), "SG"}), {}});
   ASSERT_TRUE(store::commit_and_wait(users.store(), std::move(known)));
   VoucherOptions options = options_for(codes.server->grpc_port(), codes.token, users.server->grpc_port());
   options.code_service.clear();
   options.user_token = users.token;
-  Service shop{make_app(options), false};
+  RealClock log_clock;
+  const auto lines = std::make_shared<Lines>();
+  const auto logger = make_logger(log_clock, lines);
+  Service shop{make_app(options), false, "", {}, logger.get()};
   Json items = Json::array();
-  for (int i = 0; i < 10; ++i) items.push_back({{"user", "u" + std::to_string(i)}, {"voucher", "none"}});
+  for (int i = 0; i < 10; ++i) items.push_back({{"user", "somebody" + std::to_string(i)}, {"voucher", "none"}});
   const Json reply = shop.ask(kBatch, {{"request_id", "a"}, {"region", "SG"}, {"items", items}}, "Idempotency-Key: a\r\n");
   for (int i = 0; i < 10; ++i)
     EXPECT_EQ(reply["results"][i]["reason"], i < 5 ? "unknown_voucher" : "unknown_user") << reply.dump();
@@ -28,9 +31,13 @@ TEST(VoucherUsers, VOUCHER_3_users_are_asked_of_the_user_service_once_for_a_batc
   EXPECT_THAT(metrics, HasSubstr("sluice_client_calls_total{command=\"voucher.user.exists.SG\",traffic=\"live\",outcome=\"ok\"} 1"))
       << "ten items, one call";
   users.server->stop();
-  const Json down = shop.ask(kBatch, {{"request_id", "b"}, {"region", "TH"}, {"items", {{{"user", "u9"}, {"voucher", "none"}}}}},
+  const Json down = shop.ask(kBatch, {{"request_id", "b"}, {"region", "TH"}, {"items", {{{"user", "somebody9"}, {"voucher", "none"}}}}},
                              "Idempotency-Key: b\r\n");
   EXPECT_EQ(down["results"][0]["reason"], "user_service_unavailable") << down.dump();
+  shop.server->stop();  // what is logged is written
+  EXPECT_THAT(lines->all, testing::AllOf(HasSubstr("a service was called"), HasSubstr("a call of a service failed")));
+  EXPECT_THAT(lines->all, testing::Not(HasSubstr("somebody9"))) << "who it was about is nobody's business who reads logs";
+  EXPECT_THAT(lines->all, testing::Not(HasSubstr("somebody1")));
 }
 
 TEST(VoucherLimits, VOUCHER_3_a_caller_past_its_rate_is_refused_as_a_whole_and_told_when) {

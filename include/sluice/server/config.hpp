@@ -113,7 +113,7 @@ std::string show_config(const Config& config);
 std::string config_reference();
 
 /// Whether the files that `config` names can be used: rules, certificates, tokens of channels. Fails as the
-/// start would, naming key, file and where the key is set. Reads them; connects to nobody.
+/// start would, naming key, file and where the key is set; several (bad_files) in a line each. Reads them; connects to nobody.
 Status check_files(const Config& config);
 
 }  // namespace sluice::server
