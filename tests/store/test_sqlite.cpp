@@ -126,6 +126,43 @@ TEST_F(Sqlite, a_file_that_is_no_database_is_named_and_left_alone) {
   EXPECT_NE(store.error().detail().find("restore a backup"), std::string_view::npos);
 }
 
+TEST_F(Sqlite, G2_a_log_whose_database_is_gone_is_kept_and_the_start_refused) {
+  namespace fs = std::filesystem;
+  const std::string left = rig.folder.file("left.db"), log = left + "-wal";
+  {
+    auto store = open();
+    ASSERT_TRUE(commit_and_wait(**store, keyed(1))->applied);
+    fs::copy_file(rig.folder.file("store.db"), rig.folder.file("elsewhere.db"));  // as a killed process leaves them
+    fs::copy_file(rig.folder.file("store.db-wal"), log);
+  }
+  const auto size = fs::file_size(log);
+  ASSERT_GT(size, 0u);
+  for (const bool empty : {false, true}) {
+    if (empty) std::ofstream{left};
+    auto store = open({.path = left});
+    ASSERT_FALSE(store) << "an acknowledged commit would be deleted";
+    EXPECT_EQ(store.error().code(), "log_without_database");
+    for (const std::string& word : {left, log, std::string("put the database file back")})
+      EXPECT_NE(store.error().detail().find(word), std::string_view::npos) << word;
+    EXPECT_EQ(fs::file_size(log), size);
+    EXPECT_EQ(fs::exists(left), empty) << "nothing is made";
+  }
+  fs::rename(rig.folder.file("elsewhere.db"), left);
+  auto again = open({.path = left});
+  ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_FALSE(commit_and_wait(**again, keyed(1))->applied) << "what was acknowledged is there";
+}
+
+// A first start that was killed between the file and its first page.
+TEST_F(Sqlite, G2_an_empty_file_without_a_log_holds_nothing_and_becomes_the_database) {
+  const std::string path = rig.folder.file("store.db");
+  std::ofstream{path};
+  std::ofstream{path + "-wal"};
+  auto store = open();
+  ASSERT_TRUE(store) << store.error().to_string();
+  EXPECT_TRUE(commit_and_wait(**store, keyed(1))->applied);
+}
+
 TEST_F(Sqlite, another_programs_database_is_refused) {
   sqlite3* other = nullptr;
   sqlite3_open(rig.folder.file("store.db").c_str(), &other);

@@ -5,6 +5,7 @@
 #include "sluice/base/runtime.hpp"
 #include "store/sqlite/group_commit.hpp"
 #include "store/sqlite/log_rewrite.hpp"
+#include "store/sqlite/orphan_log.hpp"
 #include "store/sqlite/reader_pool.hpp"
 #include "store/sqlite/schema.hpp"
 
@@ -28,6 +29,7 @@ class SqliteStoreImpl final : public SqliteStore {
       options_.path = file_itself(options_.path);
       SLUICE_ASSIGN(owner_, OwnerLock::take(options_.path));
     }
+    SLUICE_TRY(refuse_orphan_log(files, options_.path));
     SLUICE_TRY(rewrite_log(files, options_.path));
     SLUICE_ASSIGN(Database handle, open_database(options_.path, kWriterFlags, vfs()));
     sqlite3* const raw = handle.get();
