@@ -302,7 +302,7 @@ void Invocation::claimed() {
   registry_->audit(std::move(row));
   if (expired)
     return deliver(Answer::of(Failure(FailureKind::invalid_argument, "expired_key",
-                                      "this idempotency key has expired and is not run again")));
+                                      "this idempotency key has expired and is not run again; to do it once more use a new key")));
   deliver(Answer::of(Registry::mismatch()));
 }
 
