@@ -7,6 +7,7 @@
 #include "cli/commands.hpp"
 #include "cli/options.hpp"
 #include "sluice/base/runtime.hpp"
+#include "sluice/store/backup.hpp"
 
 namespace sluice::cli {
 namespace {
@@ -23,22 +24,24 @@ void migrate(const Options& options) {
   RealExecutor executor(clock);
   nlohmann::ordered_json out;
   std::string text;
+  constexpr const char* kNewIncarnation = "\nA new incarnation was drawn: leases and fencing tokens from before are void.";
   if (config.postgres.url.empty()) {
-    if (options.restored)
-      die({FailureKind::invalid_argument, "not_needed", "--restored is for PostgreSQL: a copy of SQLite made by sluice has its own incarnation"});
+    if (options.restored) need_store(config);
+    if (const auto forgotten = options.restored ? store::forget_sqlite_incarnation(config.sqlite.path) : Status{}; !forgotten) die(forgotten.error());
     std::error_code error;
     const bool made = !std::filesystem::exists(config.sqlite.path, error);
     auto store = server::open_store(config, clock, random, executor);
     if (!store) die(store.error());
     (*store)->close();
     text = made ? fmt::format("There was no database at {}: an empty one was made.", config.sqlite.path) : "The database is of this version.";
-    out = {{"store", "sqlite"}, {"made", made}};
+    if (options.restored) text += kNewIncarnation;
+    out = {{"store", "sqlite"}, {"made", made}, {"new_incarnation", made || options.restored}};
   } else {
     const auto done = store::migrate_postgres_database(config.postgres, random, options.restored);
     if (!done) die(done.error());
     text = done->from == done->to ? fmt::format("The database has schema {} already.", done->to)
                                   : fmt::format("The database has schema {} now; it had {}.", done->to, done->from);
-    if (done->new_incarnation) text += "\nA new incarnation was drawn: leases and fencing tokens from before are void.";
+    if (done->new_incarnation) text += kNewIncarnation;
     out = {{"store", "postgres"}, {"from", done->from}, {"to", done->to}, {"new_incarnation", done->new_incarnation}};
   }
   fmt::print("{}\n", options.json ? out.dump() : text);

@@ -49,6 +49,8 @@ TEST_F(Stores, G2_a_server_whose_database_was_moved_away_after_a_crash_does_not_
   for (const char* const word : {"sluice.db-wal holds commits that were acknowledged", "put the database file back", "move the log away"})
     EXPECT_THAT(refused.err, HasSubstr(word));
   EXPECT_EQ(fs::file_size(folder.file("sluice.db-wal")), log);
+  EXPECT_EQ(sluice({"backup", "--store", "elsewhere.db", "--to", "sluice.db"}).status, 1) << "it would be read with that log";
+  EXPECT_EQ(fs::file_size(folder.file("sluice.db-wal")), log);
   fs::rename(folder.file("elsewhere.db"), folder.file("sluice.db"));
   Serving again(folder.path());
   ASSERT_FALSE(again.address().empty()) << read_file(folder.file("server.err"));

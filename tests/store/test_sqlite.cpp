@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "sluice/store/backup.hpp"
 #include "store/sqlite/key_index.hpp"
 #include "store/store_fixture.hpp"
 
@@ -239,6 +240,49 @@ TEST_F(Sqlite, a_backup_taken_while_working_opens_and_holds_what_was_committed) 
   const auto drawn = (*restored)->incarnation();
   restored->reset();
   EXPECT_EQ((*open({.path = copy}))->incarnation(), drawn) << "and it keeps its own";
+}
+
+// backup() takes care of it; of a copy by other means it must be said.
+TEST_F(Sqlite, NODE_8_fencing_tokens_from_before_are_refused_by_a_copy_and_by_a_restored_file) {
+  const auto copied = rig.folder.file("copied.db"), restored = rig.folder.file("restored.db");
+  const Commit fenced{.requires_ = {needs(Fence{"l", 1}, "f")}, .then = {KvAdd{at("row"), 1}}};
+  {
+    auto store = open();
+    ASSERT_TRUE(commit_and_wait(**store, {.then = {LeaseTake{"l", "me", seconds(10)}}})->applied);
+    ASSERT_TRUE(commit_and_wait(**store, fenced)->applied) << "the token is good here";
+    ASSERT_TRUE((*store)->backup(copied));
+  }
+  std::filesystem::copy_file(rig.folder.file("store.db"), restored);
+  for (const std::string& path : {copied, restored}) {
+    if (path == restored) {
+      const auto forgotten = forget_sqlite_incarnation(path);
+      ASSERT_TRUE(forgotten) << forgotten.error().to_string();
+    }
+    auto store = open({.path = path});
+    ASSERT_TRUE(store) << store.error().to_string();
+    EXPECT_FALSE(commit_and_wait(**store, fenced)->applied) << path;
+  }
+}
+
+TEST_F(Sqlite, G2_a_backup_is_whole_or_not_there) {
+  auto store = open();
+  for (int i = 0; i < 50; ++i) (void)commit_and_wait(**store, keyed(i));
+  std::filesystem::create_directory(rig.folder.file("copy.db.partial"));
+  const auto blocked = backup_sqlite_store(rig.folder.file("store.db"), rig.folder.file("copy.db"));
+  ASSERT_FALSE(blocked);
+  EXPECT_NE(blocked.error().detail().find("interrupted"), std::string_view::npos);
+  EXPECT_FALSE(std::filesystem::exists(rig.folder.file("copy.db")));
+  std::filesystem::remove(rig.folder.file("copy.db.partial"));
+  std::uint64_t told = 0, all = 0;
+  ASSERT_TRUE(backup_sqlite_store(rig.folder.file("store.db"), rig.folder.file("copy.db"), [&](std::uint64_t copied, std::uint64_t pages) {
+    told = copied;
+    all = pages;
+  }));
+  EXPECT_GT(all, 0u);
+  EXPECT_EQ(told, all);
+  for (const auto& entry : std::filesystem::directory_iterator(rig.folder.path()))
+    EXPECT_FALSE(entry.path().filename().string().starts_with("copy.db") && entry.path().filename() != "copy.db")
+        << entry.path() << ": the copy is one file";
 }
 
 TEST_F(Sqlite, the_bound_on_live_keys_refuses_as_overloaded) {
