@@ -1,4 +1,4 @@
-// What only the embedded database can get wrong: files, reopening, growth, backups.
+// What only the embedded database can get wrong: owners, reopening, growth, keys.
 #include <sqlite3.h>
 #include <sys/stat.h>
 
@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <fstream>
 
-#include "sluice/store/backup.hpp"
 #include "store/sqlite/key_index.hpp"
 #include "store/store_fixture.hpp"
 
@@ -127,43 +126,6 @@ TEST_F(Sqlite, a_file_that_is_no_database_is_named_and_left_alone) {
   EXPECT_NE(store.error().detail().find("restore a backup"), std::string_view::npos);
 }
 
-TEST_F(Sqlite, G2_a_log_whose_database_is_gone_is_kept_and_the_start_refused) {
-  namespace fs = std::filesystem;
-  const std::string left = rig.folder.file("left.db"), log = left + "-wal";
-  {
-    auto store = open();
-    ASSERT_TRUE(commit_and_wait(**store, keyed(1))->applied);
-    fs::copy_file(rig.folder.file("store.db"), rig.folder.file("elsewhere.db"));  // as a killed process leaves them
-    fs::copy_file(rig.folder.file("store.db-wal"), log);
-  }
-  const auto size = fs::file_size(log);
-  ASSERT_GT(size, 0u);
-  for (const bool empty : {false, true}) {
-    if (empty) std::ofstream{left};
-    auto store = open({.path = left});
-    ASSERT_FALSE(store) << "an acknowledged commit would be deleted";
-    EXPECT_EQ(store.error().code(), "log_without_database");
-    for (const std::string& word : {left, log, std::string("put the database file back")})
-      EXPECT_NE(store.error().detail().find(word), std::string_view::npos) << word;
-    EXPECT_EQ(fs::file_size(log), size);
-    EXPECT_EQ(fs::exists(left), empty) << "nothing is made";
-  }
-  fs::rename(rig.folder.file("elsewhere.db"), left);
-  auto again = open({.path = left});
-  ASSERT_TRUE(again) << again.error().to_string();
-  EXPECT_FALSE(commit_and_wait(**again, keyed(1))->applied) << "what was acknowledged is there";
-}
-
-// A first start that was killed between the file and its first page.
-TEST_F(Sqlite, G2_an_empty_file_without_a_log_holds_nothing_and_becomes_the_database) {
-  const std::string path = rig.folder.file("store.db");
-  std::ofstream{path};
-  std::ofstream{path + "-wal"};
-  auto store = open();
-  ASSERT_TRUE(store) << store.error().to_string();
-  EXPECT_TRUE(commit_and_wait(**store, keyed(1))->applied);
-}
-
 TEST_F(Sqlite, another_programs_database_is_refused) {
   sqlite3* other = nullptr;
   sqlite3_open(rig.folder.file("store.db").c_str(), &other);
@@ -222,67 +184,6 @@ TEST_F(Sqlite, CONSOLE_5_files_and_backups_are_for_their_owner_alone) {
     ASSERT_EQ(::stat(rig.folder.file(name).c_str(), &status), 0) << name;
     EXPECT_EQ(status.st_mode & 0777, 0600u) << name;
   }
-}
-
-TEST_F(Sqlite, a_backup_taken_while_working_opens_and_holds_what_was_committed) {
-  auto store = open();
-  for (int i = 0; i < 50; ++i) (void)commit_and_wait(**store, keyed(i));
-  const auto copy = rig.folder.file("copy.db");
-  const auto done = (*store)->backup(copy);
-  ASSERT_TRUE(done) << done.error().to_string();
-  const auto again = (*store)->backup(copy);
-  ASSERT_FALSE(again);
-  EXPECT_EQ(again.error().code(), "backup_exists");
-  auto restored = open({.path = copy});
-  ASSERT_TRUE(restored) << restored.error().to_string();
-  EXPECT_EQ((*ask_now(**restored, FindKey{"scope49"}))->reply, "reply49");
-  EXPECT_NE((*restored)->incarnation(), (*store)->incarnation()) << "leases of the original mean nothing here";
-  const auto drawn = (*restored)->incarnation();
-  restored->reset();
-  EXPECT_EQ((*open({.path = copy}))->incarnation(), drawn) << "and it keeps its own";
-}
-
-// backup() takes care of it; of a copy by other means it must be said.
-TEST_F(Sqlite, NODE_8_fencing_tokens_from_before_are_refused_by_a_copy_and_by_a_restored_file) {
-  const auto copied = rig.folder.file("copied.db"), restored = rig.folder.file("restored.db");
-  const Commit fenced{.requires_ = {needs(Fence{"l", 1}, "f")}, .then = {KvAdd{at("row"), 1}}};
-  {
-    auto store = open();
-    ASSERT_TRUE(commit_and_wait(**store, {.then = {LeaseTake{"l", "me", seconds(10)}}})->applied);
-    ASSERT_TRUE(commit_and_wait(**store, fenced)->applied) << "the token is good here";
-    ASSERT_TRUE((*store)->backup(copied));
-  }
-  std::filesystem::copy_file(rig.folder.file("store.db"), restored);
-  for (const std::string& path : {copied, restored}) {
-    if (path == restored) {
-      const auto forgotten = forget_sqlite_incarnation(path);
-      ASSERT_TRUE(forgotten) << forgotten.error().to_string();
-    }
-    auto store = open({.path = path});
-    ASSERT_TRUE(store) << store.error().to_string();
-    EXPECT_FALSE(commit_and_wait(**store, fenced)->applied) << path;
-  }
-}
-
-TEST_F(Sqlite, G2_a_backup_is_whole_or_not_there) {
-  auto store = open();
-  for (int i = 0; i < 50; ++i) (void)commit_and_wait(**store, keyed(i));
-  std::filesystem::create_directory(rig.folder.file("copy.db.partial"));
-  const auto blocked = backup_sqlite_store(rig.folder.file("store.db"), rig.folder.file("copy.db"));
-  ASSERT_FALSE(blocked);
-  EXPECT_NE(blocked.error().detail().find("interrupted"), std::string_view::npos);
-  EXPECT_FALSE(std::filesystem::exists(rig.folder.file("copy.db")));
-  std::filesystem::remove(rig.folder.file("copy.db.partial"));
-  std::uint64_t told = 0, all = 0;
-  ASSERT_TRUE(backup_sqlite_store(rig.folder.file("store.db"), rig.folder.file("copy.db"), [&](std::uint64_t copied, std::uint64_t pages) {
-    told = copied;
-    all = pages;
-  }));
-  EXPECT_GT(all, 0u);
-  EXPECT_EQ(told, all);
-  for (const auto& entry : std::filesystem::directory_iterator(rig.folder.path()))
-    EXPECT_FALSE(entry.path().filename().string().starts_with("copy.db") && entry.path().filename() != "copy.db")
-        << entry.path() << ": the copy is one file";
 }
 
 TEST_F(Sqlite, the_bound_on_live_keys_refuses_as_overloaded) {
