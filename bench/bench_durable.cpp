@@ -22,10 +22,14 @@ void bench_durable(const Options& options, Report& report) {
   const std::string bare_path = folder.path("bare.db");
   { const Rig maker(bare_path); }
   Rig rig(folder.path("sluice.db"));
-  std::vector<double> single;
-  for (int round = 0; round < options.rounds; ++round)
-    single.push_back(bare_sqlite(bare_path, durable_rows(), 1, 1000).per_second);
+  std::vector<double> single, single_cpu;
+  for (int round = 0; round < options.rounds; ++round) {
+    const BareResult one = bare_sqlite(bare_path, durable_rows(), 1, 1000);
+    single.push_back(one.per_second);
+    single_cpu.push_back(one.cpu_us);
+  }
   report.add("limit: bare loop, one each", 1, "rate", "1/s", single);
+  report.add("limit: bare loop, one each", 1, "cpu", "us/op", single_cpu);
 
   for (const int callers : {1, 16, 64, 512}) {
     std::vector<double> rate, cpu, p50, p99, group, bare, bare_cpu, ratio;

@@ -1,11 +1,13 @@
 // Commands over HTTP, server and load each on a process of its own; beside them, in the same run, a
-// bare Beast echo under the same load.
+// bare Beast echo under the same load, and durable transactions without HTTP: what a command may cost
+// is twice one of those and one echo.
 #include <fmt/core.h>
 #include <unistd.h>
 
 #include <memory>
 
 #include "bench/benches.hpp"
+#include "bench/durable_rig.hpp"
 #include "bench/http_load.hpp"
 #include "sluice/base/runtime.hpp"
 #include "sluice/server/server.hpp"
@@ -86,19 +88,30 @@ void bench_http(const Options& options, Report& report) {
   const Child server([&] { return serve(folder.path("sluice.db"), server_pipe[1]); });
   const Address bare = read_address(echo_pipe[0]), real = read_address(server_pipe[0]);
   constexpr int kConnections = 64;
+  Rig rig(folder.path("durable.db"));  // after the children: a process that forks has one thread
   Measured echoed, replayed, fresh;
+  std::vector<double> durable_rate, durable_cpu;
   std::uint64_t next = 0;
   for (int round = 0; round < options.rounds; ++round) {
     // The echo gets the very bytes of the replayed command.
     measure(options, report, echo, bare.port, kConnections, [&](std::uint64_t) { return command(real, "replay-00"); }, echoed);
     measure(options, report, server, real.port, kConnections, [&](std::uint64_t n) { return command(real, fmt::format("replay-{:02}", n % 50)); }, replayed);
     measure(options, report, server, real.port, kConnections, [&](std::uint64_t) { return command(real, fmt::format("fresh-{:012}", ++next)); }, fresh);
+    const Round durable = run_round(rig, kConnections, options.seconds);
+    durable_rate.push_back(durable.per_second);
+    durable_cpu.push_back(durable.cpu_us);
   }
   add(report, "limit: bare Beast echo", kConnections, echoed);
   add(report, "replay of a finished command", kConnections, replayed);
   add(report, "fresh durable command", kConnections, fresh);
+  report.add("durable transaction, no HTTP", kConnections, "rate", "1/s", durable_rate);
+  report.add("durable transaction, no HTTP", kConnections, "cpu", "us/op", durable_cpu);
   report.note(fmt::format("replay is {:.0f} % of the bare echo",
                           percentile(replayed.rate, 0.5) / percentile(echoed.rate, 0.5) * 100));
+  const double cost = percentile(fresh.cpu, 0.5), durable = percentile(durable_cpu, 0.5), echo_cpu = percentile(echoed.cpu, 0.5);
+  const double limit = 2 * durable + echo_cpu;
+  report.note(fmt::format("a fresh command costs the server {:.1f} us of CPU; its limit is 2 x {:.1f} (durable) + {:.1f} (echo) = {:.1f} us: {} ({:.0f} %)",
+                          cost, durable, echo_cpu, limit, cost <= limit ? "kept" : "NOT KEPT", cost / limit * 100));
 }
 
 }  // namespace sluice::bench

@@ -12,6 +12,7 @@
 #include "apps/voucher/faults.hpp"
 #include "apps/voucher/user_service.hpp"
 #include "cli/commands.hpp"
+#include "cli/demo_app.hpp"
 #include "cli/options.hpp"
 
 namespace sluice::cli {
@@ -59,9 +60,9 @@ std::vector<std::string> split(const std::string& names) {
 
 void add_app_options(CLI::App& command, AppOptions& options) {
   from_environment(command,
-                   command.add_option("--apps", options.apps, "voucher (default), codes, users: one or several, by commas")
+                   command.add_option("--apps", options.apps, "voucher (default), codes, users, demo (what `sluice demo` asks): one or several, by commas")
                        ->delimiter(',')
-                       ->check(CLI::IsMember({"voucher", "codes", "users"})),
+                       ->check(CLI::IsMember({"voucher", "codes", "users", "demo"})),
                    "SLUICE_APPS");
   const auto add = [&](const char* name, std::string& value, const char* what, const char* variable) {
     return from_environment(command, command.add_option(name, value, what), variable);
@@ -114,6 +115,7 @@ std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options)
   std::vector<std::unique_ptr<server::App>> apps;
   for (const auto& name : options.apps) {
     if (name == "codes") apps.push_back(voucher::make_code_service({.faults = plan}));
+    if (name == "demo") apps.push_back(make_demo_app());
     if (name == "users") apps.push_back(voucher::make_user_service(plan));
     if (name != "voucher") continue;
     voucher::VoucherOptions chosen;

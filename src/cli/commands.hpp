@@ -22,6 +22,7 @@ void add_demo(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_migrate(CLI::App& app);
 void add_doctor(CLI::App& app);
+void add_backup(CLI::App& app);
 void add_completion(CLI::App& app);
 
 /// Which of the applications this binary is linked with are to run, and how.

@@ -7,6 +7,7 @@
 #include "cli/commands.hpp"
 #include "cli/options.hpp"
 #include "sluice/base/runtime.hpp"
+#include "sluice/store/backup.hpp"
 
 namespace sluice::cli {
 namespace {
@@ -25,6 +26,7 @@ void migrate(const Options& options) {
   RealExecutor executor(clock);
   nlohmann::ordered_json out;
   std::string text;
+  constexpr const char* kNewIncarnation = "\nA new incarnation was drawn: leases and fencing tokens from before are void.";
   if (config.postgres.url.empty()) {
     if (options.restored) need_store(config);
     std::error_code error;

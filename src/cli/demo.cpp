@@ -12,6 +12,8 @@
 #include "cli/demo_campaign.hpp"
 #include "cli/demo_nodes.hpp"
 #include "cli/demo_outage.hpp"
+#include "cli/demo_recovery.hpp"
+#include "cli/demo_requests.hpp"
 #include "cli/demo_server.hpp"
 
 namespace sluice::cli {
@@ -19,6 +21,8 @@ namespace {
 
 constexpr int kConnections = 32;
 constexpr int kAccounts = 200;
+constexpr int kOrders = 8;             // in the partner's hands when the server is killed
+constexpr std::uint64_t kAfterOrders = 64;  // answers from them to the kill: they are open on disk by then
 
 struct DemoOptions {
   std::uint64_t requests = 12'000;
@@ -33,26 +37,15 @@ struct DemoOptions {
 struct Intent {
   int account = 0;          ///< negative: a voucher batch
   std::uint64_t choice = 0; ///< of voucher and user
+  bool order = false;       ///< with a partner outside
   std::string acknowledged;  ///< body of the first 2xx answer
   int sends = 0;
   int answers = 0;
 };
 
-enum class Hostile { none, malformed, wrong_token, unknown_command, bad_key, no_key, other_payload };
-struct HostileKind {
-  Hostile kind;
-  const char* what;
-  int expected;
-};
-constexpr HostileKind kHostile[] = {
-    {Hostile::malformed, "malformed JSON", 400},     {Hostile::wrong_token, "wrong token", 401},
-    {Hostile::unknown_command, "unknown command", 404}, {Hostile::bad_key, "key of 300 bytes", 400},
-    {Hostile::no_key, "no key", 400},
-};
-
 class Demo {
  public:
-  Demo(DemoOptions options, std::string folder) : options_(options), folder_(folder), server_(std::move(folder)), random_state_(options.seed) {}
+  Demo(DemoOptions options, std::string folder) : options_(options), folder_(folder), server_(std::move(folder), "sluice", {"--apps", "voucher,demo"}), random_state_(options.seed) {}
 
   int run() {
     fmt::print("A campaign of 1,000 vouchers and 100,000 codes, generated and imported:\n");
@@ -67,6 +60,7 @@ class Demo {
     fmt::print("… now killing it with SIGKILL in the middle of traffic …\n");
     kill_during(options_.requests / 5);
     if (!start("restart")) return 1;
+    look_at_recovery();
     resend_unanswered();
     drive(options_.requests - sent_);
     resend_unanswered();
@@ -108,19 +102,15 @@ class Demo {
     return true;
   }
 
-  std::string request(const std::string& command, const std::string& key, const std::string& body, const std::string& token) {
-    std::string text = "POST /v1/commands/" + command + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
-    if (!token.empty()) text += "Authorization: Bearer " + token + "\r\n";
-    if (!key.empty()) text += "Idempotency-Key: " + key + "\r\n";
-    return text + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
-  }
   std::string key_of(std::size_t intent) const { return fmt::format("demo-{}-{:08}", options_.seed, intent); }
   std::string add_request(std::size_t intent) {
     if (intents_[intent].account < 0)
-      return request("voucher.ss.distribution.batch_distribute_voucher", key_of(intent),
-                     campaign_request(intent, intents_[intent].choice), server_.token());
-    const std::string body = fmt::format(R"({{"collection":"demo","key":"account-{:03}","delta":1}})", intents_[intent].account);
-    return request("kv.add", key_of(intent), body, server_.token());
+      return demo_request("voucher.ss.distribution.batch_distribute_voucher", key_of(intent),
+                          campaign_request(intent, intents_[intent].choice), server_.token());
+    const std::string account = fmt::format("account-{:03}", intents_[intent].account);
+    if (intents_[intent].order) return demo_request("demo.order", key_of(intent), fmt::format(R"({{"key":"{}"}})", account), server_.token());
+    const std::string body = fmt::format(R"({{"collection":"demo","key":"{}","delta":1}})", account);
+    return demo_request("kv.add", key_of(intent), body, server_.token());
   }
 
   // Ids: good requests are their intent's number; hostile ones have the top bit and their kind.
@@ -129,10 +119,15 @@ class Demo {
   bench::Outgoing next_request() {
     const std::uint64_t dice = draw(100);
     ++sent_;
+    if (orders_due_ > 0) {
+      --orders_due_;
+      intents_.push_back({static_cast<int>(draw(kAccounts)), 0, true, {}, 1, 0});
+      return {intents_.size() - 1, add_request(intents_.size() - 1)};
+    }
     if (dice < 4) {
       const std::size_t which = draw(std::size(kHostile));
       ++hostile_sent_;
-      return {kHostileBit | which, hostile_request(kHostile[which].kind)};
+      return {kHostileBit | which, hostile_request(kHostile[which].kind, sent_, server_.token())};
     }
     std::size_t intent;
     if (dice < 24 && !intents_.empty()) {
@@ -143,21 +138,10 @@ class Demo {
     } else {
       intent = intents_.size();
       const bool batch = draw(5) == 0;
-      intents_.push_back({batch ? -1 : static_cast<int>(draw(kAccounts)), draw(100'000), {}, 0, 0});
+      intents_.push_back({batch ? -1 : static_cast<int>(draw(kAccounts)), draw(100'000), false, {}, 0, 0});
     }
     ++intents_[intent].sends;
     return {intent, add_request(intent)};
-  }
-
-  std::string hostile_request(Hostile kind) {
-    const std::string body = R"({"collection":"demo","key":"stolen","delta":1})";
-    switch (kind) {
-      case Hostile::malformed: return request("kv.add", fmt::format("bad-{}", sent_), R"({"collection":)", server_.token());
-      case Hostile::wrong_token: return request("kv.add", fmt::format("bad-{}", sent_), body, "not-a-token");
-      case Hostile::unknown_command: return request("kv.steal", fmt::format("bad-{}", sent_), body, server_.token());
-      case Hostile::bad_key: return request("kv.add", std::string(300, 'k'), body, server_.token());
-      default: return request("kv.add", "", body, server_.token());
-    }
   }
 
   void on_answer(const bench::Incoming& in) {
@@ -210,7 +194,7 @@ class Demo {
 
   void kill_during(std::uint64_t count) {
     std::uint64_t answered = 0, left = count;
-    const std::uint64_t kill_at = count / 2 + draw(count / 4);
+    const std::uint64_t orders_at = count / 2 + draw(count / 4), kill_at = orders_at + std::min(kAfterOrders, count / 5);
     seconds_ += bench::http_drive(
         port_, kConnections,
         [&]() -> std::optional<bench::Outgoing> {
@@ -220,8 +204,19 @@ class Demo {
         },
         [&](bench::Incoming in) {
           on_answer(in);
-          if (++answered == kill_at) server_.kill_hard();
+          if (++answered == orders_at) orders_due_ = kOrders;
+          if (answered == kill_at) server_.kill_hard();
         });
+    orders_due_ = 0;
+  }
+
+  void look_at_recovery() {
+    const auto said = watch_recovery(port_);
+    if (!said) return problem("/readyz says nothing of recovery");
+    recovered_ = *said;
+    if (said->found == 0) problem("nothing was open at the kill: it shows nothing of recovery");
+    if (said->left != 0) problem(fmt::format("{} of {} open transactions were not recovered", said->left, said->found));
+    if (said->in_doubt != 0) problem(fmt::format("{} transactions are in doubt, though the partner answers", said->in_doubt));
   }
 
   // A client that got no answer asks again with the same key, until it has one.
@@ -280,7 +275,7 @@ class Demo {
           if (at == kAccounts) return std::nullopt;
           const int account = at++;
           return bench::Outgoing{static_cast<std::uint64_t>(account),
-                                 request("kv.get", "", fmt::format(R"({{"collection":"demo","key":"account-{:03}"}})", account), server_.token())};
+                                 demo_request("kv.get", "", fmt::format(R"({{"collection":"demo","key":"account-{:03}"}})", account), server_.token())};
         },
         [&](bench::Incoming in) {
           const auto found = in.whole.find("\"number\":");
@@ -329,8 +324,8 @@ class Demo {
     const double p50 = bench::percentile(latencies_, 0.5) / 1000, p99 = bench::percentile(latencies_, 0.99) / 1000;
     const double rate = static_cast<double>(latencies_.size()) / seconds_;
     if (options_.json) {
-      fmt::print(R"({{"sent":{},"intents":{},"duplicates":{},"hostile":{},"cut_off":{},"resent":{},"replayed":{},"reproduced":{},"total":{},"rate":{:.0f},"p50_ms":{:.3f},"p99_ms":{:.3f},"problems":{}}})" "\n",
-                 sent_, intents_.size(), duplicates_, hostile_sent_, cut_off_, resent_, replayed_, reproduced_, total_, rate, p50, p99, problems_.size());
+      fmt::print(R"({{"sent":{},"intents":{},"duplicates":{},"hostile":{},"cut_off":{},"recovery":{{"found":{},"left":{},"in_doubt":{}}},"resent":{},"replayed":{},"reproduced":{},"total":{},"rate":{:.0f},"p50_ms":{:.3f},"p99_ms":{:.3f},"problems":{}}})" "\n",
+                 sent_, intents_.size(), duplicates_, hostile_sent_, cut_off_, recovered_.found, recovered_.left, recovered_.in_doubt, resent_, replayed_, reproduced_, total_, rate, p50, p99, problems_.size());
       return;
     }
     fmt::print("\n");
@@ -341,6 +336,9 @@ class Demo {
         {{sent_, "as above"}, {resent_, "again, as they had no answer"}, {asked_at_end_, "every key once more at the end"}});
     sum("  of these", sent_ + resent_ + asked_at_end_,
         {{latencies_.size(), "answered"}, {cut_off_, "cut off by the kill"}});
+    sum("recovered", recovered_.found,
+        {{recovered_.found - recovered_.left - recovered_.in_doubt, fmt::format("begun with a partner and open at the kill: settled within {:.0f} ms of the restart", recovered_.seconds * 1000)},
+         {recovered_.left, "left"}, {recovered_.in_doubt, "in doubt"}});
     sum("answered", latencies_.size(),
         {{done_, "done"}, {replayed_, "replayed byte for byte"}, {retry_later_, "told to try later"}, {refused_, "hostile, refused"}});
     sum("took effect", first, {{n(total_), "on the accounts"}, {batches_, "voucher batches: each once"}});
@@ -379,6 +377,8 @@ class Demo {
   std::int64_t total_ = 0, issued_ = 0;
   std::uint64_t batches_ = 0, sold_out_ = 0;
   CampaignBooks books_;
+  int orders_due_ = 0;
+  Recovered recovered_;
   double seconds_ = 0;
 };
 

@@ -25,6 +25,7 @@ constexpr void (*kCommands[])(CLI::App&) = {
     add_bench,
     add_migrate,
     add_doctor,
+    add_backup,
     add_completion,
 };
 

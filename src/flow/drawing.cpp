@@ -11,6 +11,14 @@ std::string effect_mark(const Stage& stage) {
   return stage.effect() == Effect::external ? " (external)" : "";
 }
 
+// A stage made of others reserves nothing itself.
+void check_abort(const Stage& stage, std::vector<std::string>& findings) {
+  const auto children = stage.children();
+  for (const auto& child : children) check_abort(*child, findings);
+  if (children.empty() && stage.effect() == Effect::external && !stage.has_abort())
+    findings.push_back("no_abort: external stage '" + std::string(stage.name()) + "' reserves outside and cannot undo it");
+}
+
 }  // namespace
 
 std::vector<std::string> Flow::lint() const {
@@ -18,16 +26,7 @@ std::vector<std::string> Flow::lint() const {
   if (graph_->groups.empty()) findings.push_back("no_entry: the flow has no group");
   if (!options_.entry.empty() && graph_->find_group(options_.entry) < 0)
     findings.push_back("unknown_group: entry '" + options_.entry + "' does not exist");
-  const auto check_abort = [&](const Stage& stage) {
-    if (stage.effect() == Effect::external && !stage.has_abort())
-      findings.push_back("no_abort: external stage '" + std::string(stage.name()) +
-                         "' reserves outside and cannot undo it");
-  };
-  for (const auto& stage : graph_->stages) {
-    const auto children = stage->children();
-    if (children.empty()) check_abort(*stage);
-    for (const auto& child : children) check_abort(*child);
-  }
+  for (const auto& stage : graph_->stages) check_abort(*stage, findings);
   if (graph_->groups.empty()) return findings;
   const int entry = options_.entry.empty() ? 0 : graph_->find_group(options_.entry);
   std::vector<bool> reached(graph_->groups.size());

@@ -117,7 +117,7 @@ void KeyedRun::answered(std::unique_ptr<KeyedRun> self) {
                         held);
   } else if (std::holds_alternative<idempotency::ExpiredKey>(*self->answer)) {
     outcome.cause = Failure(FailureKind::invalid_argument, "expired_key",
-                            "this idempotency key has expired and is not run again");
+                            "this idempotency key has expired and is not run again; to do it once more use a new key");
   } else {
     outcome.cause = Failure(FailureKind::fingerprint_mismatch,
                             "the key was used with another request");

@@ -64,7 +64,8 @@ bool Keys::claim(PendingClaim& pending) {
       pending.answer = Claimed{Replay{entry->cached}};
       return true;
     }
-    if (pending.policy.refuse_expired) {
+    // As long as its row stands in a store; the memory of it may last longer.
+    if (pending.policy.refuse_expired && now - entry->cached->expires_at < pending.policy.refuse_for) {
       pending.answer = Claimed{ExpiredKey{}};
       return true;
     }

@@ -284,7 +284,7 @@ void Invocation::claimed() {
   }
   // Unlike a full gate or a key that runs still, these are never answered otherwise later.
   Failure never = std::holds_alternative<idempotency::ExpiredKey>(*answer)
-                      ? Failure(FailureKind::invalid_argument, "expired_key", "this idempotency key has expired and is not run again")
+                      ? Failure(FailureKind::invalid_argument, "expired_key", "this idempotency key has expired and is not run again; to do it once more use a new key")
                       : Registry::mismatch();
   auto row = audit_row(store::AuditOutcome::error, {});
   row.exchange = {};  // nothing ran that could be looked up

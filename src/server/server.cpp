@@ -5,6 +5,7 @@
 #include "server/beyond_loopback.hpp"
 #include "server/commands.hpp"
 #include "server/doors.hpp"
+#include "server/found_database.hpp"
 #include "server/gatekeeper.hpp"
 #include "server/guard_rules.hpp"
 #include "server/open_files.hpp"
@@ -169,8 +170,10 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   std::unique_ptr<Server> server(new Server);
   server->impl_ = std::make_unique<Impl>(std::move(config), parts);
   auto& self = *server->impl_;
+  const Found found = look_for_database(self.config);
   auto opened = open_store(self.config, self.clock, self.random, self.executor);
   if (!opened) return fail(std::move(opened).error());
+  tell_what_was_made(found, self.config, self.logger);
   self.store = std::move(*opened);
   self.store_watch = std::make_unique<StoreWatch>(*self.store, self.logger);
   if (const auto* file = dynamic_cast<store::SqliteStore*>(self.store.get()); file != nullptr && file->of_another_file())

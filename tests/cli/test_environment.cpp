@@ -18,6 +18,7 @@ using testing::Not;
 
 // What a subcommand needs besides its options.
 const std::map<std::string, Arguments> kOperands{
+    {"backup", {"--to", "copy.db"}},
     {"send", {"sluice.echo"}},
     {"tx show", {"0000000000001"}},
     {"tx settle", {"0000000000001", "committed", "--reason", "a test"}},

@@ -45,6 +45,40 @@ TEST_F(Stores, NODE_8_doctor_tells_of_a_copy_and_migrate_restored_is_for_one_wri
   EXPECT_EQ(sluice({"migrate", "--restored", "--store", "typo.db"}).status, 2);
 }
 
+TEST_F(Stores, G2_a_server_whose_database_was_moved_away_after_a_crash_does_not_start_over_its_log) {
+  namespace fs = std::filesystem;
+  std::string token;
+  {
+    Serving server(folder.path());
+    token = server.token();
+    ASSERT_EQ(server.ask({"send", "kv.put", R"({"collection":"c","key":"k","value":1})", "--key", "a"}).status, 0);
+    server.crash();
+  }
+  const auto log = fs::file_size(folder.file("sluice.db-wal"));
+  ASSERT_GT(log, 0u);
+  fs::rename(folder.file("sluice.db"), folder.file("elsewhere.db"));
+  const Ran refused = sluice({"serve", "--listen", "127.0.0.1:0"});
+  EXPECT_EQ(refused.status, 1);
+  for (const char* const word : {"sluice.db-wal holds commits that were acknowledged", "put the database file back", "move the log away"})
+    EXPECT_THAT(refused.err, HasSubstr(word));
+  EXPECT_EQ(fs::file_size(folder.file("sluice.db-wal")), log);
+  EXPECT_EQ(sluice({"backup", "--store", "elsewhere.db", "--to", "sluice.db"}).status, 1) << "it would be read with that log";
+  EXPECT_EQ(fs::file_size(folder.file("sluice.db-wal")), log);
+  fs::rename(folder.file("elsewhere.db"), folder.file("sluice.db"));
+  Serving again(folder.path());
+  ASSERT_FALSE(again.address().empty()) << read_file(folder.file("server.err"));
+  again.use_token(token);
+  EXPECT_THAT(again.ask({"send", "kv.get", R"({"collection":"c","key":"k"})"}).out, HasSubstr("\"value\":1"));
+}
+
+TEST_F(Stores, CONSOLE_9_a_new_store_in_an_empty_file_is_told) {
+  std::ofstream{folder.file("sluice.db")};
+  Serving server(folder.path());
+  ASSERT_FALSE(server.address().empty()) << "a first start that was killed leaves such a file";
+  server.stop();
+  EXPECT_THAT(read_file(folder.file("server.err")), HasSubstr("the database file was empty"));
+}
+
 TEST_F(Stores, CONSOLE_4_tokens_are_told_with_what_they_may_do_and_until_when) {
   const Ran made = sluice({"token", "create", "till", "--grant", "default:kv.*", "--ttl", "86400"});
   ASSERT_EQ(made.status, 0) << made.err;

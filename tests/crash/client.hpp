@@ -17,7 +17,7 @@ namespace sluice::crash {
 /// Thread-safe where it says so; the checks at the end are for one thread.
 class Client {
  public:
-  explicit Client(std::string partner_log, std::uint64_t seed) : partner_log_(std::move(partner_log)), random_(seed) {}
+  Client(std::string partner_log, std::uint64_t seed);
 
   std::uint64_t draw(std::uint64_t bound);  ///< 0 … bound - 1, from the seed; from any thread
   /// At most `requests` over 16 connections: new transfers, and old ones again. From any thread.
@@ -29,6 +29,7 @@ class Client {
   /// The same at the end of a campaign, and counts what committed and what was declined.
   void replay_all(std::uint16_t port);
   void check_accounts(std::uint16_t port);
+  std::int64_t balance(std::uint16_t port, int account);
   /// Every reservation ended in exactly one way; as many commits as replies that say so.
   void check_partner();
   void problem(std::string text);
@@ -53,12 +54,16 @@ class Client {
   /// An answer that did not come at all is nothing wrong: its server was killed.
   void set_cut_off_is_wrong(bool wrong) { cut_off_is_wrong_ = wrong; }
 
+  /// For servers of an older version: they have no transfers within the store, and may open accounts with more.
+  void ask_as_of_old(std::uint16_t port);
+
   static void pause(std::uint64_t microseconds);
   static constexpr std::size_t kPerRound = 400;  // at most: a thousand rounds must stay checkable
   static constexpr int kConnections = 16;
 
   std::string token;
   std::uint64_t cut_off = 0, later = 0, committed = 0, declined = 0;
+  std::uint64_t outside = 0;  ///< commits that the partner must have heard of
   double first_answer = 0;
 
   bench::Outgoing next();
@@ -67,6 +72,7 @@ class Client {
  private:
   struct Asked {
     int from = 0, to = 0;
+    bool outside = true;  ///< with the partner
     std::string told;  ///< status and body of the first settled answer; before it, why there is none yet
     bool settled = false;
   };
@@ -81,6 +87,8 @@ class Client {
   std::uint64_t random_;
   double deadline_ = 0;
   bool cut_off_is_wrong_ = false;
+  bool moves_ = true;
+  std::int64_t opening_;
   std::vector<Asked> asked_;
   std::set<std::size_t> open_;  // not settled yet
   std::uint64_t settled_ = 0;

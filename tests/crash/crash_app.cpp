@@ -12,7 +12,7 @@ namespace {
 
 class PartnerStage final : public flow::Stage {
  public:
-  PartnerStage(FilePartner& partner, bool hang) : partner_(partner), hang_(hang) {}
+  PartnerStage(FilePartner& partner, Hang hang) : partner_(partner), hang_(hang) {}
   std::string_view name() const noexcept override { return "partner"; }
   flow::Effect effect() const noexcept override { return flow::Effect::external; }
   bool asynchronous() const noexcept override { return true; }
@@ -20,10 +20,17 @@ class PartnerStage final : public flow::Stage {
   bool has_abort() const noexcept override { return true; }
   Task<Result<flow::Vote>> prepare_task(flow::Exchange& exchange) override {
     SLUICE_ASSERT(partner_.note('R', exchange.token()).has_value(), "the partner's log");
-    if (hang_) (void)co_await sleep_for(seconds(3600));
+    if (hang_.at == Hang::At::reserving) {
+      auto hanging = hang();
+      co_await hanging;
+    }
     co_return flow::Vote::continue_();
   }
   Task<Status> commit_task(flow::Exchange& exchange) override {
+    if (hang_.at == Hang::At::committing) {
+      auto hanging = hang();
+      co_await hanging;
+    }
     co_return partner_.note('C', exchange.token());
   }
   Task<Status> abort_task(flow::Exchange& exchange, bool) override {
@@ -31,8 +38,12 @@ class PartnerStage final : public flow::Stage {
   }
 
  private:
+  Task<void> hang() {
+    ++*hang_.waiting;
+    (void)co_await sleep_for(seconds(3600));
+  }
   FilePartner& partner_;
-  bool hang_;
+  const Hang hang_;
 };
 
 Result<flow::Vote> book(flow::Exchange& exchange) {
@@ -61,15 +72,10 @@ class CrashApp final : public server::App {
   explicit CrashApp(const std::string& path) : partner_(path) {}
   std::string_view name() const noexcept override { return "crash"; }
   Status install(server::AppContext& context) override {
-    transfer_ = make_transfer(context.store, partner_, false);
-    context.flows.add(*transfer_);
-    rpc::CommandSpec spec;
-    spec.name = "crash.transfer";
-    spec.summary = "Moves one from an account to another, with an outside partner.";
-    spec.app = "crash";
-    spec.idempotency = rpc::KeyUse::required;
-    spec.handler = rpc::flow_handler(*transfer_);
-    SLUICE_TRY(context.registry.add(std::move(spec)));
+    transfer_ = make_transfer(context.store, partner_);
+    move_ = make_move(context.store);
+    SLUICE_TRY(add(context, "crash.transfer", "Moves one from an account to another, with an outside partner.", *transfer_));
+    SLUICE_TRY(add(context, "crash.move", "Moves one from an account to another.", *move_));
     rpc::CommandSpec balance;
     balance.name = "crash.balance";
     balance.summary = "What an account holds: {\"account\": n}.";
@@ -82,8 +88,26 @@ class CrashApp final : public server::App {
   }
 
  private:
+  static std::unique_ptr<flow::Flow> make_move(store::Store& store) {
+    flow::FlowOptions options;
+    options.store = &store;
+    auto made = std::make_unique<flow::Flow>("crash.move", std::move(options));
+    made->group("main", {flow::func("book", book)});
+    return made;
+  }
+  static Status add(server::AppContext& context, const char* name, const char* summary, flow::Flow& flow) {
+    context.flows.add(flow);
+    rpc::CommandSpec spec;
+    spec.name = name;
+    spec.summary = summary;
+    spec.app = "crash";
+    spec.idempotency = rpc::KeyUse::required;
+    spec.handler = rpc::flow_handler(flow);
+    return context.registry.add(std::move(spec));
+  }
+
   FilePartner partner_;
-  std::unique_ptr<flow::Flow> transfer_;
+  std::unique_ptr<flow::Flow> transfer_, move_;
 };
 
 }  // namespace
@@ -111,7 +135,7 @@ Status FilePartner::note(char what, const std::string& token) {
 
 store::KvKey account(int number) { return {"crash", "account", std::to_string(number)}; }
 
-std::unique_ptr<flow::Flow> make_transfer(store::Store& store, FilePartner& partner, bool hang) {
+std::unique_ptr<flow::Flow> make_transfer(store::Store& store, FilePartner& partner, Hang hang) {
   flow::FlowOptions options;
   options.store = &store;
   auto made = std::make_unique<flow::Flow>("crash.transfer", std::move(options));

@@ -1,6 +1,7 @@
 // The server that the crash campaign kills.
 //   crash_server serve FOLDER           prints "PORT n" once its doors are open; SIGTERM ends it
-//   crash_server strand FOLDER COUNT    leaves COUNT transfers open, as a crash would, and exits
+//   crash_server strand FOLDER COUNT DECIDED   leaves COUNT transfers open, as a crash would, and exits: DECIDED of
+//                                              them are commits that the partner has not heard of
 #include <signal.h>
 #include <unistd.h>
 
@@ -66,7 +67,7 @@ int serve(const std::string& folder) {
   return 0;
 }
 
-int strand(const std::string& folder, int count) {
+int strand(const std::string& folder, int count, int decided) {
   RealClock clock;
   RealRandom random;
   RealExecutor executor{clock};
@@ -74,25 +75,27 @@ int strand(const std::string& folder, int count) {
   auto store = open_store(config_for(folder), clock, random, executor);
   if (!store) return stop_with(store.error());
   if (auto funded = open_accounts(**store); !funded) return stop_with(funded.error());
+  store::Commit funds;
+  funds.then.push_back(store::KvPut{account(kStrandedFrom), "", count});
+  if (auto funded = commit_and_wait(**store, std::move(funds)); !funded) return stop_with(funded.error());
   FilePartner partner(folder + "/partner.log");
-  auto transfer = make_transfer(**store, partner, true);
+  std::atomic<int> waiting{0};
+  auto undecided = make_transfer(**store, partner, {Hang::At::reserving, &waiting});
+  auto committing = make_transfer(**store, partner, {Hang::At::committing, &waiting});
+  const std::string request = R"({"from":)" + std::to_string(kStrandedFrom) + R"(,"to":)" + std::to_string(kStrandedTo) + "}";
   IdSource ids(clock, 2);
   lane.start();
   lane.lane().post([&] {
     for (int i = 0; i < count; ++i) {
       flow::RunOptions run;
       run.lane = &lane.lane();
-      transfer->run(std::make_shared<flow::Exchange>(ids.exchange(), Namespace("crash"), R"({"from":1,"to":2})"),
-                    std::move(run), [](void*, flow::Outcome) noexcept {}, nullptr);
+      flow::Flow& flow = i < decided ? *committing : *undecided;
+      flow.run(std::make_shared<flow::Exchange>(ids.exchange(), Namespace("crash"), request), std::move(run),
+               [](void*, flow::Outcome) noexcept {}, nullptr);
     }
   });
-  for (;;) {  // until the partner has heard of every one
-    std::ifstream log(folder + "/partner.log");
-    int lines = 0;
-    for (std::string line; std::getline(log, line);) ++lines;
-    if (lines >= count) _exit(0);
-    usleep(10'000);
-  }
+  while (waiting < count) usleep(10'000);  // until all wait for the partner
+  _exit(0);
 }
 
 }  // namespace
@@ -100,7 +103,7 @@ int strand(const std::string& folder, int count) {
 
 int main(int argc, char** argv) {
   if (argc == 3 && std::strcmp(argv[1], "serve") == 0) return sluice::crash::serve(argv[2]);
-  if (argc == 4 && std::strcmp(argv[1], "strand") == 0) return sluice::crash::strand(argv[2], std::atoi(argv[3]));
-  std::fprintf(stderr, "usage: crash_server serve FOLDER | strand FOLDER COUNT\n");
+  if (argc == 5 && std::strcmp(argv[1], "strand") == 0) return sluice::crash::strand(argv[2], std::atoi(argv[3]), std::atoi(argv[4]));
+  std::fprintf(stderr, "usage: crash_server serve FOLDER | strand FOLDER COUNT DECIDED\n");
   return 2;
 }

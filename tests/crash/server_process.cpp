@@ -23,14 +23,16 @@ ServerProcess::~ServerProcess() {
   reap();
 }
 
-pid_t ServerProcess::spawn(const std::string& verb, const std::string& argument, int out) {
+pid_t ServerProcess::spawn(const std::string& verb, const std::vector<std::string>& more, int out) {
   const pid_t pid = fork();
   if (pid != 0) return pid;
   const int log = open((folder_ + "/server.log").c_str(), O_CREAT | O_WRONLY | O_APPEND, 0600);
   dup2(log, STDERR_FILENO);
   dup2(out >= 0 ? out : log, STDOUT_FILENO);
-  execl(binary_.c_str(), binary_.c_str(), verb.c_str(), folder_.c_str(),
-        argument.empty() ? nullptr : argument.c_str(), static_cast<char*>(nullptr));
+  std::vector<char*> arguments{binary_.data(), const_cast<char*>(verb.c_str()), folder_.data()};
+  for (const auto& one : more) arguments.push_back(const_cast<char*>(one.c_str()));
+  arguments.push_back(nullptr);
+  execv(binary_.c_str(), arguments.data());
   _exit(127);
 }
 
@@ -38,7 +40,7 @@ void ServerProcess::launch() {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) std::abort();
   launched_ = monotonic_seconds();
-  pid_ = spawn("serve", "", ends[1]);
+  pid_ = spawn("serve", {}, ends[1]);
   close(ends[1]);
   out_ = ends[0];
 }
@@ -83,9 +85,9 @@ int ServerProcess::stop_gracefully() {
   return status;
 }
 
-int ServerProcess::run(const std::string& verb, const std::string& argument) {
+int ServerProcess::run(const std::string& verb, const std::vector<std::string>& more) {
   int status = 0;
-  waitpid(spawn(verb, argument, -1), &status, 0);
+  waitpid(spawn(verb, more, -1), &status, 0);
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace sluice::crash {
 
@@ -31,10 +32,10 @@ class ServerProcess {
   std::string token() const;
   std::string log() const;  ///< what it said on standard error, its last lines
   /// Runs the binary with these arguments to its end; its status.
-  int run(const std::string& verb, const std::string& argument);
+  int run(const std::string& verb, const std::vector<std::string>& more);
 
  private:
-  pid_t spawn(const std::string& verb, const std::string& argument, int out);
+  pid_t spawn(const std::string& verb, const std::vector<std::string>& more, int out);
   std::string binary_, folder_;
   pid_t pid_ = -1;
   int out_ = -1;

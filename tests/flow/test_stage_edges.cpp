@@ -198,6 +198,19 @@ TEST_F(Sentences, FLOW_33_lint_sees_a_child_of_parallel_that_reserves_without_ab
   EXPECT_FALSE(flow.lint().empty());
 }
 
+TEST_F(Sentences, FLOW_33_lint_sees_as_deep_as_stages_are_nested) {
+  const auto lint_of = [&](StagePtr inner) {
+    Flow flow("f");
+    flow.group("main", {parallel("outer", {record.stage("a", Effect::external),
+                                           retry(parallel("inner", {record.stage("b", Effect::external), std::move(inner)}), random)})});
+    return flow.lint();
+  };
+  const auto findings = lint_of(func("pay", [](Exchange&) { return Vote(); }, Effect::external));
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_NE(findings[0].find("no_abort: external stage 'pay'"), std::string::npos);
+  EXPECT_TRUE(lint_of(record.stage("pay", Effect::external)).empty());
+}
+
 // combine.hpp: what a failed attempt did is taken back. Its response is told of the commit.
 TEST_F(Sentences, FLOW_18_the_response_of_a_failed_attempt_is_not_the_reply_of_the_commit) {
   Flow flow("f", {.store = store.get()});

@@ -120,6 +120,39 @@ TEST_F(DiskTrouble, G3_a_failed_sync_is_unknown_and_closes_the_store_until_it_is
   EXPECT_GE(count(**again), 2u);
 }
 
+TEST_F(DiskTrouble, G2_a_transaction_of_one_caller_costs_one_sync_of_the_log_and_nothing_else) {
+  for (const std::size_t checkpoint : {std::size_t{100'000}, std::size_t{40}}) {
+    SqliteOptions options;
+    options.path = "pages" + std::to_string(checkpoint);
+    options.files = &files;
+    options.checkpoint_pages = checkpoint;
+    auto store = open_sqlite_store(std::move(options), clock, random, executor);
+    ASSERT_TRUE(store) << store.error().to_string();
+    ASSERT_TRUE(commit_and_wait(**store, add("first"))) << "it begins the log";
+    std::uint64_t more = 0, most = 0;
+    for (std::uint64_t i = 1; i <= 100; ++i) {
+      const std::uint64_t before = files.syncs();
+      // What a keyed store-only flow writes: state, its key with the reply, an event, an audit row.
+      ASSERT_TRUE(commit_and_wait(**store, {.requires_ = {needs(KeyFree{"k" + std::to_string(i)}, "key")},
+                                            .then = {KvAdd{at("sum"), 1},
+                                                     KeyPut{{.exchange = {i}, .scope = "k" + std::to_string(i), .state = KeyState::completed, .reply = "reply"},
+                                                            std::chrono::hours(1)},
+                                                     EventAppend{{.ns = "app", .topic = "moved", .payload = "e"}}}})->applied);
+      const std::uint64_t syncs = files.syncs() - before;
+      ASSERT_GE(syncs, 1u) << "acknowledged before it was durable";
+      more += syncs > 1 ? 1 : 0;
+      most = std::max(most, syncs);
+    }
+    if (checkpoint > 40) {
+      EXPECT_EQ(more, 0u);
+    } else {
+      EXPECT_GT(more, 0u) << "there were checkpoints";
+      EXPECT_LT(more, 50u);
+      EXPECT_LE(most, 4u) << "a checkpoint: the log, the database, the log that begins anew";
+    }
+  }
+}
+
 // Found by a campaign of 10,000 histories (flow spine, seed 107152): an acknowledged transfer was gone
 // after a power failure, because the database had been opened on a log with a hole in it.
 TEST(DiskTroubleSeeds, G2_what_is_acknowledged_after_a_failed_sync_and_a_reopening_survives_a_power_failure) {

@@ -1,4 +1,4 @@
-// What only the embedded database can get wrong: files, reopening, growth, backups.
+// What only the embedded database can get wrong: owners, reopening, growth, keys.
 #include <sqlite3.h>
 #include <sys/stat.h>
 
@@ -184,69 +184,6 @@ TEST_F(Sqlite, CONSOLE_5_files_and_backups_are_for_their_owner_alone) {
     ASSERT_EQ(::stat(rig.folder.file(name).c_str(), &status), 0) << name;
     EXPECT_EQ(status.st_mode & 0777, 0600u) << name;
   }
-}
-
-TEST_F(Sqlite, a_backup_taken_while_working_opens_and_holds_what_was_committed) {
-  auto store = open();
-  for (int i = 0; i < 50; ++i) (void)commit_and_wait(**store, keyed(i));
-  const auto copy = rig.folder.file("copy.db");
-  const auto done = (*store)->backup(copy);
-  ASSERT_TRUE(done) << done.error().to_string();
-  const auto again = (*store)->backup(copy);
-  ASSERT_FALSE(again);
-  EXPECT_EQ(again.error().code(), "backup_exists");
-  auto restored = open({.path = copy});
-  ASSERT_TRUE(restored) << restored.error().to_string();
-  EXPECT_EQ((*ask_now(**restored, FindKey{"scope49"}))->reply, "reply49");
-  EXPECT_NE((*restored)->incarnation(), (*store)->incarnation()) << "leases of the original mean nothing here";
-  const auto drawn = (*restored)->incarnation();
-  restored->reset();
-  EXPECT_EQ((*open({.path = copy}))->incarnation(), drawn) << "and it keeps its own";
-}
-
-TEST_F(Sqlite, NODE_8_a_copy_that_was_put_in_its_place_is_noticed_and_has_an_incarnation_of_its_own) {
-  const auto path = rig.folder.file("store.db"), copy = rig.folder.file("copy.db");
-  std::uint64_t first = 0;
-  {
-    auto store = open();
-    first = (*store)->incarnation();
-    EXPECT_FALSE((*store)->of_another_file());
-    (void)commit_and_wait(**store, {.then = {LeaseTake{"l", "me", seconds(10)}}});
-    (*store)->close();
-  }
-  std::filesystem::copy_file(path, copy);
-  {
-    auto store = open();
-    (void)commit_and_wait(**store, keyed(1));  // acknowledged, and lost by the restore
-  }
-  std::filesystem::remove(path);
-  std::filesystem::rename(copy, path);
-  {
-    auto store = open();
-    ASSERT_TRUE(store) << store.error().to_string();
-    EXPECT_TRUE((*store)->of_another_file());
-    EXPECT_NE((*store)->incarnation(), first);
-    EXPECT_FALSE(commit_and_wait(**store, {.requires_ = {needs(Fence{"l", 1}, "f")}})->applied) << "a token of before";
-    first = (*store)->incarnation();
-  }
-  auto again = open();
-  EXPECT_FALSE((*again)->of_another_file()) << "it is known by now";
-  EXPECT_EQ((*again)->incarnation(), first);
-}
-
-TEST_F(Sqlite, NODE_8_a_file_under_another_name_is_the_same_store_and_what_is_said_to_be_restored_is_not) {
-  std::uint64_t first = 0;
-  {
-    auto store = open();
-    first = (*store)->incarnation();
-  }
-  const auto moved = rig.folder.file("moved.db");
-  std::filesystem::rename(rig.folder.file("store.db"), moved);
-  EXPECT_EQ((*open({.path = moved}))->incarnation(), first);
-  // Written over in place it is the same file: somebody has to say so.
-  auto restored = open({.path = moved, .restored = true});
-  EXPECT_TRUE((*restored)->of_another_file());
-  EXPECT_NE((*restored)->incarnation(), first);
 }
 
 TEST_F(Sqlite, the_bound_on_live_keys_refuses_as_overloaded) {

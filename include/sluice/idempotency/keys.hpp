@@ -110,7 +110,7 @@ struct KeyPolicy {
     if (!refuse_expired) return ttl;
     return ttl < milliseconds::max() - refuse_for ? ttl + refuse_for : milliseconds::max();
   }
-  bool fail_open = false;       ///< a failing store runs the command without the key
+  bool fail_open = false;  ///< a failing store runs it without the key, and a duplicate too: only for what may be done twice; nothing checks that
 };
 
 /// A claim on its way. The caller sets the upper fields, `lane` and `run`, and keeps it alive until

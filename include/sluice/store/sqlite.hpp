@@ -30,7 +30,7 @@ struct SqliteOptions {
 /// What only an embedded database can do. Thread-safe.
 class SqliteStore : public Store {
  public:
-  /// Copies a consistent snapshot to `path` while the store works. Fails if the file exists.
+  /// Copies a consistent snapshot to `path` while the store works: see backup_sqlite_store() in backup.hpp.
   virtual Status backup(const std::string& path) = 0;
   /// Reads every page and index; fails `corrupt` naming what is wrong.
   virtual Status integrity_check() = 0;

@@ -3,8 +3,10 @@
 #include "store/closing.hpp"
 #include "store/sqlite/files_vfs.hpp"
 #include "sluice/base/runtime.hpp"
+#include "store/sqlite/copy_database.hpp"
 #include "store/sqlite/group_commit.hpp"
 #include "store/sqlite/log_rewrite.hpp"
+#include "store/sqlite/orphan_log.hpp"
 #include "store/sqlite/reader_pool.hpp"
 #include "store/sqlite/schema.hpp"
 
@@ -28,6 +30,7 @@ class SqliteStoreImpl final : public SqliteStore {
       options_.path = file_itself(options_.path);
       SLUICE_ASSIGN(owner_, OwnerLock::take(options_.path));
     }
+    SLUICE_TRY(refuse_orphan_log(files, options_.path));
     SLUICE_TRY(rewrite_log(files, options_.path));
     SLUICE_ASSIGN(Database handle, open_database(options_.path, kWriterFlags, vfs()));
     sqlite3* const raw = handle.get();
@@ -106,20 +109,8 @@ class SqliteStoreImpl final : public SqliteStore {
   }
 
   Status backup(const std::string& path) override {
-    SLUICE_ASSIGN(Database source, open_database(options_.path, SQLITE_OPEN_READONLY, vfs()));
-    if (const auto existing = open_database(path, SQLITE_OPEN_READONLY, vfs()))
-      return fail(FailureKind::already_exists, "backup_exists",
-                  "backup to " + path + ": the file exists; name a new one");
-    SLUICE_ASSIGN(Database target, open_database(path, kWriterFlags, vfs()));
-    sqlite3_backup* copy = sqlite3_backup_init(target.get(), "main", source.get(), "main");
-    if (copy == nullptr) return fail(database_failure(target.get(), "backing up to"));
-    const int code = sqlite3_backup_step(copy, -1);
-    sqlite3_backup_finish(copy);
-    if (code != SQLITE_DONE) return fail(database_failure(target.get(), "backing up to"));
-    // The copy is another life of this store: leases and fences of this one mean nothing there.
-    return execute(target.get(),
-                   "PRAGMA synchronous=FULL; DELETE FROM meta WHERE name='incarnation';"
-                   "PRAGMA wal_checkpoint(TRUNCATE)");
+    RealFiles real;
+    return copy_database(options_.files != nullptr ? *options_.files : real, options_.path, path, vfs(), {});
   }
 
   bool of_another_file() const override { return of_another_file_; }
