@@ -123,6 +123,7 @@ Status Call::decode() {
   envelope.shadow = value_of(metadata, "x-sluice-shadow", *repeated, nullptr);
   envelope.key = value_of(metadata, "idempotency-key", *repeated, &envelope.has_key);
   envelope.trace = value_of(metadata, "traceparent", ignored, nullptr);
+  invocation_.replay_only = value_of(metadata, "x-sluice-replay-only", *repeated, nullptr) == "true";
   const auto authorization = value_of(metadata, "authorization", *repeated, nullptr);
   command.deadline = deadline();
   command.client = context_.peer();
@@ -132,6 +133,9 @@ Status Call::decode() {
   SLUICE_TRY(read);
   const std::string name = command.name;  // the envelope's decoder writes to the command
   SLUICE_TRY(decode_envelope(envelope, name, command.version, shared_->registry, command));
+  if (invocation_.replay_only && !command.idempotency_key)
+    return fail(FailureKind::invalid_argument, "idempotency_key_required",
+                "x-sluice-replay-only asks for the reply stored under an idempotency-key: send the key with it");
   return check_payload(command, shared_->options.max_json_depth);
 }
 
