@@ -25,23 +25,32 @@ double percentile(std::vector<double>& values, double at) {
   return *nth;
 }
 
-// How long a message of another key is in the pipeline, with and without a hot key before it.
+// How long messages that take a millisecond each are in the pipeline, alone and while another client pours
+// as many of one key as flow control lets it.
 void hot_key(StreamRig& rig, const Options& options, Report& report) {
   rig.how.keys = 1000;
   rig.how.timed = true;
-  const auto count = static_cast<std::uint64_t>(std::max(100'000.0, options.seconds * 250'000));
+  rig.how.work = rig.hot.work = milliseconds(1);
+  const auto count = static_cast<std::uint64_t>(std::max(5'000.0, options.seconds * 20'000));
   std::vector<double> idle, beside;
   for (int round = 0; round < options.rounds; ++round)
-    for (const std::uint32_t hot : {0U, 99U}) {
-      rig.how.hot_percent = hot;
+    for (const bool hot : {false, true}) {
+      std::atomic<bool> enough{false};
+      const auto poured = rig.hot.handled.load();
+      Thread pouring;
+      if (hot) pouring = Thread("hot", [&] { rig.push("/bench.Streams/Hot", UINT64_MAX, &enough); });
+      Parker pause;
+      while (hot && rig.hot.handled < poured + 10) pause.park(milliseconds(1));
       rig.how.waits_us.clear();
       rig.push("/bench.Streams/Piped", count);
-      (hot == 0 ? idle : beside).push_back(percentile(rig.how.waits_us, 0.99));
+      enough = true;
+      if (pouring.joinable()) pouring.join();
+      (hot ? beside : idle).push_back(percentile(rig.how.waits_us, 0.99));
     }
-  rig.how.hot_percent = 0;
+  rig.how.work = Duration::zero();
   rig.how.timed = false;
-  report.add("keys that are not hot, none is", 1, "p99", "us", idle);
-  report.add("keys that are not hot, one has 99 %", 1, "p99", "us", beside);
+  report.add("1 ms of work, keys that are not hot, none is", 1, "p99", "us", idle);
+  report.add("1 ms of work, keys that are not hot, beside a hot one", 1, "p99", "us", beside);
 }
 
 // The same two reactors without gRPC behind them: what the pipeline itself adds to a message.

@@ -51,9 +51,8 @@ struct Number {
 
 /// What the streams of a StreamRig do with their messages. The lane's, except where atomic.
 struct Handling {
-  std::uint32_t keys = 1;
-  std::uint32_t hot_percent = 0;  ///< of the messages are of key 0, the rest of the others
-  bool timed = false;             ///< the waits of keys other than 0 are kept
+  std::uint32_t keys = 1;  ///< 0: one, that no other stream has
+  bool timed = false;      ///< how long messages are in the pipeline is kept
   std::atomic<bool> stalled{false};
   Duration work{0};  ///< a message takes this long, on a timer
   std::atomic<std::uint64_t> handled{0};
@@ -68,17 +67,17 @@ class Piped final : public transport::GrpcStream<Buffer, Number> {
       : GrpcStream(pipeline, lane, context), how_(how) {}
   void OnReadDone(bool ok) override {
     const std::uint64_t before = allocations();
+    reading_ = true;
     GrpcStream::OnReadDone(ok);
+    reading_ = false;
     how_.allocated.fetch_add(allocations() - before, std::memory_order_relaxed);
   }
 
  protected:
   bool accept(Item& item) override {
+    count_on_lane();
     const std::uint32_t n = next_++;
-    if (how_.hot_percent == 0)
-      item.extra.key = n % how_.keys;
-    else
-      item.extra.key = n % 100 < how_.hot_percent ? 0 : 1 + n % (how_.keys - 1);
+    item.extra.key = how_.keys == 0 ? UINT32_MAX : n % how_.keys;
     if (how_.timed) item.extra.received = lane().clock().now();
     return true;
   }
@@ -102,10 +101,20 @@ class Piped final : public transport::GrpcStream<Buffer, Number> {
  private:
   void done(Item& item) {
     how_.handled.fetch_add(1, std::memory_order_relaxed);
-    if (how_.timed && item.extra.key != 0)
+    if (how_.timed)
       how_.waits_us.push_back(std::chrono::duration<double, std::micro>(lane().clock().now() - item.extra.received).count());
     settle(item, {});
+    count_on_lane();
   }
+  // What this thread allocated since the last message, where it is the lane's and not one of gRPC's.
+  void count_on_lane() {
+    if (reading_) return;
+    const std::uint64_t now = allocations();
+    if (seen_ != 0) how_.allocated.fetch_add(now - seen_, std::memory_order_relaxed);
+    seen_ = now;
+  }
+  static inline thread_local bool reading_ = false;
+  static inline thread_local std::uint64_t seen_ = 0;
   Handling& how_;
   std::uint32_t next_ = 0;
 };
@@ -167,7 +176,7 @@ struct StreamRig {
   RealRandom random;
   LaneThread lane{clock, "stream"};
   stream::Pipeline pipeline{options(), clock, random};
-  Handling how;
+  Handling how, hot;  ///< of /Piped, of /Hot
   transport::RawService service;
   std::unique_ptr<grpc::Server> server;
   std::shared_ptr<grpc::Channel> channel;
@@ -188,6 +197,11 @@ struct StreamRig {
     service.add_client_stream("/bench.Streams/Piped", [this](auto* context, Buffer* response) {
       *response = nothing();
       return (new Piped(pipeline, lane.lane(), *context, how))->begin();
+    });
+    hot.keys = 0;
+    service.add_client_stream("/bench.Streams/Hot", [this](auto* context, Buffer* response) {
+      *response = nothing();
+      return (new Piped(pipeline, lane.lane(), *context, hot))->begin();
     });
     grpc::ServerBuilder builder;
     int port = 0;
@@ -211,8 +225,8 @@ struct StreamRig {
     if (piped) return call.feed((new Piped(pipeline, lane.lane(), context, how))->begin(), count, message);
     return call.feed(new Bare(how.allocated), count, message);
   }
-  /// False: it did not end well.
-  bool push(const char* method, std::uint64_t count) {
+  /// False: it did not end well. `enough`: it is given up.
+  bool push(const char* method, std::uint64_t count, const std::atomic<bool>* enough = nullptr) {
     grpc::ClientContext context;
     Buffer reply;
     const std::unique_ptr<grpc::ClientWriter<Buffer>> writer(grpc::internal::ClientWriterFactory<Buffer>::Create(
@@ -220,8 +234,9 @@ struct StreamRig {
         &reply));
     const grpc::Slice slice(std::string(100, 'm'));
     const Buffer message(&slice, 1);
-    for (std::uint64_t i = 0; i < count; ++i)
+    for (std::uint64_t i = 0; i < count && (enough == nullptr || !*enough); ++i)
       if (!writer->Write(message, grpc::WriteOptions().set_buffer_hint())) break;
+    if (enough != nullptr) context.TryCancel();  // gRPC holds tens of thousands that are on their way
     writer->WritesDone();
     return writer->Finish().ok();
   }

@@ -26,14 +26,31 @@ Result<Admission> PendingAdmission::take() {
 }
 
 // --- What the gate knows -----------------------------------------------------------------------
+namespace {
+
+Failure full(const GateOptions& options, const std::string& why) {
+  return Failure(FailureKind::overloaded, "gate_full", options.name + ": " + why + "; try again later")
+      .with_retry_after(options.retry_after);
+}
+
+std::string all_out(const GateOptions& options, std::size_t ceiling) {
+  const bool soft = options.policy == AtCapacity::soft_allow || options.policy == AtCapacity::soft_allow_with_signal;
+  return "all " + std::to_string(soft ? ceiling : options.capacity) + " permits are out";
+}
+
+}  // namespace
+
 Gate::Impl::Impl(Gate& owner)
     : gate(owner),
       options(owner.options_),
       ceiling(options.ceiling != 0 ? options.ceiling : options.capacity * 2),
-      full(Failure(FailureKind::overloaded, "gate_full",
-                   options.name + ": all " + std::to_string(options.capacity) +
-                       " permits are out and no more may wait; try again later")
-               .with_retry_after(options.retry_after)),
+      no_permit(full(options, all_out(options, ceiling))),
+      no_place_for_permit(full(options, all_out(options, options.capacity) + " and " + std::to_string(options.max_waiting) +
+                                            " wait for one, as many as may")),
+      no_place_for_turn(full(options, std::to_string(std::min(options.max_waiting, options.max_waiting_for_turn)) +
+                                          " wait for the turn of their ordering key, as many as may")),
+      no_bytes(full(options, "those who wait would hold more than " + std::to_string(options.max_waiting_bytes) +
+                                 " bytes, the most they may")),
       draining(FailureKind::shutting_down, "gate_closed",
                options.name + " takes no new work because the server is stopping"),
       late(FailureKind::timeout, "gate_timeout",
@@ -113,9 +130,10 @@ bool Gate::Impl::ask_permit(PendingAdmission& pending, KeySlot* slot) {
     permits.announce();
     if (!for_permit.empty() || !permits.try_take(options.capacity, before)) {
       // One that has had its turn already counted as waiting then.
-      if (waiting.place == Place::none && too_many_wait(pending)) {
+      const Failure* const why = waiting.place == Place::none ? no_place(pending, Place::permit) : nullptr;
+      if (why != nullptr) {
         permits.withdraw();
-        refuse(pending, full);
+        refuse(pending, *why);
         return true;
       }
       move_to(pending, Place::permit, slot);
@@ -127,7 +145,7 @@ bool Gate::Impl::ask_permit(PendingAdmission& pending, KeySlot* slot) {
     verdict = take_permit();
   }
   if (verdict == Verdict::refused) {
-    refuse(pending, full);
+    refuse(pending, no_permit);
     return true;
   }
   move_to(pending, Place::none, nullptr);
@@ -191,15 +209,21 @@ void Gate::Impl::refuse(PendingAdmission& pending, const Failure& failure) {
   pending.answer = fail(failure);
 }
 
-bool Gate::Impl::too_many_wait(const PendingAdmission& pending) const noexcept {
-  return for_turn + for_permit.size() >= options.max_waiting ||
-         pending.bytes > options.max_waiting_bytes - waiting_bytes;
+const Failure* Gate::Impl::no_place(const PendingAdmission& pending, Place place) const noexcept {
+  const bool turn = place == Place::turn;
+  if (turn && for_turn >= std::min(options.max_waiting, options.max_waiting_for_turn)) return &no_place_for_turn;
+  if (!turn && for_permit.size() >= options.max_waiting) return &no_place_for_permit;
+  const std::size_t held = turn ? turn_bytes : permit_bytes;
+  const std::size_t left = options.max_waiting_bytes - std::min(options.max_waiting_bytes, held);
+  return pending.bytes > left ? &no_bytes : nullptr;
 }
 
 void Gate::Impl::move_to(PendingAdmission& pending, Place place, KeySlot* slot) noexcept {
   auto& waiting = pending.waiting;
-  if (waiting.place == Place::none && place != Place::none) waiting_bytes += pending.bytes;
-  if (waiting.place != Place::none && place == Place::none) waiting_bytes -= pending.bytes;
+  if (waiting.place == Place::turn) turn_bytes -= pending.bytes;
+  if (waiting.place == Place::permit) permit_bytes -= pending.bytes;
+  if (place == Place::turn) turn_bytes += pending.bytes;
+  if (place == Place::permit) permit_bytes += pending.bytes;
   waiting.place = place;
   waiting.slot = slot;
 }
@@ -242,7 +266,7 @@ bool Gate::admit(PendingAdmission& pending) {
   if (!keyed && !pending.held) {
     // The common case, without the lock.
     const auto verdict = impl.take_permit();
-    if (verdict == Impl::Verdict::refused) return impl.refuse(pending, impl.full), true;
+    if (verdict == Impl::Verdict::refused) return impl.refuse(pending, impl.no_permit), true;
     if (verdict != Impl::Verdict::queue) {
       impl.admit_now(pending, nullptr, verdict == Impl::Verdict::pressed);
       return true;
@@ -257,8 +281,8 @@ bool Gate::admit(PendingAdmission& pending) {
   bool answered = false;
   const TurnTable::Found found = keyed ? impl.turns.find(pending.ordering_key) : TurnTable::Found();
   if (KeySlot* turn = found.taken) {
-    if (impl.too_many_wait(pending) || impl.for_turn >= options_.max_waiting_for_turn) {
-      impl.refuse(pending, impl.full);
+    if (const Failure* const why = impl.no_place(pending, Impl::Place::turn)) {
+      impl.refuse(pending, *why);
       return true;
     }
     impl.move_to(pending, Impl::Place::turn, turn);
@@ -346,7 +370,7 @@ GateStats Gate::stats() const {
   const std::lock_guard lock(impl_->mutex);
   stats.waiting_for_turn = impl_->for_turn;
   stats.waiting_for_permit = impl_->for_permit.size();
-  stats.waiting_bytes = impl_->waiting_bytes;
+  stats.waiting_bytes = impl_->turn_bytes + impl_->permit_bytes;
   stats.keys = impl_->turns.size();
   return stats;
 }

@@ -50,8 +50,9 @@ struct Gate::Impl {
   /// Takes a waiting one out; its turn, if it had one, goes on.
   void remove(PendingAdmission& pending, Answered& answered);
   void refuse(PendingAdmission& pending, const Failure& failure);
-  /// Whether one more may not wait.
-  bool too_many_wait(const PendingAdmission& pending) const noexcept;
+  /// Why one more may not wait there; null: it may. Those who wait for a turn take no place from those
+  /// who wait for a permit, so one key cannot have the arrivals of others refused.
+  const Failure* no_place(const PendingAdmission& pending, Place place) const noexcept;
   /// Counts the bytes of those who wait; between two places nothing changes.
   void move_to(PendingAdmission& pending, Place place, KeySlot* slot) noexcept;
   static void on_deadline(void* owner) noexcept;
@@ -59,8 +60,11 @@ struct Gate::Impl {
   Gate& gate;
   const GateOptions& options;
   const std::size_t ceiling;
-  // Made once: refusing must not allocate.
-  const Failure full;
+  // Made once: refusing must not allocate. Each names the bound that was met.
+  const Failure no_permit;
+  const Failure no_place_for_permit;
+  const Failure no_place_for_turn;
+  const Failure no_bytes;
   const Failure draining;
   const Failure late;
 
@@ -74,7 +78,7 @@ struct Gate::Impl {
   TurnTable turns;
   PendingQueue for_permit;
   std::size_t for_turn = 0;
-  std::size_t waiting_bytes = 0;
+  std::size_t turn_bytes = 0, permit_bytes = 0;  // of those who wait there
   std::unique_ptr<Metrics::Hook> hook;  // last: it reads all of the above
 };
 

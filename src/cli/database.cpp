@@ -26,7 +26,6 @@ void migrate(const Options& options) {
   RealExecutor executor(clock);
   nlohmann::ordered_json out;
   std::string text;
-  constexpr const char* kNewIncarnation = "\nA new incarnation was drawn: leases and fencing tokens from before are void.";
   if (config.postgres.url.empty()) {
     if (options.restored) need_store(config);
     std::error_code error;

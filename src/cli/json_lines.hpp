@@ -27,6 +27,7 @@ class JsonLines final : public transport::StreamSource {
   /// Of the content and the command, whatever the order is: the same file is never two streams, and no
   /// other file can be made to be this one. SHA-256, 64 hexadecimal digits.
   std::string identity() const;
+  std::uint64_t line() const noexcept { return line_; }  ///< of the message that at() gave last
   /// In the file, from 1: empty lines are no messages.
   std::uint64_t line_of(std::uint64_t sequence);
 

@@ -9,12 +9,15 @@
 #include <cerrno>
 #include <charconv>
 #include <map>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "cli/client.hpp"
 #include "cli/commands.hpp"
 #include "cli/json_lines.hpp"
 #include "cli/options.hpp"
+#include "cli/stream_results.hpp"
 #include "sluice/base/runtime.hpp"
 
 namespace sluice::cli {
@@ -40,39 +43,68 @@ void end_on_interrupt() {
   sigaction(SIGTERM, &action, nullptr);
 }
 
-// A line that is written over on a terminal; now and then a line elsewhere.
+// A line that is written over on a terminal; now and then a line elsewhere. Told again by a timer while the
+// server works and nothing is sent or answered.
 class Progress {
  public:
   Progress(Clock& clock, std::uint64_t all) : clock_(clock), all_(all), began_(clock.now()) {}
+  ~Progress() { end(); }
   void tell(std::uint64_t sent, std::uint64_t done) {
+    const std::lock_guard lock(mutex_);
+    if (done != done_) moved_ = clock_.now();
+    sent_ = sent;
+    done_ = done;
+    print();
+    if (!ticker_.joinable()) ticker_ = Thread("progress", [this] { tick(); });
+  }
+  void end() {
+    ended_ = true;
+    parker_.wake();
+    if (ticker_.joinable()) ticker_.join();
+    if (std::exchange(open_, false)) fmt::print(stderr, "\n");
+  }
+
+ private:
+  void tick() {
+    while (!ended_) {
+      parker_.park(seconds(1));
+      const std::lock_guard lock(mutex_);
+      if (!ended_) print();
+    }
+  }
+  void print() {
     const Instant now = clock_.now();
+    const std::uint64_t sent = sent_, done = done_;
     if (first_) {
       first_ = false;
       before_ = done;
-      began_ = now;
+      began_ = moved_ = now;
     }
     if (!terminal_ && now - told_ < seconds(5)) return;
     told_ = now;
     const double took = std::chrono::duration<double>(now - began_).count();
     const double rate = took > 0 ? static_cast<double>(done - before_) / took : 0;
     std::string left;
-    if (rate > 0 && done < all_) left = fmt::format(", {:.0f} s left", static_cast<double>(all_ - done) / rate);
+    if (now - moved_ >= kStill && done < all_)
+      left = fmt::format(", nothing new for {} s", std::chrono::duration_cast<seconds>(now - moved_).count());
+    else if (rate > 0 && done < all_) left = fmt::format(", {:.0f} s left", static_cast<double>(all_ - done) / rate);
     fmt::print(stderr, "{}{} of {} done ({:.0f} %), {} sent, {:.0f}/s{}{}", terminal_ ? "\r" : "", done, all_,
                100.0 * static_cast<double>(done) / static_cast<double>(all_), sent - std::min(sent, before_), rate, left, terminal_ ? "\033[K" : "\n");
     std::fflush(stderr);
     open_ = terminal_;
   }
-  void end() {
-    if (std::exchange(open_, false)) fmt::print(stderr, "\n");
-  }
 
- private:
+  static constexpr Duration kStill = seconds(3);
   Clock& clock_;
   const std::uint64_t all_;
   const bool terminal_ = isatty(STDERR_FILENO) == 1;
-  Instant began_, told_;
-  std::uint64_t before_ = 0;
+  std::mutex mutex_;
+  Instant began_, told_, moved_;
+  std::uint64_t before_ = 0, sent_ = 0, done_ = 0;
   bool first_ = true, open_ = false;
+  std::atomic<bool> ended_{false};
+  Parker parker_;
+  Thread ticker_;
 };
 
 Json as_json(const transport::StreamReport& report, const std::string& id, JsonLines& lines) {
@@ -99,9 +131,11 @@ Json as_json(const transport::StreamReport& report, const std::string& id, JsonL
           {"first_failures", std::move(failures)}};
 }
 
+constexpr std::size_t kMostPrinted = 1000;  // failures
+
 // What is said of several lines is said once.
 void print_failures(const transport::StreamReport& report, JsonLines& lines) {
-  const auto& all = report.first_failures;
+  const std::span all(report.first_failures.data(), std::min(report.first_failures.size(), kMostPrinted));
   const auto words = [](const transport::StreamReport::Failed& one) {
     const auto code = one.failure.code();
     return fmt::format("{}{}: {}", one.failure.traits().name, code.empty() ? std::string() : fmt::format(" ({})", code),
@@ -130,8 +164,9 @@ void print(const transport::StreamReport& report, const std::string& id, JsonLin
              lines.count(), report.succeeded, report.replayed, failed,
              report.unsettled == 0 ? std::string() : fmt::format(", {} not settled yet", report.unsettled));
   print_failures(report, lines);
-  if (failed + report.unsettled > report.first_failures.size())
-    fmt::print("  … and {} more\n", failed + report.unsettled - report.first_failures.size());
+  const std::uint64_t told = std::min<std::uint64_t>(report.first_failures.size(), kMostPrinted);
+  if (failed + report.unsettled > told)
+    fmt::print("  … and {} more; --results FILE tells what became of each line\n", failed + report.unsettled - told);
   if (report.done_before >= lines.count())
     fmt::print("All of it was done before; nothing was sent. To send it once more: --id with a name of its own.\n");
   else if (report.done_before != 0)
@@ -182,6 +217,8 @@ void add_stream_options(CLI::App& command, StreamSendOptions& options) {
                           "Field of the payload: lines with the same value take effect in the file's order, others side "
                           "by side; without it all of them in order"));
   with(command.add_flag("--any-order", options.any_order, "No line waits for another"))->excludes(by);
+  with(command.add_option("--results", options.results,
+                          "File to write: one JSON line for each message that is done, with its outcome and reply"));
   with(command.add_option("--id", options.id, "Of the stream, to go on with it; default: made of the file's content"));
   with(command.add_option("--window", options.window, "Messages of one call")->check(CLI::Range(1, 1'000'000))->capture_default_str());
   with(command.add_option("--give-up", options.give_up_s, "Seconds without any progress")->check(CLI::Range(1, 86'400))->capture_default_str());
@@ -212,6 +249,14 @@ void send_stream_file(const StreamSendOptions& options, const StreamSender& who)
   how.app = who.app;
   how.shadow = who.shadow;
   how.window = options.window;
+  std::optional<StreamResults> results;
+  if (!options.results.empty()) {
+    how.window = std::min(how.window, kWindowToldWhole);
+    how.max_failures = lines.count();
+    auto made = StreamResults::create(options.results);
+    if (!made) die(made.error());
+    results.emplace(std::move(*made));
+  }
   how.give_up_after = seconds(options.give_up_s);
   how.stop = [] { return interrupted.load(); };
   bool reached = false;
@@ -236,6 +281,11 @@ void send_stream_file(const StreamSendOptions& options, const StreamSender& who)
     }
     throw CLI::RuntimeError(1);
   }
+  if (results)
+    if (const Status written = results->write(how, *sent, lines, clock); !written) {
+      fmt::print(stderr, "sluice: {}\n  Nothing is lost: the same command asks for the replies again.\n", written.error().to_string());
+      throw CLI::RuntimeError(kUnknownOutcomeStatus);
+    }
   if (who.json)
     fmt::print("{}\n", as_json(*sent, how.id, lines).dump());
   else

@@ -7,7 +7,8 @@
 namespace sluice::cli {
 
 struct StreamSendOptions {
-  std::string file;  ///< empty: no stream was asked for
+  std::string file;     ///< empty: no stream was asked for
+  std::string results;  ///< a file of what became of each line; empty: none
   std::string id, order_by, target = "127.0.0.1:9090";
   bool any_order = false, tls = false;
   std::string tls_ca, tls_cert, tls_key, tls_name;

@@ -260,6 +260,11 @@ void Invocation::claimed() {
   auto& answer = pending_claim_.answer;
   if (!answer) return deliver(Answer::of(std::move(answer).error()));
   if (auto* run = std::get_if<idempotency::Run>(&*answer)) {
+    if (replay_only) {
+      const idempotency::Claim given_back = std::move(run->claim);
+      exchange_ = {};  // there is none to look up
+      return deliver(Answer::of(Failure(FailureKind::not_found, "no_reply", "no reply is stored under this idempotency key; nothing was run")));
+    }
     claim_ = std::move(run->claim);
     if (!claim_) has_key_ = false;  // the store failed, and the command declared fail_open
     return registry_->enter(*this);

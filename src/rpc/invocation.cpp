@@ -33,6 +33,7 @@ void Invocation::reset() {
   command.idempotency_key.reset();
   command.principal.reset();
   keep_key_for = milliseconds(0);
+  replay_only = false;
   command.deadline = kNever;
   command.version = 0;
   command.trace.clear();

@@ -281,7 +281,7 @@ std::vector<ConfigKey> make_keys() {
               SLUICE_MEMBER(grpc.stream.message_deadline)),
       integer("gate.permits", "commands that run at once", 1, 1'000'000,
               SLUICE_MEMBER(gate.permits)),
-      integer("gate.max_waiting", "commands that wait for a permit or a turn; past it: 503", 0,
+      integer("gate.max_waiting", "commands that wait for a permit, and as many for a turn; past it: 503", 0,
               10'000'000, SLUICE_MEMBER(gate.max_waiting)),
       integer("gate.shadow_permits", "shadow traffic's that run at once, beside those; 0: a quarter of gate.permits", 0, 1'000'000,
               SLUICE_MEMBER(gate.shadow_permits)),

@@ -21,6 +21,11 @@ admission::GateOptions gate_options(const Options& options, Metrics* metrics) {
   return out;
 }
 
+// As many as may wait, for they may all wait for one turn; but never fewer than may run.
+std::size_t places(const Options& options) {
+  return std::max(std::min(options.backpressure.queue_messages, options.ordering.capacity), options.backpressure.capacity);
+}
+
 }  // namespace
 
 Pipeline::Pipeline(Options options, Clock& clock, Random& random, Metrics* metrics)
@@ -28,6 +33,8 @@ Pipeline::Pipeline(Options options, Clock& clock, Random& random, Metrics* metri
       clock_(clock),
       random_(random),
       gate_(gate_options(options_, metrics)),
+      // A quarter is left for what is read already when others have taken the rest.
+      room_(places(options_), options_.backpressure.queue_bytes - options_.backpressure.queue_bytes / 4),
       budget_(options_.retry.budget) {
   const Status valid = check(options_);
   SLUICE_ASSERT(valid, "a pipeline was made with options that do not pass check()");
@@ -73,6 +80,7 @@ Status Pipeline::enter(Session& session) {
     return fail(FailureKind::shutting_down, "stream_closed",
                 options_.name + " takes no new stream because the server is stopping");
   sessions_.insert(&session);
+  room_.enter();
   session.fifo_key_ = "s" + std::to_string(next_stream_++);
   return {};
 }
@@ -80,6 +88,7 @@ Status Pipeline::enter(Session& session) {
 void Pipeline::leave(Session& session) noexcept {
   const std::lock_guard lock(mutex_);
   sessions_.erase(&session);
+  room_.leave();
 }
 
 std::optional<Duration> Pipeline::retry_delay(std::uint32_t attempt, const Failure& failure, Duration elapsed) {

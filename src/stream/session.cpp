@@ -23,12 +23,22 @@ Failure not_run(std::uint64_t sequence, std::uint64_t ended_at) {
                      (ended_at == 0 ? std::string() : " at message " + std::to_string(ended_at)));
 }
 
-bool ran(FailureClass what) noexcept {
-  return what == FailureClass::none || what == FailureClass::handler_error || what == FailureClass::internal ||
-         what == FailureClass::unsettled;
-}
+bool ran(FailureClass what) noexcept { return !traits(what).breaks_ordering; }
 
 constexpr std::uint8_t kReplayed = 0x80;
+
+// Of a stream of which everything fails: the first have their whole text, so that the rest costs little.
+constexpr std::size_t kWholeTexts = 100;
+constexpr std::size_t kShortText = 1024;
+
+Failure shortened(const Failure& failure) {
+  std::string_view text = failure.detail();
+  std::size_t end = kShortText;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;  // between two characters
+  Failure out(failure.kind(), failure.code(), std::string(text.substr(0, end)));
+  const auto transaction = transaction_of(failure);
+  return transaction.empty() ? out : out.with("transaction", std::string(transaction));
+}
 
 }  // namespace
 
@@ -54,7 +64,7 @@ void Session::resume_after(std::uint64_t done) noexcept {
 
 bool Session::has_credit() const noexcept {
   return !closed_ && !terminal() &&
-         stream::has_credit(pipeline_.options_, in_flight_, bytes_, next_ - 1 - summary_.done);
+         pipeline_.has_credit(in_flight_, bytes_, next_ - 1 - summary_.done);
 }
 
 void Session::received(Delivery& d) {
@@ -68,9 +78,11 @@ void Session::received(Delivery& d) {
     pipeline_.accepted_.fetch_add(1, std::memory_order_relaxed);
     link(d);
     bytes_ += d.size;
+    if (d.room_ == nullptr) d.occupy(pipeline_.room_);
     d.context_.lane = &lane_;
     d.context_.scope = &scope_;
-    d.bytes = d.size;
+    // The one message that a stream may always have is not refused for its bytes.
+    d.bytes = in_flight_ == 1 ? 0 : d.size;
     d.lane = &lane_;
     d.scope = &scope_;
     d.deadline = kNever;  // waiting is what flow control is for; the stream's own end ends it
@@ -255,6 +267,7 @@ void Session::conclude(Delivery& d, FailureClass what, const Failure* failure, b
   if (ended_here) mark_done(d.sequence_, what, replayed);
   unlink(d);
   bytes_ -= d.size;
+  d.vacate();
   d.held.release();
   d.admission_.release();  // after the marks: who comes next in the key sees them
   end_behind_a_hole();
@@ -277,7 +290,8 @@ void Session::note(std::uint64_t sequence, FailureClass what, const Failure* fai
   auto& told = summary_.first_failures;
   const auto at = std::ranges::upper_bound(told, sequence, {}, &Fallen::sequence);
   if (at == told.end() && told.size() >= pipeline_.options_.max_failures_told) return;
-  told.insert(at, Fallen{sequence, what, *failure});
+  const bool whole = told.size() < kWholeTexts || failure->detail().size() <= kShortText;
+  told.insert(at, Fallen{sequence, what, whole ? *failure : shortened(*failure)});
   if (told.size() > pipeline_.options_.max_failures_told) told.pop_back();
 }
 

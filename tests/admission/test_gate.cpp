@@ -208,12 +208,16 @@ TEST_F(GateTest, STREAM_2_what_waits_is_bounded_in_bytes_wherever_it_waits) {
   auto c = request();
   auto d = request();
   b.bytes = 60;
-  c.bytes = 40;
+  c.bytes = 100;
   d.bytes = 1;
   ASSERT_TRUE(gate.admit(a));
   ASSERT_FALSE(gate.admit(b));  // for its turn
   ASSERT_FALSE(gate.admit(c));  // for a permit
-  EXPECT_EQ(gate.stats().waiting_bytes, 100u);
+  EXPECT_EQ(gate.stats().waiting_bytes, 160u);
+  auto e = request("k");
+  e.bytes = 41;
+  ASSERT_TRUE(gate.admit(e));
+  EXPECT_EQ(e.refused(), FailureKind::overloaded);
   ASSERT_TRUE(gate.admit(d));
   EXPECT_EQ(d.refused(), FailureKind::overloaded);
   EXPECT_TRUE(gate.forget(c));
@@ -277,6 +281,51 @@ TEST_F(GateTest, STREAM_5_queue_admits_first_come_first_served_and_is_bounded) {
   turn();
   EXPECT_TRUE(c.ran);
   c.take()->release();
+}
+
+TEST_F(GateTest, STREAM_4_those_who_wait_for_a_turn_take_no_place_from_arrivals_of_other_keys) {
+  Gate gate({.name = "g", .capacity = 1, .max_waiting = 2});
+  auto a = request("k"), b = request("k"), c = request("k"), d = request("k"), other = request("l"), last = request("m");
+  ASSERT_TRUE(gate.admit(a));
+  ASSERT_FALSE(gate.admit(b));
+  ASSERT_FALSE(gate.admit(c));
+  ASSERT_TRUE(gate.admit(d)) << "of its own key as many wait as may";
+  EXPECT_NE(std::string(d.answer.error().detail()).find("2 wait for the turn of their ordering key"), std::string::npos);
+  EXPECT_FALSE(gate.admit(other));
+  EXPECT_FALSE(gate.admit(last));
+  a.take()->release();  // b is behind the two others now
+  turn();
+  EXPECT_TRUE(other.ran);
+  other.take()->release();
+  turn();
+  last.take()->release();
+  turn();
+  b.take()->release();
+  turn();
+  c.take()->release();
+}
+
+TEST_F(GateTest, STREAM_5_a_refusal_says_which_bound_was_met) {
+  const auto why = [&](GateOptions options, std::size_t bytes) {
+    options.name = "g";
+    Gate gate(options);
+    auto a = request("a"), b = request("b"), c = request("c"), d = request("d");
+    std::string told;
+    for (auto* r : {&a, &b, &c, &d}) {
+      r->bytes = bytes;
+      if (gate.admit(*r) && !r->answer && told.empty()) told = r->answer.error().detail();
+    }
+    for (auto* r : {&a, &b, &c, &d}) (void)gate.forget(*r);
+    for (auto* r : {&a, &b, &c, &d})
+      if (r->answer) (void)r->take();
+    return told;
+  };
+  EXPECT_EQ(why({.capacity = 1, .policy = AtCapacity::hard_reject}, 0), "g: all 1 permits are out; try again later");
+  EXPECT_EQ(why({.capacity = 1, .policy = AtCapacity::soft_allow, .ceiling = 2}, 0), "g: all 2 permits are out; try again later");
+  EXPECT_EQ(why({.capacity = 1, .max_waiting = 1}, 0),
+            "g: all 1 permits are out and 1 wait for one, as many as may; try again later");
+  EXPECT_EQ(why({.capacity = 1, .max_waiting_bytes = 10}, 6),
+            "g: those who wait would hold more than 10 bytes, the most they may; try again later");
 }
 
 TEST_F(GateTest, STREAM_5_soft_policies_admit_up_to_the_ceiling_and_signal) {

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
 
 #include "cli/process.hpp"
 
@@ -175,6 +177,131 @@ TEST_F(SendStream, STREAM_15_a_server_that_is_killed_in_the_middle_loses_and_dou
   EXPECT_EQ(told["succeeded"], kRows);
   EXPECT_GT(told["connections"], kills);
   expect_once_each(*server, kRows);
+}
+
+// Batches of vouchers, one a line: what users get are the codes, so they must come out.
+TEST_F(SendStream, STREAM_15_vouchers_of_a_killed_server_have_each_one_code_and_results_tell_them) {
+  constexpr int kBatches = 400, kItems = 4, kBeat = 10;
+  {
+    std::ofstream vouchers(folder.file("vouchers.csv")), codes(folder.file("codes.csv")), users(folder.file("users.csv")),
+        batches(folder.file("batches.jsonl"));
+    vouchers << "id,name,region,from,to,value_minor,currency,stock,user_quota,day_quota,budget_minor\n"
+                "ten,Ten,ALL,2020-01-01T00:00:00Z,2120-01-01T00:00:00Z,10,EUR,5000,1,5000,5000000\n";
+    codes << "voucher,code\n";
+    users << "id,region\n";
+    for (int i = 0; i < kBatches * kItems + 50; ++i) codes << "ten,CODE-" << 10'000 + i << '\n';
+    for (int i = 0; i < kBatches; ++i) {
+      if (i % kBeat == 0) batches << R"({"name":"kv.add","payload":{"collection":"bulk","key":"beat","delta":1}})" << '\n';
+      batches << R"({"name":"voucher.ss.distribution.batch_distribute_voucher","payload":{"request_id":"b)" << i << R"(","region":"DE","items":[)";
+      for (int k = 0; k < kItems; ++k) {
+        const std::string user = "u" + std::to_string(i * kItems + k);
+        if (i != 77) users << user << ",DE\n";  // one batch of users that are not known
+        batches << (k == 0 ? "" : ",") << R"({"user":")" << user << R"(","voucher":"ten"})";
+      }
+      batches << "]}}\n";
+    }
+  }
+  for (const char* const what : {"vouchers", "codes", "users"}) {
+    const Ran ran = run(folder.path(), {"voucher", "import", what, std::string(what) + ".csv"});
+    ASSERT_EQ(ran.status, 0) << ran.err;
+  }
+  Arguments listen{"--grpc-listen", "127.0.0.1:0"};
+  auto server = std::make_unique<Serving>(folder.path(), listen);
+  listen[1] = server->grpc();
+  const std::string token = server->token();
+  const Arguments command{"send", "--stream", "batches.jsonl", "--any-order", "--window", "20", "--results", "codes.jsonl", "--grpc", server->grpc(), "--token", token};
+  const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  const pid_t client = spawn(folder.path(), command, {}, null, null);
+  close(null);
+  while (true) {  // until it is in the middle
+    const json beat = row(*server, "beat");
+    if (beat.is_object() && beat["number"] >= 3) break;
+  }
+  server->crash();
+  int status = 0;
+  ASSERT_EQ(waitpid(client, &status, WNOHANG), 0) << "it was not in the middle";
+  server = std::make_unique<Serving>(folder.path(), listen, Settings{{"SLUICE_TOKEN", token}});
+  server->use_token(token);
+  waitpid(client, &status, 0);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  const std::string first = read_file(folder.file("codes.jsonl"));
+  const Ran again = run(folder.path(), command);  // the file is sent again
+  EXPECT_EQ(again.status, 0) << again.err;
+  EXPECT_EQ(read_file(folder.file("codes.jsonl")), first) << "the same codes are told";
+  std::set<std::string> codes;
+  std::istringstream lines(first);
+  int line = 0, batch = 0;
+  for (std::string text; std::getline(lines, text);) {
+    const json one = json::parse(text);
+    ASSERT_EQ(one["line"], ++line);
+    ASSERT_EQ(one["outcome"], "succeeded") << text;
+    if (one["reply"].contains("added")) continue;
+    ASSERT_EQ(one["reply"]["request_id"], "b" + std::to_string(batch));
+    for (const auto& item : one["reply"]["results"]) {
+      ASSERT_EQ(item["status"], batch == 77 ? "refused" : "issued") << text;
+      if (batch != 77) EXPECT_TRUE(codes.insert(item["code"].get<std::string>()).second) << item["code"];
+    }
+    ++batch;
+  }
+  EXPECT_EQ(batch, kBatches);
+  EXPECT_EQ(row(*server, "beat")["number"], kBatches / kBeat);
+  EXPECT_EQ(codes.size(), static_cast<std::size_t>((kBatches - 1) * kItems));
+}
+
+TEST_F(SendStream, STREAM_16_results_tell_what_became_of_each_line) {
+  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
+  write("mixed.jsonl",
+        R"({"name":"kv.add","payload":{"collection":"bulk","key":"a","delta":2}})" "\n\n"
+        R"({"name":"kv.add","payload":{"collection":"bulk","key":"a","delta":-5,"floor":0}})" "\n"
+        R"({"name":"no.such"})" "\n"
+        R"({"name":"kv.get","payload":{"collection":"bulk","key":"a"}})" "\n");
+  const Ran ran = send(server, {"mixed.jsonl", "--results", "became.jsonl"});
+  EXPECT_EQ(ran.status, 1) << ran.err;
+  std::istringstream text(read_file(folder.file("became.jsonl")));
+  std::vector<json> lines;
+  for (std::string one; std::getline(text, one);) lines.push_back(json::parse(one));
+  ASSERT_EQ(lines.size(), 4u);
+  EXPECT_EQ(lines[0]["outcome"], "succeeded");
+  EXPECT_EQ(lines[0]["line"], 1);
+  EXPECT_EQ(lines[0]["reply"]["added"], 2);
+  EXPECT_EQ(lines[1]["outcome"], "failed");
+  EXPECT_EQ(lines[1]["line"], 3);
+  EXPECT_FALSE(lines[1]["kind"].get<std::string>().empty());
+  EXPECT_EQ(lines[2]["outcome"], "failed");
+  EXPECT_THAT(lines[2]["detail"].get<std::string>(), HasSubstr("no.such"));
+  EXPECT_EQ(lines[3]["outcome"], "succeeded") << "a command that keeps no replies";
+  EXPECT_FALSE(lines[3].contains("reply"));
+  const Ran nowhere = send(server, {"mixed.jsonl", "--results", "absent/became.jsonl"});
+  EXPECT_EQ(nowhere.status, 2) << nowhere.err;
+  EXPECT_FALSE(std::ifstream(folder.file("became.jsonl.part")).is_open());
+}
+
+TEST_F(SendStream, CONSOLE_9_on_a_terminal_what_is_done_is_told_before_the_end) {
+  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
+  write_rows(4000);
+  const int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+  ASSERT_EQ(grantpt(terminal), 0);
+  ASSERT_EQ(unlockpt(terminal), 0);
+  const int screen = open(ptsname(terminal), O_RDWR | O_NOCTTY | O_CLOEXEC);
+  const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  const pid_t client = spawn(folder.path(), {"send", "kv.add", "--stream", "rows.jsonl", "--order-by", "key", "--grpc", server.grpc()},
+                             server.settings(), null, screen);
+  close(screen);
+  close(null);
+  std::string shown;
+  char piece[4096];
+  for (ssize_t got; (got = read(terminal, piece, sizeof piece)) > 0;) shown.append(piece, static_cast<std::size_t>(got));
+  close(terminal);
+  int status = 0;
+  waitpid(client, &status, 0);
+  EXPECT_EQ(WEXITSTATUS(status), 0) << shown;
+  int between = 0;
+  for (std::size_t at = shown.find(" of 4000 done"); at != std::string::npos; at = shown.find(" of 4000 done", at + 1)) {
+    const auto begin = shown.rfind('\r', at);
+    const int done = std::atoi(shown.c_str() + (begin == std::string::npos ? 0 : begin + 1));
+    if (done > 0 && done < 4000) ++between;
+  }
+  EXPECT_GE(between, 2) << shown;
 }
 
 TEST_F(SendStream, STREAM_15_ctrl_c_stops_and_the_same_command_goes_on) {

@@ -284,12 +284,13 @@ TEST_F(CommandStreamTest, STREAM_15_connections_cut_at_random_bytes_lose_and_dou
     for (int attempt = 0;; ++attempt) {
       ASSERT_LT(attempt, 200);
       // Later attempts get further, so that each stream comes to its end.
-      proxy.set({.reset_after = 500 + dice.below(4000 + static_cast<std::uint64_t>(attempt) * 2000)});
+      const std::size_t cut_at = 1 + dice.below(4500 + static_cast<std::uint64_t>(attempt) * 2000);
+      proxy.set({.reset_after = cut_at});
       grpc::ChannelArguments arguments;
       arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
       const auto through = grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(proxy.port()),
                                                      grpc::InsecureChannelCredentials(), arguments);
-      Upload up(through, {{"x-sluice-stream", id}, {"x-sluice-stream-epoch", std::to_string(++epoch)}}, seconds(20));
+      Upload up(through, {{"x-sluice-stream", id}, {"x-sluice-stream-epoch", std::to_string(++epoch)}}, seconds(3));
       const auto done = up.done();
       for (std::uint64_t at = done.value_or(total) + 1; at <= total; ++at) {
         const auto& [key, n] = plan[at - 1];
@@ -301,8 +302,10 @@ TEST_F(CommandStreamTest, STREAM_15_connections_cut_at_random_bytes_lose_and_dou
         ASSERT_EQ(up.reply.done(), total);
         break;
       }
-      ASSERT_TRUE(status.error_code() == grpc::StatusCode::UNAVAILABLE || status.error_code() == grpc::StatusCode::CANCELLED)
-          << status.error_code() << " " << status.error_message();
+      // A call that never left is sent again by gRPC itself, over a connection that is cut at the same byte.
+      const bool never_left = status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED && cut_at < 1000;
+      ASSERT_TRUE(never_left || status.error_code() == grpc::StatusCode::UNAVAILABLE || status.error_code() == grpc::StatusCode::CANCELLED)
+          << status.error_code() << " " << status.error_message() << ", cut at byte " << cut_at;
       ++was_cut;
     }
   }

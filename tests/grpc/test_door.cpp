@@ -6,6 +6,7 @@
 
 #include "grpc/grpc_fixture.hpp"
 #include "support/certificates.hpp"
+#include "support/tcp_peer.hpp"
 #include "support/temp_folder.hpp"
 
 namespace sluice::transport {
@@ -97,6 +98,28 @@ TEST_F(GrpcTest, STREAM_12_a_command_that_does_not_end_does_not_hold_the_stop) {
     ended = true;
   });
   EXPECT_TRUE(wait_until([&] { return ended.load(); }));
+}
+
+// gRPC waits for the client's answer to its goodbye, which never comes.
+TEST_F(GrpcTest, STREAM_12_clients_that_are_dead_do_not_hold_the_stop_past_the_grace) {
+  options.stream.shutdown.grace = Duration::zero();
+  lane.start();
+  Duration least = seconds(10);
+  for (std::size_t i = 1; i <= 3; ++i) {  // a busy machine may be late, but not three times
+    door = std::make_unique<GrpcDoor>(registry, clock, std::vector<Lane*>{&lane.lane()}, options, hooks);
+    ASSERT_TRUE(door->start());
+    test::TcpPeer between({}, door->port());
+    channel = grpc::CreateChannel("127.0.0.1:" + std::to_string(between.port()), grpc::InsecureChannelCredentials());
+    Background call([&] { return execute("hold", "{}"); });
+    ASSERT_TRUE(wait_until([&] { return held_count() == i; }));
+    between.hold(true);
+    const Instant began = clock.now();
+    door->stop();
+    least = std::min(least, Duration(clock.now() - began));
+    between.cut();
+    EXPECT_FALSE(call.wait().status.ok());
+  }
+  EXPECT_LT(least, milliseconds(300));
 }
 
 TEST_F(GrpcTest, CONSOLE_9_as_many_calls_at_once_as_were_set) {

@@ -34,12 +34,12 @@ class StreamClientTest : public GrpcTest {
       if (sequence > total) return std::nullopt;
       if (fails_at == sequence) return fail(FailureKind::invalid_argument, "bad_line", "line 7");
       StreamMessage message;
-      message.name = sequence % 50 == 0 ? "decline" : "count";
+      message.name = sequence % decline_every == 0 ? "decline" : "count";
       message.payload = "{\"n\":" + std::to_string(sequence) + "}";
       message.ordering_key = std::to_string(sequence % 3);
       return message;
     }
-    std::uint64_t total, highest = 0, fails_at = 0;
+    std::uint64_t total, highest = 0, fails_at = 0, decline_every = 50;
   };
   StreamClientTest() {
     hooks.marks = store.get();
@@ -88,6 +88,80 @@ TEST_F(StreamClientTest, STREAM_16_sends_in_windows_and_knows_what_became_of_eac
   ASSERT_TRUE(same);
   EXPECT_EQ(same->succeeded, 99u);
   EXPECT_EQ(counted(), 99);
+}
+
+TEST_F(StreamClientTest, STREAM_16_what_is_done_is_told_long_before_the_end) {
+  start();
+  std::vector<std::uint64_t> told;
+  with.progress = [&](std::uint64_t, std::uint64_t done) {
+    if (told.empty() || told.back() != done) told.push_back(done);
+  };
+  Numbers source(3000);
+  const auto report = send(source, door->port());
+  ASSERT_TRUE(report) << report.error().to_string();
+  EXPECT_TRUE(report->complete);
+  ASSERT_GT(told.size(), 3u) << "one window of 10,000 could have had all of it";
+  EXPECT_EQ(told.at(0), 0u) << "as soon as the server has said so";
+  EXPECT_LE(told.at(1), 256u);
+  EXPECT_EQ(told.back(), 3000u);
+  // One that is stopped waits for its window alone.
+  with.id = "stopped";
+  Numbers more(3000);
+  with.progress = nullptr;
+  with.stop = [&] { return more.highest >= 256; };
+  const auto stopped = send(more, door->port());
+  ASSERT_TRUE(stopped) << stopped.error().to_string();
+  EXPECT_EQ(stopped->done, 256u);
+}
+
+TEST_F(StreamClientTest, STREAM_16_every_failure_is_told_however_many_there_are) {
+  start();
+  with.window = 1000;
+  Numbers source(2500);
+  source.decline_every = 2;
+  const auto report = send(source, door->port());
+  ASSERT_TRUE(report) << report.error().to_string();
+  EXPECT_EQ(report->failed.at("handler_error"), 1250u);
+  ASSERT_EQ(report->first_failures.size(), 1250u);
+  for (std::size_t i = 0; i < 1250; ++i) ASSERT_EQ(report->first_failures[i].sequence, 2 * (i + 1));
+  EXPECT_EQ(report->first_failures.back().failure.code(), "no_funds");
+  EXPECT_EQ(report->succeeded_at(2500), false);
+  EXPECT_EQ(report->succeeded_at(2499), true);
+  // Who comes later is told as many as the mark has; the rest is unknown, and not taken for good.
+  const auto later = send(source, door->port());
+  ASSERT_TRUE(later);
+  EXPECT_EQ(later->first_failures.size(), 100u);
+  EXPECT_EQ(later->succeeded_at(2499), std::nullopt);
+}
+
+TEST_F(StreamClientTest, STREAM_16_a_reply_is_asked_for_under_the_messages_key_and_nothing_runs) {
+  start();
+  Numbers source(100);
+  ASSERT_TRUE(send(source, door->port()));
+  ASSERT_EQ(counted(), 98);
+  with.channel.target = "127.0.0.1:" + std::to_string(door->port());
+  const auto replies = StreamReplies::open(with);
+  ASSERT_TRUE(replies);
+  Numbers again(200);
+  const auto ask = [&](std::uint64_t sequence) { return (*replies)->of(sequence, **again.at(sequence)); };
+  const auto done = ask(7);
+  ASSERT_TRUE(done) << done.error().to_string();
+  EXPECT_EQ(done->body, "{}");
+  EXPECT_FALSE(done->failure);
+  const auto refused = ask(50);
+  ASSERT_TRUE(refused) << refused.error().to_string();
+  ASSERT_TRUE(refused->failure);
+  EXPECT_EQ(refused->failure->code(), "no_funds");
+  for (int i = 0; i < 2; ++i) {  // asking leaves nothing behind
+    const auto never = ask(101);
+    ASSERT_FALSE(never);
+    EXPECT_EQ(never.error().code(), "no_reply") << never.error().to_string();
+  }
+  EXPECT_EQ(counted(), 98) << "nothing ran";
+  with.id = "numbers";
+  Numbers rest(101);
+  ASSERT_TRUE(send(rest, door->port()));
+  EXPECT_EQ(counted(), 99) << "and it may run afterwards";
 }
 
 TEST_F(StreamClientTest, STREAM_16_stopped_and_come_again_it_goes_on_where_it_was) {
@@ -141,6 +215,7 @@ TEST_F(StreamClientTest, STREAM_16_a_cut_after_long_work_is_no_standstill) {
   // Less than a call's time, so that a call that is cut would look like a standstill; enough for a busy machine.
   with.give_up_after = milliseconds(2'000);
   with.call_deadline = milliseconds(2'400);  // of work of five seconds: cut twice
+  with.window_time = seconds(100);
   const auto report = send(source, door->port());
   ASSERT_TRUE(report) << report.error().to_string();
   EXPECT_TRUE(report->complete);

@@ -22,7 +22,7 @@ class TestSession final : public Session {
   using Session::Session;
   /// Sends one; false without credit.
   bool send(std::string key, std::string body = {}, std::size_t size = 1) {
-    if (!has_credit()) return false;
+    if (!pushes && !has_credit()) return false;
     Message* message = nullptr;
     if (free.empty()) {
       message = &memory.emplace_back();
@@ -58,6 +58,7 @@ class TestSession final : public Session {
   std::function<void(TestSession&, Message&)> handler;
   std::vector<std::uint64_t> marks;
   int ends = 0;
+  bool pushes = false;           ///< sends without credit: the hard bounds behind it
   bool keeps = false;            ///< failures are made durable: the test says when, by kept()
   std::vector<Message*> keeping;
   using Session::kept;

@@ -118,8 +118,67 @@ TEST_F(StreamTest, STREAM_6_one_table_says_what_follows_from_each_class) {
   EXPECT_EQ(grpc_code(Failure(FailureKind::internal, "")), 13);
   EXPECT_TRUE(is_retryable(passing()));
   EXPECT_FALSE(is_retryable(declined()));
-  EXPECT_EQ(failure_classes().size(), kFailureClasses);
-  for (const auto& row : failure_classes()) EXPECT_EQ(&traits(row.what), &row);
+}
+
+TEST_F(StreamTest, STREAM_6_every_row_of_the_table) {
+  struct Row {
+    FailureClass what;
+    std::string_view name;
+    int grpc_code;
+    bool retryable, terminal, breaks_ordering;
+  };
+  constexpr std::array<Row, kFailureClasses> rows{{{FailureClass::none, "none", 0, false, false, false},
+                                                   {FailureClass::handler_error, "handler_error", 2, false, false, false},
+                                                   {FailureClass::context_cancelled, "context_cancelled", 1, false, true, true},
+                                                   {FailureClass::backpressure, "backpressure", 8, true, false, true},
+                                                   {FailureClass::ordering, "ordering", 10, false, false, true},
+                                                   {FailureClass::shutdown, "shutdown", 14, true, true, true},
+                                                   {FailureClass::internal, "internal", 13, false, false, false},
+                                                   {FailureClass::unsettled, "unsettled", 2, false, false, false}}};
+  ASSERT_EQ(failure_classes().size(), rows.size());
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.name);
+    const auto& is = traits(row.what);
+    EXPECT_EQ(&is, &failure_classes()[static_cast<std::size_t>(row.what)]);
+    EXPECT_EQ(is.name, row.name);
+    EXPECT_EQ(is.grpc_code, row.grpc_code);
+    EXPECT_EQ(is.retryable, row.retryable);
+    EXPECT_EQ(is.terminal, row.terminal);
+    EXPECT_EQ(is.breaks_ordering, row.breaks_ordering);
+  }
+}
+
+// What the columns say is what happens: a message of each class in the middle of three of one key.
+TEST_F(StreamTest, STREAM_6_a_terminal_class_ends_the_stream_and_one_that_breaks_the_order_is_never_passed_over) {
+  const std::vector<std::pair<FailureClass, Failure>> each{
+      {FailureClass::handler_error, declined()},
+      {FailureClass::context_cancelled, Failure(FailureKind::cancelled, "cancelled", "")},
+      {FailureClass::backpressure, Failure(FailureKind::overloaded, "gate_full", "")},
+      {FailureClass::ordering, Failure(FailureKind::ordering, "broken", "")},
+      {FailureClass::shutdown, Failure(FailureKind::shutting_down, "")},
+      {FailureClass::internal, Failure(FailureKind::internal, "")},
+      {FailureClass::unsettled, Failure(FailureKind::in_doubt, "")}};
+  for (const auto& [what, failure] : each) {
+    SCOPED_TRACE(traits(what).name);
+    pipeline.reset();
+    Options options = keyed();
+    options.ordering.on_drop = OnDrop::break_key;
+    auto& s = open(options);
+    s.send("a", "a1"), s.send("a", "a2"), s.send("a", "a3");
+    s.finish("a");
+    turn();
+    s.finish("a", fail(failure));
+    turn();
+    EXPECT_EQ(s.terminal(), traits(what).terminal);
+    EXPECT_EQ(s.runs("a"), traits(what).breaks_ordering ? 0u : 1u);
+    EXPECT_EQ(s.summary().done, traits(what).breaks_ordering ? 1u : 2u);
+    const bool third_too = traits(what).terminal || what == FailureClass::ordering;
+    EXPECT_EQ(s.summary().failed[static_cast<std::size_t>(what)], third_too ? 2u : 1u);
+    while (!s.running.empty()) s.finish("a");
+    s.half_close();
+    EXPECT_EQ(s.ends, 1);
+    sessions.clear();
+  }
 }
 
 // What is told of a message that failed must be durable before later ones of its key run.

@@ -30,6 +30,7 @@ TEST_F(StreamTest, STREAM_5_queue_waits_and_refuses_when_the_queue_is_full) {
   options.backpressure.capacity = 1;
   options.backpressure.queue_messages = 1;
   auto& s = open(options);
+  s.pushes = true;
   s.send("a"), s.send("b");
   EXPECT_FALSE(s.terminal());
   s.send("c");
@@ -63,6 +64,25 @@ TEST_F(StreamTest, STREAM_5_soft_allow_admits_with_and_without_a_signal_up_to_a_
   }
 }
 
+TEST_F(StreamTest, STREAM_5_admissions_over_capacity_and_refusals_are_counted) {
+  Metrics metrics;
+  Options options = keyed();
+  options.backpressure.policy = admission::AtCapacity::soft_allow;
+  options.backpressure.capacity = 1;
+  options.backpressure.ceiling = 3;
+  pipeline = std::make_unique<Pipeline>(options, clock, random, &metrics);
+  auto& s = open();
+  for (const char* const key : {"a", "b", "c", "d"}) s.send(key);
+  const std::string told = metrics.prometheus_text();
+  EXPECT_NE(told.find("sluice_admission_over_capacity{gate=\"stream\"} 2\n"), std::string::npos) << told;
+  EXPECT_NE(told.find("sluice_admission_in_use{gate=\"stream\"} 3\n"), std::string::npos);
+  EXPECT_NE(told.find("sluice_admission_refused{gate=\"stream\"} 1\n"), std::string::npos);
+  for (const char* const key : {"a", "b", "c"}) s.finish(key);
+  turn();
+  sessions.clear();
+  pipeline.reset();
+}
+
 TEST_F(StreamTest, STREAM_10_credit_is_in_messages_and_bytes_and_comes_back_with_the_end_of_each) {
   Options options;
   options.credit.messages = 3;
@@ -78,6 +98,65 @@ TEST_F(StreamTest, STREAM_10_credit_is_in_messages_and_bytes_and_comes_back_with
   EXPECT_FALSE(s.has_credit()) << "three are in flight";
   EXPECT_EQ(s.in_flight(), 3u);
   EXPECT_EQ(s.bytes_in_flight(), 62u);
+}
+
+TEST_F(StreamTest, STREAM_11_streams_of_one_hot_key_have_no_other_stream_refused) {
+  for (const std::size_t size : {std::size_t{100}, std::size_t{64} << 10}) {  // what may wait ends in messages, in bytes
+    std::vector<TestSession*> hot;
+    for (int i = 0; i < 50; ++i) hot.push_back(&open(keyed()));
+    std::size_t poured = 0;
+    for (auto* s : hot)
+      while (s->send("hot", "h", size)) ++poured;
+    auto& other = open(keyed());
+    for (int i = 0; i < 1000; ++i) {
+      const std::string key = "k" + std::to_string(i % 7);
+      ASSERT_TRUE(other.send(key, "o", size)) << "it must always have credit for one";
+      ASSERT_EQ(other.runs(key), 1u) << "message " << i << " of a key that is free does not wait";
+      other.finish(key);
+    }
+    EXPECT_FALSE(other.terminal());
+    EXPECT_GT(poured, 500u);
+    for (auto* s : hot) {
+      EXPECT_GE(s->in_flight(), 1u) << "each may read";
+      EXPECT_FALSE(s->terminal()) << "nor is any of the hot ones refused";
+    }
+    EXPECT_EQ(pipeline->stats().gate.refused, 0u);
+    // All of it goes on: whoever had no credit has it again when its own have ended.
+    for (std::size_t i = 0; i < 2 * poured; ++i) {
+      for (auto* s : hot)
+        if (s->runs("hot") != 0) s->finish("hot");
+      turn();
+      for (auto* s : hot)
+        s->send("hot", "h", size);
+    }
+    EXPECT_EQ(pipeline->stats().gate.refused, 0u);
+    EXPECT_GT(pipeline->stats().succeeded, 1000 + poured);
+    for (auto* s : hot) s->cancel(Failure(FailureKind::cancelled, "gone", ""));
+    for (auto* s : hot)
+      if (s->runs("hot") != 0) s->finish("hot");
+    turn();
+    sessions.clear();
+    EXPECT_TRUE(pipeline->room().has_place(1, 1)) << "all of it was given back";
+    pipeline.reset();
+  }
+}
+
+TEST_F(StreamTest, STREAM_10_room_is_shared_by_what_is_left_and_comes_back) {
+  Room room(100, 1000);
+  room.enter();
+  std::size_t held = 0;
+  while (room.has_place(held, held)) room.take(1), ++held;
+  EXPECT_EQ(held, 20u) << "a quarter of the 80 that are left";
+  room.enter();
+  EXPECT_TRUE(room.has_place(10, 10)) << "for one that comes new";
+  room.take(960);
+  EXPECT_FALSE(room.has_place(1, 5)) << "in bytes too";
+  EXPECT_TRUE(room.has_place(0, 0)) << "one message always";
+  room.give_back(960);
+  EXPECT_TRUE(room.has_place(1, 5));
+  Room endless(unbounded, unbounded);
+  endless.take(1);
+  EXPECT_TRUE(endless.has_place(1'000'000, 1'000'000));
 }
 
 TEST_F(StreamTest, STREAM_10_what_is_finished_far_ahead_of_a_stuck_message_is_bounded_too) {

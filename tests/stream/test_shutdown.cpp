@@ -183,6 +183,7 @@ TEST_F(StreamTest, STREAM_12_every_order_of_arrive_finish_fail_close_cancel_drai
     options.retry.backoff = {.growth = resilience::Growth::constant, .base = milliseconds(5), .jitter = resilience::Jitter::none};
     Pipeline pipe(options, own, random);
     TestSession s(pipe, own_lane);
+    s.pushes = true;
     if (!s.open()) FAIL();
     const auto run = [&] {
       while (own_lane.run_ready() != 0) {

@@ -26,7 +26,7 @@ struct Chaos {
   std::size_t bytes_per_second = 0;    ///< of each direction of each connection; 0: no limit
   bool drop = false;                   ///< what arrives is thrown away, silently: a half-open connection
   bool refuse = false;                 ///< new connections are reset
-  /// Resets each connection once so many bytes have passed it; 0: never.
+  /// Resets each connection once exactly so many bytes have passed it, both directions together; 0: never.
   std::size_t reset_after = 0;
 };
 
@@ -143,6 +143,10 @@ class ChaosProxy {
       auto& piece = pipe.pieces.front();
       std::size_t most = piece.bytes.size();
       if (chaos.bytes_per_second != 0) most = std::min(most, std::max<std::size_t>(1, chaos.bytes_per_second / 100));
+      if (chaos.reset_after != 0) {
+        if (c.passed >= chaos.reset_after) return reset(c);  // it became less meanwhile
+        most = std::min(most, chaos.reset_after - c.passed);
+      }
       const ssize_t n = send(pipe.to, piece.bytes.data(), most, MSG_NOSIGNAL);
       if (n < 0) {
         if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOTCONN) break;

@@ -26,11 +26,12 @@ enum class AtCapacity : std::uint8_t {
 struct GateOptions {
   std::string name = "gate";   ///< in messages
   std::size_t capacity = 256;  ///< permits; at least 1
-  /// Waiting for a turn or a permit, together; past it: overloaded.
+  /// Arrivals that wait for a permit, and as many again that wait for their key's turn: a key that many
+  /// wait for takes no place from others. Past it: overloaded.
   std::size_t max_waiting = 10'000;
-  /// Of those, waiting for their key's turn; past it: overloaded.
+  /// Fewer of those who wait for a turn; past it: overloaded.
   std::size_t max_waiting_for_turn = SIZE_MAX;
-  /// Of the `bytes` of those who wait; past it: overloaded.
+  /// Of the `bytes` of those who wait for a permit, and of those who wait for a turn; past it: overloaded.
   std::size_t max_waiting_bytes = 64 << 20;
   AtCapacity policy = AtCapacity::queue;
   std::size_t ceiling = 0;                ///< of the soft policies; 0: twice the capacity

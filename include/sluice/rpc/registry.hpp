@@ -106,6 +106,9 @@ class Invocation {
   void* owner = nullptr;
   /// The reply is kept at least this long under the command's key, for callers that come again later.
   milliseconds keep_key_for{0};
+  /// Only the reply that is stored under its key is wanted: a key that has none is answered not_found
+  /// (`no_reply`), and nothing runs. Needs a key.
+  bool replay_only = false;
 
   // For handlers.
   CancelScope scope;  ///< cancelled by the door when the caller is gone or the server stops

@@ -50,7 +50,8 @@ struct Options {
     std::function<void(std::size_t in_use, std::size_t capacity)> on_pressure;
   } backpressure;
 
-  /// What one stream may have received and not finished: no read is posted without credit.
+  /// What one stream may have received and not finished: no read is posted without credit. Less when many
+  /// streams fill what may wait: then each may hold a quarter of what is left of it.
   struct Credit {
     std::size_t messages = 256;
     std::size_t bytes = 4 << 20;      ///< passed by at most one message
@@ -75,12 +76,6 @@ struct Options {
   Duration message_deadline = seconds(30);  ///< for one message once it runs, retries included
   std::size_t max_failures_told = 100;      ///< in the summary, the first by sequence
 };
-
-/// Whether one more message may be read by a stream that has so much received and not finished;
-/// `ahead`: received past the first unfinished. The one place that decides it.
-inline bool has_credit(const Options& options, std::size_t messages, std::size_t bytes, std::uint64_t ahead) noexcept {
-  return messages < options.credit.messages && bytes < options.credit.bytes && ahead < options.credit.max_ahead;
-}
 
 /// Fails invalid_argument: which option, what it must be, what it is. Zero is never "unlimited".
 Status check(const Options& options);

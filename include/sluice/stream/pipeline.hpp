@@ -15,6 +15,7 @@
 #include "sluice/base/task.hpp"
 #include "sluice/stream/failure.hpp"
 #include "sluice/stream/options.hpp"
+#include "sluice/stream/room.hpp"
 
 namespace sluice::stream {
 
@@ -38,6 +39,13 @@ class Pipeline final : public Component {
   const Options& options() const noexcept { return options_; }
   Clock& clock() noexcept { return clock_; }
   PipelineStats stats() const;
+  /// Whether one more message may be read by a stream that has so much received and not finished; `ahead`:
+  /// received past the first unfinished. The one place that decides it.
+  bool has_credit(std::size_t messages, std::size_t bytes, std::uint64_t ahead) const noexcept {
+    const auto& credit = options_.credit;
+    return messages < credit.messages && bytes < credit.bytes && ahead < credit.max_ahead && room_.has_place(messages, bytes);
+  }
+  Room& room() noexcept { return room_; }
 
   std::string_view name() const noexcept override { return options_.name; }
   /// New streams are refused; without drain_on_close new messages of open ones as well.
@@ -60,6 +68,7 @@ class Pipeline final : public Component {
   Clock& clock_;
   Random& random_;
   admission::Gate gate_;
+  Room room_;
   resilience::RetryBudget budget_;
   resilience::RetryPolicy retry_;
   std::atomic<bool> draining_{false};
@@ -83,11 +92,23 @@ class Delivery : admission::PendingAdmission {
   /// For what the handler runs: lane, scope and deadline of this message.
   TaskContext& context() noexcept { return context_; }
   bool under_pressure() const noexcept { return admission_.under_pressure(); }
+  /// Counts in the pipeline's room from now on, for whoever receives long before received(), which does it
+  /// else. Once `size` is set.
+  void occupy(Room& room) noexcept {
+    room_ = &room;
+    room.take(occupies_ = size);
+  }
+  /// It has its end, or is not taken on. Idempotent.
+  void vacate() noexcept {
+    if (Room* const room = std::exchange(room_, nullptr)) room->give_back(occupies_);
+  }
 
  private:
   friend class Session;
   enum class Place : std::uint8_t { idle, waiting, running, backing_off, keeping };
   Session* session_ = nullptr;
+  Room* room_ = nullptr;
+  std::size_t occupies_ = 0;
   std::uint64_t sequence_ = 0;
   std::uint32_t attempt_ = 0;
   Place place_ = Place::idle;

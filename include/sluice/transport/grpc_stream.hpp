@@ -72,6 +72,7 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
       if (ok) {
         item->size = size_of(item->message);
         item->behind = nullptr;
+        item->occupy(this->pipeline().room());
         (inbox_tail_ != nullptr ? inbox_tail_->behind : inbox_) = item;
         inbox_tail_ = item;
         ++messages_;
@@ -165,7 +166,7 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   // the thread of the next message would wait. Null: a read is on its way already, or none may be.
   Item* next_to_read() {
     if (!may_read_ || reading_ != nullptr || closed_here_ || cancelled_) return nullptr;
-    if (!stream::has_credit(this->pipeline().options(), messages_, bytes_held_, received_ - done_)) return nullptr;
+    if (!this->pipeline().has_credit(messages_, bytes_held_, received_ - done_)) return nullptr;
     if (free_.empty()) {
       reading_ = &memory_.emplace_back();
     } else {
@@ -236,6 +237,7 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   }
   void give_back_locked(Item& item) {
     if (!item.numbered) --received_;
+    item.vacate();
     free_.push_back(&item);
     --messages_;
     bytes_held_ -= item.size;

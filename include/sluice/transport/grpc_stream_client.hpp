@@ -3,6 +3,8 @@
 #pragma once
 #include <functional>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +37,10 @@ struct StreamClientOptions {
   /// Messages of one call; then the server is asked for what is done and a new call begins, so that
   /// no more than this is ever sent again. At least 1.
   std::uint64_t window = 10'000;
+  /// The first windows have 256 messages, each next as many as are done in about this time: so often what
+  /// is done is known, and a stop takes effect.
+  Duration window_time = seconds(1);
+  std::size_t max_failures = 10'000;  ///< in the report, the first that are learnt
   /// Without any progress, over all attempts; looked at between calls, so a server that is connected
   /// and says nothing is waited for up to three call_deadlines.
   Duration give_up_after = seconds(60);
@@ -58,11 +64,37 @@ struct StreamReport {
   std::map<std::string, std::uint64_t> failed;  ///< by class
   /// Begun or decided, and not settled yet: told in first_failures, with the transaction that tells the rest.
   std::uint64_t unsettled = 0;
-  std::vector<Failed> first_failures;           ///< by sequence; the server bounds them
+  /// By sequence; of each window the server tells 1,000, so windows up to that size miss none. After a cut
+  /// some may be missing.
+  std::vector<Failed> first_failures;
   std::uint64_t resumed = 0;  ///< connections after the first
   bool complete = false;      ///< false: stopped; come again with the same id
   /// Nothing: unknown, because more failed than are told. Of sequences up to `done`.
   std::optional<bool> succeeded_at(std::uint64_t sequence) const;
+};
+
+/// The idempotency key of a message of a stream that can be resumed, where it has none of its own.
+inline std::string stream_key(std::string_view id, std::uint64_t sequence) {
+  return "stream:" + std::string(id) + ":" + std::to_string(sequence);
+}
+
+/// What is stored under one message's key.
+struct StreamReply {
+  Bytes body;                      ///< JSON text; of a success
+  std::optional<Failure> failure;  ///< the command's refusal
+  std::string transaction;         ///< empty: none is known
+};
+/// Asks for the replies of messages that are done: nothing runs again. One thread; blocks.
+class StreamReplies {
+ public:
+  /// `options` as they were sent with; must outlive it. Fails invalid_argument for certificates that
+  /// cannot be used.
+  static Result<std::unique_ptr<StreamReplies>> open(const StreamClientOptions& options);
+  virtual ~StreamReplies() = default;
+  /// `message` as it was sent. Fails not_found (`no_reply`: it failed and left nothing, or never ran),
+  /// invalid_argument (`key_not_used`: the command keeps no replies; or the key is too old), or
+  /// what kept the server from answering.
+  virtual Result<StreamReply> of(std::uint64_t sequence, const StreamMessage& message) = 0;
 };
 
 inline constexpr std::size_t kMaxStreamId = 100;

@@ -116,6 +116,7 @@ Status Call::decode() {
   envelope.shadow = value_of(context_, "x-sluice-shadow", *repeated);
   envelope.key = value_of(context_, "idempotency-key", *repeated, &envelope.has_key);
   envelope.trace = value_of(context_, "traceparent", ignored);
+  invocation_.replay_only = value_of(context_, "x-sluice-replay-only", *repeated) == "true";
   const auto authorization = value_of(context_, "authorization", *repeated);
   command.deadline = deadline();
   command.client = context_.peer();
@@ -125,6 +126,9 @@ Status Call::decode() {
   SLUICE_TRY(read);
   const std::string name = command.name;  // the envelope's decoder writes to the command
   SLUICE_TRY(decode_envelope(envelope, name, command.version, shared_->registry, command));
+  if (invocation_.replay_only && !command.idempotency_key)
+    return fail(FailureKind::invalid_argument, "idempotency_key_required",
+                "x-sluice-replay-only asks for the reply stored under an idempotency-key: send the key with it");
   return check_payload(command, shared_->options.max_json_depth, "grpc.max_json_depth");
 }
 

@@ -1,5 +1,6 @@
 #include "transport/grpc/command_stream.hpp"
 
+#include <algorithm>
 #include <charconv>
 
 #include "sluice/base/reply.hpp"
@@ -7,16 +8,13 @@
 #include "sluice/rpc/remembered.hpp"
 #include "sluice/transport/grpc_stream_client.hpp"
 #include "transport/envelope.hpp"
-#include "transport/grpc/metadata.hpp"
 #include "transport/grpc/status.hpp"
+#include "transport/grpc/stream_reply.hpp"
 
 namespace sluice::transport {
 namespace {
 
 constexpr std::uint64_t kMarkEvery = 256;         // messages between two lazy marks
-constexpr int kFailuresInTrailer = 10;            // headers are small
-constexpr std::size_t kTextInTrailer = 200;
-constexpr std::size_t kTextInAnswer = 4096;  // of each failure: a hundred of them are far below gRPC's 4 MB
 constexpr Duration kAuthenticateEvery = seconds(1);  // a revoked token ends its streams this soon
 
 bool shadow_says(grpc::CallbackServerContext& call) {
@@ -24,49 +22,8 @@ bool shadow_says(grpc::CallbackServerContext& call) {
   return says_shadow(value_of(call, "x-sluice-shadow", repeated));
 }
 
-void cut(std::string& text, std::size_t limit) { text.resize(beginning_of(text, limit).size()); }
-
 Failure bad(std::string_view code, std::string detail) {
   return Failure(FailureKind::invalid_argument, code, std::move(detail));
-}
-
-v1::ExecuteStreamReply reply_of(const stream::Summary& now, const stream::Progress* before_and_now,
-                                std::uint64_t duplicates) {
-  v1::ExecuteStreamReply out;
-  out.set_accepted(now.accepted);
-  out.set_succeeded(now.succeeded);
-  out.set_replayed(now.replayed);
-  out.set_duplicates(duplicates);
-  out.set_retries(now.retries);
-  out.set_done(now.done);
-  out.set_pressure(now.pressure);
-  auto failed = now.failed;
-  const std::vector<stream::Fallen>* told = &now.first_failures;
-  if (before_and_now != nullptr && !now.ended_by) {  // all of it is in the mark
-    out.set_accepted(before_and_now->done);
-    out.set_succeeded(before_and_now->succeeded);
-    out.set_replayed(before_and_now->replayed);
-    failed = before_and_now->failed;
-    told = &before_and_now->first_failures;
-  }
-  for (const auto& row : stream::failure_classes()) {
-    const auto count = failed[static_cast<std::size_t>(row.what)];
-    if (row.what == stream::FailureClass::unsettled)
-      out.set_unsettled(count);
-    else if (count != 0)
-      (*out.mutable_failed())[std::string(row.name)] = count;
-  }
-  for (const auto& one : *told) {
-    auto& f = *out.add_first_failures();
-    f.set_sequence(one.sequence);
-    f.set_class_(std::string(stream::traits(one.what).name));
-    f.set_kind(std::string(one.failure.traits().name));
-    f.set_code(std::string(one.failure.code()));
-    f.set_detail(std::string(one.failure.detail()));
-    f.set_retryable(stream::is_retryable(one.failure));
-    f.set_transaction(std::string(stream::transaction_of(one.failure)));
-  }
-  return out;
 }
 
 }  // namespace
@@ -252,7 +209,7 @@ Status CommandStream::decode(Item& item) {
   if (!envelope.has_key && ledger_ != nullptr) {
     const auto spec = door.registry.find(request.name(), request.version());
     if (spec && (*spec)->idempotency != rpc::KeyUse::none) {
-      derived = "stream:" + id_ + ":" + std::to_string(item.sequence());
+      derived = stream_key(id_, item.sequence());
       envelope.key = derived;
       envelope.has_key = true;
     }
@@ -329,10 +286,12 @@ void CommandStream::answered(Item& item, const rpc::Answer& answer) {
 void CommandStream::advanced(std::uint64_t sequence, stream::FailureClass what, bool replayed) noexcept {
   if (ledger_ == nullptr) return;
   const Failure* failure = nullptr;
-  if (what != stream::FailureClass::none)
-    for (const auto& one : this->summary().first_failures)
-      if (one.sequence == sequence) failure = &one.failure;
-  ledger_->advance(sequence, what, replayed, failure, this->pipeline().options().max_failures_told);
+  if (what != stream::FailureClass::none) {
+    const auto& told = this->summary().first_failures;
+    const auto at = std::ranges::lower_bound(told, sequence, {}, &stream::Fallen::sequence);
+    if (at != told.end() && at->sequence == sequence) failure = &at->failure;
+  }
+  ledger_->advance(sequence, what, replayed, failure, kFailuresOfStream);
   if (!marking_now_ && !not_marked_ && ledger_->unsaved() >= kMarkEvery) save_mark();
 }
 
@@ -340,8 +299,7 @@ void CommandStream::advanced(std::uint64_t sequence, stream::FailureClass what, 
 bool CommandStream::keep_failure(stream::Delivery& delivery, const Failure& failure) {
   auto& item = static_cast<Item&>(delivery);
   if (ledger_ == nullptr || item.extra.stored || not_marked_) return true;
-  ledger_->fail_ahead({item.sequence(), stream::classify_failure(failure), failure},
-                      this->pipeline().options().max_failures_told);
+  ledger_->fail_ahead({item.sequence(), stream::classify_failure(failure), failure}, kFailuresOfStream);
   keeping_.push_back(&item);
   if (!marking_now_) save_mark();
   return false;
@@ -381,17 +339,13 @@ void CommandStream::answer_call() {
   if (sum.pressure) call().AddTrailingMetadata("x-sluice-pressure", "true");
   // Without the mark a resume would not find what this answer tells.
   const std::optional<Failure> ended_by = sum.ended_by ? sum.ended_by : not_marked_;
-  auto reply = reply_of(sum, ledger_ == nullptr ? nullptr : &ledger_->progress(), duplicates_);
+  auto reply = stream_reply(sum, ledger_ == nullptr ? nullptr : &ledger_->progress(), duplicates_);
   if (!ended_by) {
-    // A command may say as much as it likes of its failure; a hundred of them still fit what gRPC receives.
-    for (auto& one : *reply.mutable_first_failures()) cut(*one.mutable_detail(), kTextInAnswer);
+    fit_answer(reply);
     response_ = to_buffer(reply.SerializeAsString());
     return finish(grpc::Status::OK);
   }
-  if (reply.first_failures_size() > kFailuresInTrailer)
-    reply.mutable_first_failures()->DeleteSubrange(kFailuresInTrailer, reply.first_failures_size() - kFailuresInTrailer);
-  for (auto& one : *reply.mutable_first_failures())
-    cut(*one.mutable_detail(), kTextInTrailer);
+  fit_trailer(reply);
   call().AddTrailingMetadata("x-sluice-stream-summary-bin", reply.SerializeAsString());
   if (const auto after = ended_by->retry_after())
     call().AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(after->count()));

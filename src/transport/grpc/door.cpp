@@ -4,6 +4,7 @@
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -12,13 +13,16 @@
 #include "transport/grpc/metadata.hpp"
 #include "transport/grpc/whole_process.hpp"
 #include "transport/grpc/service.hpp"
+#include "transport/grpc/stream_reply.hpp"
 #include "transport/grpc/tls.hpp"
 
 namespace sluice::transport {
 
 namespace {
-// What is not ours (health watches, reflection) has this long to end at the stop.
-constexpr std::int64_t kStopGraceMs = 500;
+// What is not ours (health watches, reflection), and a client's answer to gRPC's goodbye, have what is left
+// of the grace at the stop; at most and at least so long. A client that is dead never answers.
+constexpr Duration kLongestGoodbye = milliseconds(500);
+constexpr Duration kShortestGoodbye = milliseconds(50);
 
 // For shadow streams: of messages that run and of those that wait.
 stream::Options shadow_share(stream::Options options) {
@@ -41,6 +45,7 @@ struct GrpcDoor::Impl {
     SLUICE_ASSERT(!lanes.empty(), "the gRPC door needs a lane");
     for (Lane* lane : lanes) shared->lanes.push_back({lane, nullptr});
     stream::Options with = shared->options.stream;
+    with.max_failures_told = kFailuresOfCall;
     auto unspread = std::make_unique<Unspread>();
     Random* random = shared->hooks.random;
     if (random == nullptr) {
@@ -109,6 +114,7 @@ struct GrpcDoor::Impl {
   std::shared_ptr<grpc::ServerCredentials> credentials;  // asked at each handshake: goes after the server
   std::unique_ptr<grpc::Server> server;
   std::uint16_t port = 0;
+  Instant graceful_until = kNever;  // set when it begins to drain
   std::shared_ptr<TlsFiles> certificates;  // null without TLS
   std::unique_ptr<Metrics::Hook> certificate;
 };
@@ -208,6 +214,9 @@ Status GrpcDoor::start() { return impl_->listen(); }
 
 void GrpcDoor::drain() noexcept {
   if (impl_->server == nullptr || impl_->shared->draining.exchange(true)) return;
+  const Duration grace = impl_->shared->options.stream.shutdown.grace;
+  const Instant now = impl_->shared->clock.now();
+  if (grace < kNever - now) impl_->graceful_until = now + grace;
   // Health says so to balancers first; connections are told at the stop, for gRPC's shutdown would
   // also wait for health watches, which never end.
   if (auto* health = impl_->server->GetHealthCheckService()) health->Shutdown();
@@ -231,8 +240,9 @@ void GrpcDoor::stop() noexcept {
   impl_->each([](Call& call) { call.abandon(); });
   impl_->streams->pipeline->abandon();
   impl_->streams->shadow->abandon();
+  const Duration left = std::clamp(impl_->graceful_until - impl_->shared->clock.now(), kShortestGoodbye, kLongestGoodbye);
   impl_->server->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
-                                       gpr_time_from_millis(kStopGraceMs, GPR_TIMESPAN)));
+                                       gpr_time_from_nanos(std::chrono::nanoseconds(left).count(), GPR_TIMESPAN)));
   impl_->server->Wait();
   impl_->server.reset();
 }

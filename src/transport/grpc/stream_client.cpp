@@ -1,7 +1,6 @@
 #include "sluice/transport/grpc_stream_client.hpp"
 
 #include <grpc/support/time.h>
-#include <grpcpp/create_channel.h>
 #include <grpcpp/impl/codegen/proto_utils.h>
 #include <grpcpp/support/sync_stream.h>
 
@@ -11,9 +10,8 @@
 #include "sluice/idempotency/key_header.hpp"
 #include "sluice/v1/commands.pb.h"
 #include "transport/envelope.hpp"
-#include "transport/grpc/whole_process.hpp"
 #include "transport/grpc/status.hpp"
-#include "transport/grpc/tls.hpp"
+#include "transport/grpc/stream_channel.hpp"
 
 namespace sluice::transport {
 namespace {
@@ -24,27 +22,10 @@ constexpr Duration kTellEvery = milliseconds(100);
 // One may begin before the server has marked what the one before came to; the next finds it.
 constexpr int kStandstill = 2;
 
-using Writer = grpc::ClientWriter<v1::ExecuteStreamRequest>;
+constexpr std::uint64_t kFirstWindow = 256;
+constexpr std::uint64_t kGrowth = 4;  // of a window over the one before
 
-Result<std::shared_ptr<grpc::Channel>> connect(const GrpcChannelOptions& options) {
-  prepare_grpc();
-  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
-  if (options.tls) {
-    TlsPaths paths;
-    paths.ca = options.tls_ca;
-    paths.cert = options.tls_cert;
-    paths.key = options.tls_key;
-    TlsContent content;
-    if (paths.any()) {
-      SLUICE_ASSIGN(content, read_tls(paths));
-    }
-    credentials = client_credentials(content);
-  }
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  if (!options.tls_server_name.empty()) arguments.SetSslTargetNameOverride(options.tls_server_name);
-  return grpc::CreateCustomChannel(options.target, credentials, arguments);
-}
+using Writer = grpc::ClientWriter<v1::ExecuteStreamRequest>;
 
 std::optional<std::uint64_t> number(const std::multimap<grpc::string_ref, grpc::string_ref>& metadata, const char* key) {
   const auto at = metadata.find(key);
@@ -67,14 +48,18 @@ class Sending {
     epoch_ = static_cast<std::uint64_t>(clock_.wall().time_since_epoch().count());
     moved_at_ = clock_.now();
     Duration pause = kFirstPause;
+    std::shared_ptr<grpc::Channel> channel;
     while (true) {
-      SLUICE_ASSIGN(auto channel, connect(options_.channel));
+      if (channel == nullptr) {
+        SLUICE_ASSIGN(channel, connect_stream(options_.channel));
+      }
       const Status status = window(channel);
       if (status) {
         if (report_.complete || stopped_) return report_;
         pause = kFirstPause;
         continue;
       }
+      channel.reset();  // gRPC's own would wait before it connects again
       const Failure& why = why_ = status.error();
       const bool stale = why.code() == "stale_epoch";
       const bool again = stale || why.kind() == FailureKind::unavailable || why.kind() == FailureKind::timeout ||
@@ -135,11 +120,15 @@ class Sending {
       may_have_moved_at_ = Instant();
       return fail(why_);
     }
+    tell(*done, true);
+    told_at_ = Instant();  // the first message is told too
+    const Instant began = clock_.now();
     bool all = false;
     std::optional<Failure> broken;
     std::uint64_t at = *done + 1;
-    const std::uint64_t end = *done + std::max<std::uint64_t>(1, options_.window);
+    const std::uint64_t end = *done + size_;
     for (; at <= end; ++at) {
+      if (clock_.now() - began >= options_.window_time && at > *done + 1) break;
       if (options_.stop && options_.stop()) {
         stopped_ = true;
         break;
@@ -171,10 +160,20 @@ class Sending {
       return fail(from_grpc_status(status));
     }
     take(reply);
+    resize(at - 1 - *done, clock_.now() - began);
     tell(at - 1, true);
     if (broken) return fail(*std::move(broken));
     report_.complete = all;
     return {};
+  }
+
+  // The next window has what is done in window_time.
+  void resize(std::uint64_t sent, Duration took) {
+    if (sent == 0) return;
+    const double fits = took > Duration::zero() ? static_cast<double>(sent) * (static_cast<double>(options_.window_time.count()) / static_cast<double>(took.count()))
+                                                : static_cast<double>(options_.window);
+    const std::uint64_t most = std::min(options_.window, size_ * kGrowth);
+    size_ = std::max<std::uint64_t>(1, fits >= static_cast<double>(most) ? most : static_cast<std::uint64_t>(fits));
   }
 
   void moved_to(std::uint64_t done) {
@@ -191,12 +190,17 @@ class Sending {
     report_.duplicates += reply.duplicates();
     report_.failed = {reply.failed().begin(), reply.failed().end()};
     report_.unsettled = reply.unsettled();
-    report_.first_failures.clear();
-    for (const auto& one : reply.first_failures())
-      report_.first_failures.push_back(
-          {one.sequence(), one.class_(),
-           Failure(failure_kind_from_name(one.kind()).value_or(FailureKind::internal), one.code(), one.detail()),
-           one.retryable(), one.transaction()});
+    for (const auto& one : reply.failures()) learn(one);
+    for (const auto& one : reply.first_failures()) learn(one);
+  }
+
+  void learn(const v1::StreamFailure& one) {
+    auto& all = report_.first_failures;
+    const auto at = std::ranges::lower_bound(all, one.sequence(), {}, &StreamReport::Failed::sequence);
+    if ((at != all.end() && at->sequence == one.sequence()) || all.size() >= options_.max_failures) return;
+    all.insert(at, StreamReport::Failed{one.sequence(), one.class_(),
+                    Failure(failure_kind_from_name(one.kind()).value_or(FailureKind::internal), one.code(), one.detail()),
+                    one.retryable(), one.transaction()});
   }
 
   void tell(std::uint64_t sent, bool now) {
@@ -213,6 +217,7 @@ class Sending {
   const std::function<void(Duration)>& sleep_;
   StreamReport report_;
   std::uint64_t epoch_ = 0;
+  std::uint64_t size_ = std::min(kFirstWindow, options_.window);  // of the next window
   Instant moved_at_;
   Instant may_have_moved_at_;  // a call with messages was cut: it could not say what is done
   int still_ = 0;              // calls in a row that began where the one before had begun
@@ -230,8 +235,7 @@ std::optional<bool> StreamReport::succeeded_at(std::uint64_t sequence) const {
     if (one.sequence == sequence) return false;
   std::uint64_t all = unsettled;
   for (const auto& [what, count] : failed) all += count;
-  if (all > first_failures.size() && (first_failures.empty() || sequence > first_failures.back().sequence))
-    return std::nullopt;
+  if (all > first_failures.size()) return std::nullopt;
   return true;
 }
 
