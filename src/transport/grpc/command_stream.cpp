@@ -4,10 +4,10 @@
 #include <charconv>
 
 #include "sluice/base/reply.hpp"
-#include "sluice/base/text.hpp"
 #include "sluice/rpc/remembered.hpp"
 #include "sluice/transport/grpc_stream_client.hpp"
 #include "transport/envelope.hpp"
+#include "transport/grpc/metadata.hpp"
 #include "transport/grpc/status.hpp"
 #include "transport/grpc/stream_reply.hpp"
 

@@ -22,7 +22,6 @@ inline bool usable_metadata_value(std::string_view value) noexcept {
   return std::ranges::all_of(value, [](char c) { return c >= 0x20 && c < 0x7F; });
 }
 
-
 /// The value of a key that may stand once.
 inline std::string_view value_of(const grpc::CallbackServerContext& call, const char* key, bool& repeated, bool* found = nullptr) {
   const auto [begin, end] = call.client_metadata().equal_range(key);
