@@ -246,7 +246,7 @@ TEST_F(DoorTest, G6_who_stopped_in_the_middle_of_a_request_does_not_keep_a_drain
     EXPECT_EQ(told->headers.at("retry-after"), "1");
     EXPECT_TRUE(one->closed());
   }
-  EXPECT_TRUE(wait_until([&] { return door->drained(); }));
+  EXPECT_TRUE(advance_until([&] { return door->drained(); })) << "who does not close either is given up";
 }
 
 TEST_F(DoorTest, G6_draining_finishes_what_runs_and_takes_nothing_new) {
