@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
 
 namespace sluice::bench {
@@ -37,10 +38,8 @@ void Report::add(const std::string& name, int threads, const std::string& metric
   const auto [low, high] = std::ranges::minmax(samples);
   rows_.push_back({name, threads, metric, median});
   if (json_) {
-    fmt::print(R"({{"bench":"{}","case":"{}","threads":{},"metric":"{}","unit":"{}","median":{},)"
-               R"("p99":{},"min":{},"max":{},"rounds":{}}})"
-               "\n",
-               bench_, name, threads, metric, unit, median, p99, low, high, samples.size());
+    fmt::print("{}\n", nlohmann::ordered_json{{"bench", bench_}, {"case", name}, {"threads", threads}, {"metric", metric}, {"unit", unit}, {"median", median},
+                                              {"p99", p99}, {"min", low}, {"max", high}, {"rounds", samples.size()}}.dump());
   } else {
     if (!header_printed_)
       fmt::print("{:<34} {:>7}  {:<22} {:>10} {:>10} {:>10} {:>10}  {}\n", bench_, "callers", "metric",
@@ -55,9 +54,10 @@ void Report::add(const std::string& name, int threads, const std::string& metric
 void Report::note(const std::string& text) {
   if (text.find("WRONG") != std::string::npos || text.find("WITHOUT AN ANSWER") != std::string::npos) wrong_ = true;
   if (json_)
-    fmt::print("{{\"bench\":\"{}\",\"note\":\"{}\"}}\n", bench_, text);
+    fmt::print("{}\n", nlohmann::ordered_json{{"bench", bench_}, {"note", text}}.dump());
   else
     fmt::print("  {}\n", text);
+  std::fflush(stdout);
 }
 
 double Report::median(const std::string& name, int threads, const std::string& metric) const {
