@@ -144,7 +144,8 @@ void force(const GuardOptions& options) {
     fmt::print("\n");
   }
   if (options.state.starts_with("forced"))
-    fmt::print("It stays so until told otherwise, or until the server restarts: sluice breakers force {} closed --reason \"...\"\n", options.name);
+    fmt::print("It stays so until told otherwise, or until the server restarts: sluice breakers force {} closed{} --reason \"...\"\n", options.name,
+               options.shadow ? " --shadow" : "");
 }
 
 double in_ms(Duration d) { return std::chrono::duration<double, std::milli>(d).count(); }

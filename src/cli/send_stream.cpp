@@ -167,6 +167,9 @@ void print(const transport::StreamReport& report, const std::string& id, JsonLin
   const std::uint64_t told = std::min<std::uint64_t>(report.first_failures.size(), kMostPrinted);
   if (failed + report.unsettled > told)
     fmt::print("  … and {} more; --results FILE tells what became of each line\n", failed + report.unsettled - told);
+  if (failed != 0)
+    fmt::print("To try lines again, send those alone, in a file of their own: this file with corrections is a stream of its own, and every\n"
+               "line of it runs.\n");
   if (report.done_before >= lines.count())
     fmt::print("All of it was done before; nothing was sent. To send it once more: --id with a name of its own.\n");
   else if (report.done_before != 0)
@@ -219,7 +222,7 @@ void add_stream_options(CLI::App& command, StreamSendOptions& options) {
   with(command.add_flag("--any-order", options.any_order, "No line waits for another"))->excludes(by);
   with(command.add_option("--results", options.results,
                           "File to write: one JSON line for each message that is done, with its outcome and reply"));
-  with(command.add_option("--id", options.id, "Of the stream, to go on with it; default: made of the file's content"));
+  with(command.add_option("--id", options.id, "A name, to send a file once more; with it, as without, the same file goes on and another one begins"));
   with(command.add_option("--window", options.window, "Messages of one call")->check(CLI::Range(1, 1'000'000))->capture_default_str());
   with(command.add_option("--give-up", options.give_up_s, "Seconds without any progress")->check(CLI::Range(1, 86'400))->capture_default_str());
   with(command.add_flag("--tls", options.tls, "Encrypted; the system's authorities unless --tls-ca names others"));
@@ -230,8 +233,10 @@ void add_stream_options(CLI::App& command, StreamSendOptions& options) {
 }
 
 void send_stream_file(const StreamSendOptions& options, const StreamSender& who) {
+  // Known by its content too: under a name used before, the lines of another file would count as done.
+  constexpr std::size_t kOfContent = 32;  // hexadecimal digits
   if (!options.id.empty())
-    if (const auto good = transport::check_stream_id(options.id); !good) die(good.error());
+    if (const auto good = transport::check_stream_id(options.id + "-" + std::string(kOfContent, '0')); !good) die(good.error());
   auto opened = JsonLines::open(options.file, {who.command, options.order_by, options.any_order});
   if (!opened) die(opened.error());
   JsonLines& lines = **opened;
@@ -245,7 +250,7 @@ void send_stream_file(const StreamSendOptions& options, const StreamSender& who)
   how.channel.tls_cert = options.tls_cert;
   how.channel.tls_key = options.tls_key;
   how.channel.tls_server_name = options.tls_name;
-  how.id = options.id.empty() ? "file-" + lines.identity() : options.id;
+  how.id = options.id.empty() ? "file-" + lines.identity() : options.id + "-" + lines.identity().substr(0, kOfContent);
   how.app = who.app;
   how.shadow = who.shadow;
   how.window = options.window;

@@ -84,6 +84,18 @@ TEST_F(SendStream, STREAM_15_an_id_that_cannot_name_a_stream_is_refused_before_a
   EXPECT_TRUE(row(server, "k0").is_null());
 }
 
+TEST_F(SendStream, STREAM_15_another_file_under_a_name_used_before_is_sent) {
+  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
+  const std::string line = R"({"collection":"bulk","key":"k0","delta":)";
+  write("monday.jsonl", line + "1}\n" + line + "1}\n");
+  write("tuesday.jsonl", line + "10}\n");
+  for (const char* const file : {"monday.jsonl", "tuesday.jsonl", "monday.jsonl"}) {
+    const Ran ran = send(server, {file, "kv.add", "--id", "nightly"});
+    EXPECT_EQ(ran.status, 0) << ran.err;
+  }
+  EXPECT_EQ(row(server, "k0")["number"], 12) << "each file once";
+}
+
 TEST_F(SendStream, STREAM_15_what_is_said_of_many_lines_is_said_once) {
   const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
   write("bad.jsonl", "{\"name\":\"no.such\"}\n{\"name\":\"no.such\"}\n{\"name\":\"no.such\"}\n");

@@ -140,6 +140,27 @@ TEST_F(SqliteFiles, NODE_8_a_file_under_another_name_is_the_same_store_and_what_
   EXPECT_NE((*restored)->incarnation(), first);
 }
 
+TEST_F(SqliteFiles, G2_a_damaged_database_is_not_taken_for_a_backup) {
+  const std::string path = rig.folder.file("store.db"), copy = rig.folder.file("copy.db");
+  {
+    auto store = open();
+    for (int i = 0; i < 500; ++i) (void)commit_and_wait(**store, keyed(i));
+  }
+  constexpr std::streamoff kPage = 4096;
+  const auto pages = static_cast<std::streamoff>(std::filesystem::file_size(path)) / kPage;
+  ASSERT_GT(pages, 10);
+  {
+    std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+    const std::string junk(kPage, '\x5A');
+    for (std::streamoff page = pages / 2; page < pages; ++page) file.seekp(page * kPage).write(junk.data(), kPage);
+  }
+  const auto done = backup_sqlite_store(path, copy);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().kind(), FailureKind::corrupt) << done.error().to_string();
+  EXPECT_FALSE(std::filesystem::exists(copy));
+  EXPECT_FALSE(std::filesystem::exists(copy + ".partial"));
+}
+
 TEST_F(SqliteFiles, G2_a_backup_is_whole_or_not_there) {
   auto store = open();
   for (int i = 0; i < 50; ++i) (void)commit_and_wait(**store, keyed(i));

@@ -47,11 +47,22 @@ Status copy_pages(sqlite3* source, sqlite3* target, const BackupProgress& progre
   }
 }
 
+// Pages that are damaged are copied like any other, and found by whoever needs the copy.
+Status expect_sound(sqlite3* handle, const std::string& from) {
+  SLUICE_ASSIGN(Statement asked, Statement::prepare(handle, "PRAGMA quick_check(1)"));
+  SLUICE_TRY(asked.step());
+  const std::string found(asked.bytes(0));
+  if (found == "ok") return {};
+  return fail(FailureKind::corrupt, "integrity",
+              "backing up " + from + ": the database is damaged (" + found + "); keep its files, and the backups of before");
+}
+
 Status fill(const std::string& from, const std::string& to, const char* vfs, const BackupProgress& progress) {
   SLUICE_ASSIGN(Database source, open_database(from, SQLITE_OPEN_READONLY, vfs));
   SLUICE_TRY(begin_snapshot(source.get()));
   SLUICE_ASSIGN(Database target, open_database(to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, vfs));
   SLUICE_TRY(copy_pages(source.get(), target.get(), progress));
+  SLUICE_TRY(expect_sound(target.get(), from));
   // The copy is another life of this store: leases and fences of this one mean nothing there.
   return execute(target.get(),
                  "PRAGMA synchronous=FULL; DELETE FROM meta WHERE name='incarnation';"
