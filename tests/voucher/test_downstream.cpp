@@ -36,7 +36,7 @@ class Scripted final : public rpc::Channel {
 std::string segment(const std::string& voucher, std::int64_t first, int count, std::uint64_t token = 1,
                     const Json& lease_ms = 600'000) {
   Json codes = Json::array();
-  for (int i = 0; i < count; ++i) codes.push_back("CODE-" + std::to_string(first + i));
+  for (int i = 0; i < count; ++i) codes.push_back("CODE-" + std::to_string(static_cast<std::uint64_t>(first) + static_cast<std::uint64_t>(i)));
   return Json{{"lease_ms", lease_ms},
               {"segments", {{{"voucher", voucher}, {"first", first}, {"token", token}, {"codes", codes}}}}}
       .dump();
