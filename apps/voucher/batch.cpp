@@ -79,6 +79,9 @@ Result<Parsed> parse(const Bytes& payload) {
   return parsed;
 }
 
+// Longer than a batch takes: none of its items may run again while the request id is remembered.
+constexpr milliseconds kItemsOutlive = std::chrono::hours(1);
+
 // One batch on its way; owns itself until its last item has answered.
 class Batch {
  public:
@@ -177,8 +180,9 @@ class Batch {
     const rpc::Command& command = invocation_.command;
     child.scope = scope_of("voucher.item", fmt::format("{}/{}", parsed_.request_id, child.ordinal));
     child.whole = whole_.scope;
+    child.whole_ttl = held_ ? distribution_.kept() : milliseconds(0);
     child.fingerprint = fingerprint_;
-    child.policy.ttl = distribution_.kept();
+    child.policy.ttl = distribution_.kept() + kItemsOutlive;
     child.exchange = invocation_.registry().ids().exchange();
     child.deadline = command.deadline;
     child.lane = invocation_.lane;
@@ -193,17 +197,21 @@ class Batch {
     return child.answered && child.answer && std::holds_alternative<idempotency::Mismatch>(*child.answer);
   }
 
-  // All keys are held before the first item runs, so that a batch that is refused has run nothing. The
-  // first is taken alone: of two equal batches one waits there, holding nothing the other waits for.
+  // All keys are held before the first item runs, so that a batch that is refused has run nothing. One after the
+  // other up to the first that has not ended: of two equal batches one waits there, holding nothing the other waits for.
   void claimed(Child& child) {
     child.answered = true;
-    if (child.ordinal != 0) return all_claimed_but_one();
+    if (side_by_side_) return all_claimed_but_one();
+    const auto next = std::find_if(children_.begin() + static_cast<std::ptrdiff_t>(child.ordinal) + 1, children_.end(),
+                                   [](const Child& one) { return !one.duplicate; });
+    if (next != children_.end() && child.answer && std::holds_alternative<idempotency::Replay>(*child.answer)) return claim(*next);
+    side_by_side_ = true;
     unclaimed_ = 1;
     if (!mismatched(child))
-      for (std::size_t i = 1; i < children_.size(); ++i) {
-        if (children_[i].duplicate) continue;
+      for (auto one = next; one != children_.end(); ++one) {
+        if (one->duplicate) continue;
         ++unclaimed_;
-        claim(children_[i]);
+        claim(*one);
       }
     all_claimed_but_one();
   }
@@ -307,6 +315,7 @@ class Batch {
   std::vector<Child> children_;
   Whole whole_;
   idempotency::Claim held_;  // of the request id; empty: one of its items ended before
+  bool side_by_side_ = false;  // the keys that are left are claimed at once
   bool others_ = false;      // an item has found that the request id is another batch's
   Digest fingerprint_{};
   std::size_t unclaimed_ = 0, left_ = 0;

@@ -20,9 +20,7 @@ struct ImportArguments {
 };
 
 void import(const ImportArguments& arguments) {
-  auto environment = config_environment();
-  if (!arguments.store.empty()) environment["SLUICE_STORE_PATH"] = arguments.store;
-  const auto config = load_config_or_die(arguments.config, environment);
+  const auto config = load_config_or_die(arguments.config, environment_with_store(arguments.store));
   RealClock clock;
   RealRandom random;
   RealExecutor executor(clock);

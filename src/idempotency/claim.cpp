@@ -48,7 +48,7 @@ void put_whole(store::Commit& commit, const KeyEntry& entry) {
   put.row.scope = entry.whole;
   put.row.fingerprint = entry.fingerprint;
   put.row.state = store::KeyState::completed;
-  put.ttl = entry.kept;
+  put.ttl = entry.whole_ttl;
   commit.then.emplace_back(std::move(put));
 }
 
@@ -65,7 +65,7 @@ void Claim::complete_in(store::Commit& commit, ByteView reply) const {
   if (!entry.whole.empty()) require_whole(commit, entry);
   require_ours(commit, entry);
   put(commit, entry, store::KeyState::completed, reply);
-  if (!entry.whole.empty()) put_whole(commit, entry);
+  if (!entry.whole.empty() && entry.whole_ttl > milliseconds(0)) put_whole(commit, entry);
 }
 
 milliseconds Claim::kept() const noexcept { return entry_of(entry_).kept; }

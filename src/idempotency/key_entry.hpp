@@ -56,6 +56,7 @@ struct KeyEntry {
   // Of the claim that runs; written before it is handed over, then by its holder alone.
   Digest fingerprint{};
   Bytes whole;  // the scope of which this is a part
+  milliseconds whole_ttl{0};
   ExchangeId exchange;
   milliseconds ttl{0};   // its reply is replayed
   milliseconds kept{0};  // its row stays, so that a reuse can be refused

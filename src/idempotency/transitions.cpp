@@ -94,6 +94,7 @@ void Keys::Impl::start(KeyShard&, KeyEntry& entry, PendingClaim& pending, std::u
   entry.state = KeyEntry::State::running;
   entry.fingerprint = pending.fingerprint;
   entry.whole = pending.whole;
+  entry.whole_ttl = pending.whole_ttl;
   entry.exchange = pending.exchange;
   entry.ttl = pending.policy.ttl;
   entry.kept = pending.policy.kept();

@@ -107,8 +107,23 @@ TEST_F(VoucherRequestId, VOUCHER_5_it_is_given_up_with_the_keys_of_the_items_and
   world.clock.advance(seconds(1));
   const auto purged = world.store->purge(std::chrono::hours(24 * 30), 1000);
   ASSERT_TRUE(purged);
-  EXPECT_EQ(purged->keys, 2u) << "the item's that ended, and the request id's";
+  EXPECT_EQ(purged->keys, 1u) << "the request id's";
   EXPECT_EQ(send("k", shorter)["results"][0]["status"], "issued");
+  world.clock.advance(std::chrono::hours(26));
+  EXPECT_EQ(world.store->purge(std::chrono::hours(24 * 30), 1000)->keys, 3u) << "the items' that ended, and the request id's";
+}
+
+TEST_F(VoucherRequestId, VOUCHER_5_no_item_is_given_out_again_while_the_request_id_is_remembered) {
+  const Json first = send("k", half)["results"];
+  world.clock.advance(std::chrono::hours(23));
+  mend();
+  const Json whole = send("k1", half)["results"];
+  EXPECT_EQ(whole[0]["status"], "issued");
+  EXPECT_EQ(whole[1], first[1]);
+  for (int i = 0; i < 2; ++i) {  // at 23 h 45 min and at 24 h 30 min
+    world.clock.advance(std::chrono::minutes(45));
+    EXPECT_EQ(send("k2" + std::to_string(i), half)["results"], whole);
+  }
 }
 
 TEST_F(VoucherRequestId, VOUCHER_5_how_long_it_is_remembered_can_be_said) {

@@ -125,8 +125,11 @@ struct PendingClaim : Job {
   std::vector<Bytes> also_under;
   /// The scope of a key of which this one is a part, with the same fingerprint: a batch's, of an item. What
   /// completes this key completes that one, with an empty reply, and is refused where that one has another
-  /// fingerprint. It lives as long as the part completed last. Empty: no part.
+  /// fingerprint. Empty: no part.
   Bytes whole;
+  /// How long the whole is remembered from here: shorter than its parts, which must not run again while it is
+  /// known. Zero: it is known already, and keeps its end.
+  milliseconds whole_ttl{0};
   ExchangeId exchange;
   KeyPolicy policy;
   /// Waiting ends then with InProgress, or fails `timeout` if the store has not said yet whether
