@@ -139,8 +139,8 @@ void Keys::Impl::question_to(KeyEntry& entry) {
   question.run = [](Job* job) noexcept {
     auto* asked = static_cast<KeyQuestion*>(static_cast<store::PendingQuery*>(job));
     Impl& impl = *asked->keys->impl_;
-    KeyEntry& entry = *asked->entry;
-    if (!impl.settle(entry, nullptr)) impl.ask_on(entry, nullptr);
+    KeyEntry& about = *asked->entry;
+    if (!impl.settle(about, nullptr)) impl.ask_on(about, nullptr);
   };
 }
 

@@ -152,8 +152,8 @@ void Invocation::commit(store::Commit changes, Bytes reply, AuditOutcome outcome
   job.self = this;
   job.registry = registry_;
   job.lane = lane;
-  job.run = [](Job* done) noexcept {
-    auto* one = static_cast<CommitJob*>(static_cast<store::PendingCommit*>(done));
+  job.run = [](Job* answered) noexcept {
+    auto* one = static_cast<CommitJob*>(static_cast<store::PendingCommit*>(answered));
     if (one->self != nullptr) return one->self->committed();
     one->settle_alone();
     delete one;
