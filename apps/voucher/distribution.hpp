@@ -75,8 +75,8 @@ class Distribution {
   // item_codes.cpp
   Voting load_codes(flow::Exchange& x);
   Voting ask_codes(flow::Exchange& x);
-  Task<Result<std::shared_ptr<Reservation>>> reserve(flow::Exchange& x, const Voucher& v);
-  Task<Result<std::shared_ptr<CodeHold>>> lease(flow::Exchange& x, const Voucher& v);
+  template <class Held, class Next>
+  Task<Result<std::shared_ptr<Held>>> free_code(flow::Exchange& x, const Voucher& v, std::shared_ptr<Held> code, Next next);
   flow::Vote no_code(flow::Exchange& x, const Voucher& v);
   flow::Vote wait_for_code(flow::Exchange& x, const Voucher& v);
 

@@ -46,17 +46,18 @@ Vote Distribution::no_code(Exchange& x, const Voucher& v) {
   return Vote::done();
 }
 
-// As reserve(), of the codes that were leased.
-Task<Result<std::shared_ptr<CodeHold>>> Distribution::lease(Exchange& x, const Voucher& v) {
-  using Leased = Result<std::shared_ptr<CodeHold>>;
-  std::shared_ptr<CodeHold> code = std::move((*x.get(kHeld))->leased);
+// The code that was held before the item was run again, while it is nobody's yet, or the next that is: run again,
+// it may be another node's by now, and so may those that come next.
+template <class Held, class Next>
+Task<Result<std::shared_ptr<Held>>> Distribution::free_code(Exchange& x, const Voucher& v, std::shared_ptr<Held> code, Next next) {
+  using Found = Result<std::shared_ptr<Held>>;
   const bool again = code != nullptr;
   for (int i = 0; i < kMaxTaken; ++i) {
     if (!code) {
-      auto asking = downstream_->code(x.ns(), x.get(kItem)->region, v.id, told_of(x));
-      Leased held = co_await asking;
-      if (!held) co_return held;
-      code = *std::move(held);
+      auto coming = next();
+      Found come = co_await coming;
+      if (!come) co_return come;
+      code = *std::move(come);
     }
     if (!code || !again || code->ordinal() == kUniversalOrdinal) co_return code;
     auto reading = x.read_task(assigned_key(x.ns().text(), v.id, code->ordinal()), flow::Read::latest);
@@ -71,7 +72,8 @@ Task<Result<std::shared_ptr<CodeHold>>> Distribution::lease(Exchange& x, const V
 
 Task<Result<Vote>> Distribution::ask_codes(Exchange& x) {
   const Voucher& v = *x.get(kVoucher);
-  auto asking = lease(x, v);
+  const auto ask = [&] { return downstream_->code(x.ns(), x.get(kItem)->region, v.id, told_of(x)); };
+  auto asking = free_code(x, v, std::move((*x.get(kHeld))->leased), ask);
   auto held = co_await asking;
   if (!held && held.error().code() == kCodesLeased) {
     // Who holds the last codes may have taken the last of the stock with them: that is an end, and told as one.
@@ -88,29 +90,6 @@ Task<Result<Vote>> Distribution::ask_codes(Exchange& x) {
   co_return Vote();
 }
 
-// Run again, the code may be another node's by now; and so may those that come next.
-Task<Result<std::shared_ptr<Reservation>>> Distribution::reserve(Exchange& x, const Voucher& v) {
-  using Reserved = Result<std::shared_ptr<Reservation>>;
-  std::shared_ptr<Reservation> code = std::move((*x.get(kHeld))->own);
-  const bool again = code != nullptr;
-  for (int i = 0; i < kMaxTaken; ++i) {
-    if (!code) {
-      auto reserving = codes_.reserve(x.ns().text(), v.id);
-      Reserved reserved = co_await reserving;
-      if (!reserved) co_return reserved;
-      code = *std::move(reserved);
-    }
-    if (!code || !again || code->ordinal() == kUniversalOrdinal) co_return code;
-    auto reading = x.read_task(assigned_key(x.ns().text(), v.id, code->ordinal()), flow::Read::latest);
-    const auto row = co_await reading;
-    if (!row) co_return fail(row.error());
-    if (!*row) co_return code;
-    code->assigned();
-    code.reset();
-  }
-  co_return fail(rush());
-}
-
 // Who holds the last codes may take the last of the stock with them, or give a code back: the Commit comes after
 // theirs. This precondition never holds; the stock's comes first, and the item is run again else.
 Vote Distribution::wait_for_code(Exchange& x, const Voucher& v) {
@@ -121,7 +100,8 @@ Vote Distribution::wait_for_code(Exchange& x, const Voucher& v) {
 Task<Result<Vote>> Distribution::load_codes(Exchange& x) {
   const Voucher& v = *x.get(kVoucher);
   HeldCode& item = **x.get(kHeld);
-  auto reserving = reserve(x, v);
+  const auto take = [&] { return codes_.reserve(x.ns().text(), v.id); };
+  auto reserving = free_code(x, v, std::move(item.own), take);
   auto found = co_await reserving;
   if (!found && found.error().code() == kCodesLeased && item.waits++ < kMaxWaits) co_return wait_for_code(x, v);
   if (!found) co_return fail(found.error());

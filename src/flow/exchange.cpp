@@ -203,24 +203,15 @@ Task<Result<std::vector<std::optional<store::KvRow>>>> Exchange::read_rows_task(
 
 Task<Result<std::optional<store::KvRow>>> Exchange::read_task(store::KvKey key, Read how) {
   using Answer = Result<std::optional<store::KvRow>>;
-  if (store_ == nullptr) {
-    Answer none = fail(FailureKind::unavailable, "no_store", "this flow has no store to read from");
-    co_return none;
-  }
   std::vector<store::KvKey> keys;
   keys.push_back(std::move(key));
-  auto asking = store::ask(*store_, rows_to_ask(keys, how));
-  auto rows = co_await asking;
+  auto reading = read_rows_task(std::move(keys), how);
+  auto rows = co_await reading;
   if (!rows) {
     Answer failed = fail(rows.error());
     co_return failed;
   }
-  auto found = take_rows(keys, how, *std::move(rows));
-  if (!found) {
-    Answer moved = fail(found.error());
-    co_return moved;
-  }
-  Answer one = std::move(found->front());
+  Answer one = std::move(rows->front());
   co_return one;
 }
 

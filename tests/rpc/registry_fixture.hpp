@@ -19,6 +19,16 @@ struct Got {
     return answer.kind == Answer::Kind::failure ? std::string(answer.failure->code()) : "";
   }
 };
+/// `got` gets the answer, once. It lives until then.
+inline void hear(Invocation& invocation, Got& got) {
+  invocation.owner = &got;
+  invocation.done = [](Invocation& i, Answer answer) noexcept {
+    auto* g = static_cast<Got*>(i.owner);
+    EXPECT_FALSE(g->done) << "answered twice";
+    g->done = true;
+    g->answer = std::move(answer);
+  };
+}
 
 class RegistryTest : public ::testing::Test {
  protected:
@@ -60,13 +70,7 @@ class RegistryTest : public ::testing::Test {
   Got& send(Invocation& invocation) { return send(invocation, registry); }
   Got& send(Invocation& invocation, Registry& through) {
     auto& got = answers.emplace_back();
-    invocation.owner = &got;
-    invocation.done = [](Invocation& i, Answer answer) noexcept {
-      auto* g = static_cast<Got*>(i.owner);
-      EXPECT_FALSE(g->done) << "answered twice";
-      g->done = true;
-      g->answer = std::move(answer);
-    };
+    hear(invocation, got);
     through.dispatch(invocation);
     lane.run_ready();
     return got;

@@ -55,12 +55,7 @@ class Node {
     invocation.command.payload = std::move(payload);
     invocation.lane = &lane_;
     auto& got = answers.emplace_back();
-    invocation.owner = &got;
-    invocation.done = [](Invocation& i, Answer answer) noexcept {
-      auto* g = static_cast<Got*>(i.owner);
-      g->done = true;
-      g->answer = std::move(answer);
-    };
+    hear(invocation, got);
     registry.dispatch(invocation);
     while (lane_.run_ready() != 0) {
     }

@@ -1,123 +1,13 @@
 // Sentences of the specification at their edges, through the registry.
-#include <gtest/gtest.h>
-
 #include <algorithm>
-#include <deque>
 
-#include "sim/clock.hpp"
-#include "sim/random.hpp"
+#include "sentences_fixture.hpp"
 #include "sluice/flow/recovery.hpp"
 #include "sluice/idempotency/fingerprint.hpp"
 #include "sluice/rpc/flow_handler.hpp"
-#include "sluice/rpc/registry.hpp"
-#include "support/any_store.hpp"
-#include "support/forwarding_store.hpp"
 
 namespace sluice::rpc {
 namespace {
-
-struct Got {
-  bool done = false;
-  Answer answer;
-  std::string code() const {
-    return answer.kind == Answer::Kind::failure ? std::string(answer.failure->code()) : "";
-  }
-};
-
-/// Applies the k-th Commit, and answers unknown_outcome when told to.
-class OddStore final : public testing_support::ForwardingStore {
- public:
-  using ForwardingStore::ForwardingStore;
-  int at = -1;
-  int seen = 0;
-  store::PendingCommit* held = nullptr;
-  std::function<void()> before;
-  void submit(store::PendingCommit& pending) override {
-    if (before) before();
-    if (seen++ != at) return inner_.submit(pending);
-    (void)store::commit_and_wait(inner_, pending.commit);
-    pending.outcome = fail(FailureKind::unknown_outcome, "", "lost");
-    held = &pending;
-  }
-  void tell() {
-    auto* pending = std::exchange(held, nullptr);
-    pending->lane->post(*pending);
-  }
-  bool ask(store::PendingQuery& pending) override {
-    if (!silent || !std::holds_alternative<store::ListOpen>(pending.query)) return inner_.ask(pending);
-    unanswered = &pending;
-    return false;
-  }
-  bool silent = false;  ///< as a database that stands still
-  store::PendingQuery* unanswered = nullptr;
-  void answer_late() {
-    auto* pending = std::exchange(unanswered, nullptr);
-    (void)inner_.ask(*pending);
-    pending->lane->post(*pending);
-  }
-  void close() override { inner_.close(); }
-};
-
-class RegistrySentences : public ::testing::Test {
- protected:
-  RegistrySentences() {
-    principal = std::make_shared<Principal>(Principal{"ann", {"shop:order.*"}, false});
-    restart();
-  }
-  ~RegistrySentences() override {
-    while (lane.run_ready() != 0) {
-    }
-    store.close();
-  }
-  void restart() {
-    registry.reset();
-    keys = std::make_unique<idempotency::Keys>(clock, &store);
-    registry = std::make_unique<Registry>(store, *keys, ids, RegistryOptions{.metrics = &metrics});
-  }
-  CommandSpec spec(Handler handler, std::uint32_t version = 1) {
-    CommandSpec s;
-    s.name = "order.place";
-    s.app = "shop";
-    s.version = version;
-    s.handler = std::move(handler);
-    return s;
-  }
-  Got& send(std::optional<std::string> key = "k", bool as_anonymous = false, std::uint32_t version = 0) {
-    auto& invocation = invocations.emplace_back();
-    invocation.command.name = "order.place";
-    invocation.command.version = version;
-    invocation.command.ns = Namespace("shop");
-    if (!as_anonymous) invocation.command.principal = principal;
-    invocation.command.idempotency_key = std::move(key);
-    invocation.command.payload = "{}";
-    invocation.lane = &lane;
-    auto& got = answers.emplace_back();
-    invocation.owner = &got;
-    invocation.done = [](Invocation& i, Answer answer) noexcept {
-      auto* g = static_cast<Got*>(i.owner);
-      g->done = true;
-      g->answer = std::move(answer);
-    };
-    registry->dispatch(invocation);
-    while (lane.run_ready() != 0) {
-    }
-    return got;
-  }
-
-  sim::SimClock clock;
-  sim::SimRandom random{1};
-  Lane lane{clock};
-  Metrics metrics;
-  std::unique_ptr<store::Store> inner = testing_support::make_any_store(clock, random);
-  OddStore store{*inner};
-  std::unique_ptr<idempotency::Keys> keys;
-  IdSource ids{clock, 1};
-  std::unique_ptr<Registry> registry;
-  std::shared_ptr<Principal> principal;
-  std::deque<Invocation> invocations;
-  std::deque<Got> answers;
-  int runs = 0;
-};
 
 TEST_F(RegistrySentences, IDEM_7_in_doubt_pending_and_unknown_are_never_run_again_by_a_retry) {
   for (int kind = 0; kind < 3; ++kind) {
@@ -386,72 +276,6 @@ TEST_F(RegistrySentences, IDEM_4_a_retry_without_version_is_authorised_as_what_w
     EXPECT_EQ(got.code(), needed == std::string_view("legacy") ? "forbidden" : "");
     EXPECT_EQ(got.answer.replayed, needed != std::string_view("legacy"));
   }
-}
-
-// Rows that come as fast as they are written, to a store that answers at once.
-TEST_F(RegistrySentences, G6_the_audit_log_does_not_call_itself_deeper_with_each_batch) {
-  constexpr int kRows = 200'000;
-  int added = 0;
-  store::AuditRow row;
-  row.ns = "shop";
-  store.before = [&] {
-    if (++added < kRows) registry->audit(row);
-  };
-  registry->audit(row);
-  store.before = nullptr;
-  EXPECT_EQ(added, kRows);
-  EXPECT_EQ(registry->stats().audit_lost, 0u);
-  const auto newest = store::ask_now(*inner, store::ListAudit{.before = 0, .limit = 1});
-  ASSERT_EQ(newest->size(), 1u);
-  EXPECT_EQ(newest->at(0).sequence, static_cast<std::uint64_t>(kRows));
-}
-
-// Who has no token writes a row a second at most, and the next says how many there were.
-TEST_F(RegistrySentences, CONSOLE_6_G6_what_strangers_are_refused_is_counted_and_bounded_in_rows) {
-  ASSERT_TRUE(registry->add(spec([](Invocation& i) { i.finish(Answer::of(Reply::ok("{}"))); })));
-  const auto denied = [&] {
-    std::vector<std::string> details;
-    for (const auto& row : *store::ask_now(*inner, store::ListAudit{}))
-      if (row.outcome == store::AuditOutcome::denied) details.push_back(row.principal + "|" + row.detail);
-    std::ranges::reverse(details);  // oldest first
-    return details;
-  };
-  for (int i = 0; i < 1000; ++i) EXPECT_EQ(send({}, true).code(), "unauthenticated");
-  EXPECT_EQ(denied(), std::vector<std::string>{"|unauthenticated"});
-  clock.advance(seconds(1));
-  send({}, true);
-  EXPECT_EQ(denied().back(), "|unauthenticated, 999 more before");
-  EXPECT_EQ(metrics.counter("sluice_requests_refused_total", "", {{"code", "unauthenticated"}, {"traffic", "live"}}).value(), 1001u);
-
-  // A name known by a token that is no longer good has rows of its own, so bounded too.
-  const Failure expired(FailureKind::unauthenticated, "expired_token", "");
-  for (int i = 0; i < 3; ++i) {
-    store::AuditRow row;
-    row.principal = "till";
-    row.command = "order.place\n" + std::string(1000, 'x');
-    registry->refused(row, expired, true, "10.0.0.7", clock.now());
-  }
-  while (lane.run_ready() != 0) {
-  }
-  EXPECT_EQ(denied().back(), "till|expired_token from 10.0.0.7");
-  EXPECT_EQ(denied().size(), 3u);
-  const auto rows = store::ask_now(*inner, store::ListAudit{});
-  EXPECT_EQ(rows->front().command, "order.place?" + std::string(68, 'x')) << "a stranger chooses these words";
-}
-
-TEST_F(RegistrySentences, CONSOLE_6_what_is_refused_before_it_runs_leaves_a_row_under_its_name) {
-  ASSERT_TRUE(registry->add(spec([](Invocation& i) { i.finish(Answer::of(Reply::ok("{}"))); })));
-  send(std::nullopt);
-  send(std::string(256, 'k'));
-  send("k", false, 7);
-  std::vector<std::string> details;
-  for (const auto& row : *store::ask_now(*inner, store::ListAudit{})) {
-    EXPECT_EQ(row.outcome, store::AuditOutcome::error);
-    EXPECT_EQ(row.principal, "ann");
-    EXPECT_EQ(row.command, "order.place");
-    details.push_back(row.detail);
-  }
-  EXPECT_EQ(details, (std::vector<std::string>{"unsupported_version", "bad_idempotency_key", "idempotency_key_required"}));
 }
 
 }  // namespace

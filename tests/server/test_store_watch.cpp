@@ -27,14 +27,17 @@ struct Lines final : LogSink {
   }
 };
 
-TEST(StoreWatchTest, G6_a_store_that_writes_nothing_is_alive_and_not_ready_and_each_change_is_one_line) {
+struct StoreWatchTest : testing::Test {
   sim::SimClock clock;
   sim::SimRandom random{1};
-  const auto inner = store::make_memory_store(clock, random);
-  Ailing store(*inner);
-  const auto sink = std::make_shared<Lines>();
-  const auto logger = make_logger(clock, sink, {});
-  StoreWatch watch(store, *logger);
+  const std::unique_ptr<store::Store> inner = store::make_memory_store(clock, random);
+  Ailing ailing{*inner};
+  const std::shared_ptr<Lines> sink = std::make_shared<Lines>();
+  const std::unique_ptr<Logger> logger = make_logger(clock, sink, {});
+  StoreWatch watch{ailing, *logger};
+};
+
+TEST_F(StoreWatchTest, G6_a_store_that_writes_nothing_is_alive_and_not_ready_and_each_change_is_one_line) {
   for (const char* code : {"disk_full", "store_read_only"}) {
     SCOPED_TRACE(code);
     sink->lines.clear();
@@ -43,7 +46,7 @@ TEST(StoreWatchTest, G6_a_store_that_writes_nothing_is_alive_and_not_ready_and_e
       EXPECT_TRUE(watch.ready());
     }
     EXPECT_TRUE(sink->lines.empty());
-    store.state = fail(FailureKind::unavailable, code, "no room");
+    ailing.state = fail(FailureKind::unavailable, code, "no room");
     for (int i = 0; i < 3; ++i) {
       EXPECT_TRUE(watch.alive()) << "to start it again makes no room";
       ASSERT_FALSE(watch.ready());
@@ -52,22 +55,15 @@ TEST(StoreWatchTest, G6_a_store_that_writes_nothing_is_alive_and_not_ready_and_e
     EXPECT_EQ(sink->count("writes nothing now"), 1u);
     EXPECT_EQ(sink->count(code), 1u) << "with the reason";
     EXPECT_EQ(sink->count("writes again"), 0u);
-    store.state = {};
+    ailing.state = {};
     for (int i = 0; i < 3; ++i) EXPECT_TRUE(watch.ready());
     EXPECT_EQ(sink->count("writes again"), 1u);
     EXPECT_EQ(sink->lines.size(), 2u);
   }
 }
 
-TEST(StoreWatchTest, G6_a_store_that_closed_itself_is_neither_alive_nor_ready) {
-  sim::SimClock clock;
-  sim::SimRandom random{1};
-  const auto inner = store::make_memory_store(clock, random);
-  Ailing store(*inner);
-  const auto sink = std::make_shared<Lines>();
-  const auto logger = make_logger(clock, sink, {});
-  StoreWatch watch(store, *logger);
-  store.state = fail(FailureKind::unavailable, "store_failed", "a sync failed");
+TEST_F(StoreWatchTest, G6_a_store_that_closed_itself_is_neither_alive_nor_ready) {
+  ailing.state = fail(FailureKind::unavailable, "store_failed", "a sync failed");
   EXPECT_EQ(watch.alive().error().code(), "store_failed");
   EXPECT_EQ(watch.ready().error().code(), "store_failed");
   EXPECT_TRUE(sink->lines.empty()) << "it does not come back by itself: whoever restarts it is told";

@@ -78,4 +78,20 @@ class StoreConformance : public testing::TestWithParam<Backend> {
   }
 };
 
+/// One embedded database in a folder of its own, opened as often as a test likes.
+class SqliteFixture : public testing::Test {
+ protected:
+  StoreRig rig;
+  Result<std::unique_ptr<SqliteStore>> open(SqliteOptions options = {}) {
+    if (options.path.empty()) options.path = rig.folder.file("store.db");
+    return open_sqlite_store(std::move(options), rig.clock, rig.random, rig.executor);
+  }
+  static Commit keyed(int n) {
+    const auto id = static_cast<std::uint64_t>(n) + 1;
+    return {.requires_ = {needs(KeyFree{"scope" + std::to_string(n)}, "key")},
+            .then = {KeyPut{{.exchange = {id}, .scope = "scope" + std::to_string(n), .state = KeyState::completed,
+                             .reply = "reply" + std::to_string(n)}, std::chrono::hours(1)}}};
+  }
+};
+
 }  // namespace sluice::store

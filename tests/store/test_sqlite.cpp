@@ -13,20 +13,7 @@
 namespace sluice::store {
 namespace {
 
-class Sqlite : public testing::Test {
- protected:
-  StoreRig rig;
-  Result<std::unique_ptr<SqliteStore>> open(SqliteOptions options = {}) {
-    if (options.path.empty()) options.path = rig.folder.file("store.db");
-    return open_sqlite_store(std::move(options), rig.clock, rig.random, rig.executor);
-  }
-  static Commit keyed(int n) {
-    const auto id = static_cast<std::uint64_t>(n) + 1;
-    return {.requires_ = {needs(KeyFree{"scope" + std::to_string(n)}, "key")},
-            .then = {KeyPut{{.exchange = {id}, .scope = "scope" + std::to_string(n), .state = KeyState::completed,
-                             .reply = "reply" + std::to_string(n)}, std::chrono::hours(1)}}};
-  }
-};
+class Sqlite : public SqliteFixture {};
 
 TEST_F(Sqlite, keys_are_found_again_after_reopening_sealed_or_not) {
   constexpr int kKeys = 10'000;  // two sealed segments and a tail

@@ -140,5 +140,34 @@ TEST_F(VoucherRequestId, VOUCHER_5_how_long_it_is_remembered_can_be_said) {
   EXPECT_EQ(other["results"][0]["status"], "issued");
 }
 
+// The other one is a claim of the test's own, where a batch equal to ours would have come first.
+TEST_F(VoucherRequestId, VOUCHER_5_of_two_equal_batches_the_later_waits_holding_nothing_the_other_needs) {
+  const std::string four = batch("r1", {{"ann", "good"}, {"ann", "broken"}, {"ben", "broken"}, {"cat", "broken"}});
+  const Json first = send("k", four)["results"];
+  ASSERT_EQ(first[0]["status"], "issued") << first.dump();
+  for (int i = 1; i < 4; ++i) ASSERT_EQ(first[i]["status"], "failed") << first.dump();
+  const auto scope = [](std::string_view what, std::string_view key) {
+    return idempotency::make_scope(Namespace("voucher"), "admin", what, 1, key);
+  };
+  const auto whole = store::ask_now(*world.store, store::FindKey{scope("voucher.batch", "r1")});
+  ASSERT_TRUE(whole && *whole);
+  idempotency::PendingClaim other;
+  other.scope = scope("voucher.item", "r1/1");
+  other.fingerprint = (*whole)->fingerprint;
+  other.exchange = ids.exchange();
+  other.lane = &lane;
+  other.run = [](Job*) noexcept {};
+  if (!keys.claim(other)) drive();
+  ASSERT_TRUE(other.answer && std::holds_alternative<idempotency::Run>(*other.answer));
+  const auto before = keys.stats().running;
+  const auto later = start("k2", four);
+  drive();
+  EXPECT_FALSE(later->answer);
+  EXPECT_EQ(keys.stats().running, before + 1) << "its own Idempotency-Key alone";
+  other.answer = idempotency::Claimed();  // lets go
+  drive();
+  EXPECT_EQ(said(*later)["results"][0], first[0]);
+}
+
 }  // namespace
 }  // namespace sluice::voucher
