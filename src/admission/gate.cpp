@@ -126,8 +126,8 @@ bool Gate::Impl::ask_permit(PendingAdmission& pending, KeySlot* slot) {
   auto verdict = Verdict::taken;
   std::size_t before = 0;
   const bool queues = options.policy == AtCapacity::queue;
-  if (queues) {
-    permits.announce();
+  if (queues && !(for_permit.empty() && permits.try_take(options.capacity, before))) {
+    permits.announce();  // tried once more after it: who gives back sees us, or we see what he gave
     if (!for_permit.empty() || !permits.try_take(options.capacity, before)) {
       // One that has had its turn already counted as waiting then.
       const Failure* const why = waiting.place == Place::none ? no_place(pending, Place::permit) : nullptr;
@@ -141,7 +141,7 @@ bool Gate::Impl::ask_permit(PendingAdmission& pending, KeySlot* slot) {
       return false;
     }
     permits.withdraw();
-  } else {
+  } else if (!queues) {
     verdict = take_permit();
   }
   if (verdict == Verdict::refused) {

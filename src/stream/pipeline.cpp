@@ -64,12 +64,15 @@ Pipeline::~Pipeline() {
 
 PipelineStats Pipeline::stats() const {
   PipelineStats stats;
-  stats.accepted = accepted_.load(std::memory_order_relaxed);
-  stats.succeeded = succeeded_.load(std::memory_order_relaxed);
-  stats.failed = failed_.load(std::memory_order_relaxed);
-  stats.retries = retries_.load(std::memory_order_relaxed);
   stats.gate = gate_.stats();
+  Tallies all;
   const std::lock_guard lock(mutex_);
+  all.add(left_);
+  for (const Session* session : sessions_) all.add(session->tallies_);
+  stats.accepted = all.accepted.get();
+  stats.succeeded = all.succeeded.get();
+  stats.failed = all.failed.get();
+  stats.retries = all.retries.get();
   stats.streams = sessions_.size();
   return stats;
 }
@@ -88,6 +91,7 @@ Status Pipeline::enter(Session& session) {
 void Pipeline::leave(Session& session) noexcept {
   const std::lock_guard lock(mutex_);
   sessions_.erase(&session);
+  left_.add(session.tallies_);
   room_.leave();
 }
 

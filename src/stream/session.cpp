@@ -75,7 +75,7 @@ void Session::received(Delivery& d) {
     d.sequence_ = next_++;
     d.attempt_ = 0;
     ++summary_.accepted;
-    pipeline_.accepted_.fetch_add(1, std::memory_order_relaxed);
+    tallies_.accepted.add();
     link(d);
     bytes_ += d.size;
     if (d.room_ == nullptr) d.occupy(pipeline_.room_);
@@ -173,7 +173,7 @@ void Session::settle(Delivery& d, Status status, bool replayed) {
       const Instant at = delay ? lane_.clock().now() + *delay : kNever;
       if (delay && at < d.context_.deadline) {
         ++summary_.retries;
-        pipeline_.retries_.fetch_add(1, std::memory_order_relaxed);
+        tallies_.retries.add();
         d.place_ = Place::backing_off;
         d.admission_.release_permit();  // the key is held, the worker is not
         d.backoff_.arm(lane_, at, [](void* delivery) noexcept {
@@ -252,10 +252,10 @@ void Session::conclude(Delivery& d, FailureClass what, const Failure* failure, b
   if (what == FailureClass::none) {
     ++summary_.succeeded;
     if (replayed) ++summary_.replayed;
-    pipeline_.succeeded_.fetch_add(1, std::memory_order_relaxed);
+    tallies_.succeeded.add();
   } else {
     ++summary_.failed[static_cast<std::size_t>(what)];
-    if (what != FailureClass::unsettled) pipeline_.failed_.fetch_add(1, std::memory_order_relaxed);
+    if (what != FailureClass::unsettled) tallies_.failed.add();
     note(d.sequence_, what, failure);
     if (ended_here && !terminal()) {
       const OnFailure then = pipeline_.options_.ordering.on_failure;

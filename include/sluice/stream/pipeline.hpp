@@ -21,6 +21,28 @@ namespace sluice::stream {
 
 class Session;
 
+/// What a stream counts: written by its lane alone, so that a message costs no step that lanes share.
+class Tally {
+ public:
+  void add(std::uint64_t more = 1) noexcept {
+    value_.store(value_.load(std::memory_order_relaxed) + more, std::memory_order_relaxed);
+  }
+  std::uint64_t get() const noexcept { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::uint64_t> value_{0};
+};
+
+struct Tallies {
+  Tally accepted, succeeded, failed, retries;
+  void add(const Tallies& other) noexcept {
+    accepted.add(other.accepted.get());
+    succeeded.add(other.succeeded.get());
+    failed.add(other.failed.get());
+    retries.add(other.retries.get());
+  }
+};
+
 struct PipelineStats {
   std::size_t streams = 0;  ///< open now
   std::uint64_t accepted = 0, succeeded = 0, failed = 0, retries = 0;
@@ -74,9 +96,9 @@ class Pipeline final : public Component {
   std::atomic<bool> draining_{false};
   Instant graceful_until_ = kNever;  // set before draining_
   std::atomic<bool> cancelled_{false};
-  std::atomic<std::uint64_t> accepted_{0}, succeeded_{0}, failed_{0}, retries_{0};
-  mutable std::mutex mutex_;  // sessions_, random_
+  mutable std::mutex mutex_;  // sessions_, left_, random_
   std::set<Session*> sessions_;
+  Tallies left_;  // of the streams that are no longer in sessions_
   std::uint64_t next_stream_ = 1;
   std::unique_ptr<Metrics::Hook> hook_;  // last: it reads all of the above
 };
@@ -243,6 +265,7 @@ class Session {
   Lane& lane_;
   CancelScope scope_;
   Summary summary_;
+  Tallies tallies_;
   Delivery* first_ = nullptr;  // in flight, in order of arrival
   Delivery* last_ = nullptr;
   std::size_t in_flight_ = 0;

@@ -182,9 +182,11 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   // On the lane.
   void look() noexcept {
     Item* first = nullptr;
-    bool closed = false, cancelled = false, late = false, left = false;
+    bool closed = false, cancelled = false, late = false, left = false, comes_again = false;
     {
       const std::lock_guard lock(mutex_);
+      give_back_all();
+      comes_again = reading_ != nullptr;
       first = std::exchange(inbox_, nullptr);
       inbox_tail_ = nullptr;
       closed = closed_here_;
@@ -207,13 +209,16 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
       if (!over_here_ && closed) this->half_close();
     }
     looking_ = false;
-    Item* next = nullptr;
-    {
-      const std::lock_guard lock(mutex_);
-      while (back_ != nullptr) give_back_locked(*std::exchange(back_, back_->behind));
-      next = next_to_read();
+    // A read that was on its way then brings another look, which gives back what this one is done with.
+    if (!comes_again) {
+      Item* next = nullptr;
+      {
+        const std::lock_guard lock(mutex_);
+        give_back_all();
+        next = next_to_read();
+      }
+      read(next);
     }
-    read(next);
     if (left) let_go();
     let_go();
   }
@@ -223,7 +228,8 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
   }
   void give_back(Item& item, bool numbered) {
     item.numbered = numbered;
-    if (looking_) {  // all of them at once, at its end
+    if (looking_) {  // all of them at once, later
+      item.vacate();
       item.behind = std::exchange(back_, &item);
       return;
     }
@@ -234,6 +240,9 @@ class GrpcStream : public grpc::ServerReadReactor<Request>, public stream::Sessi
       next = next_to_read();
     }
     read(next);
+  }
+  void give_back_all() {
+    while (back_ != nullptr) give_back_locked(*std::exchange(back_, back_->behind));
   }
   void give_back_locked(Item& item) {
     if (!item.numbered) --received_;
