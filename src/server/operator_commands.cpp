@@ -1,6 +1,7 @@
 // What an operator does about transactions. These calls read and write the store while they wait,
 // so they run in the backroom and answer on the caller's lane.
 #include "server/commands.hpp"
+#include "server/first_answer.hpp"
 #include "server/json_fields.hpp"
 #include "sluice/base/text.hpp"
 
@@ -13,19 +14,24 @@ using rpc::Invocation;
 
 enum class Row : bool { own, in_commit };  ///< where the audit row is, when it succeeds
 
-/// Runs `work` in the backroom and finishes the invocation on its lane with what it gives.
+Answer too_late(std::string_view what) {
+  return Answer::of(Failure(FailureKind::timeout, "no_answer_in_time",
+                            "the database did not answer before the deadline; " + std::string(what)));
+}
+
+/// Runs `work` in the backroom and finishes the invocation on its lane with what it gives, or at its deadline.
 void in_backroom(Invocation& invocation, Backroom& backroom,
-                 std::move_only_function<Answer()> work, Row row = Row::own) {
-  Lane* lane = invocation.lane;
-  auto job = [&invocation, lane, row, work = std::move(work)]() mutable {
-    Answer answer = work();
-    lane->post([&invocation, row, answer = std::move(answer)]() mutable {
-      if (row == Row::in_commit && answer.kind == Answer::Kind::reply) invocation.audited();
-      invocation.finish(std::move(answer));
-    });
+                 std::move_only_function<Answer()> work, Answer late, Row row = Row::own) {
+  auto waiting = FirstAnswer<Answer>::wait(
+      *invocation.lane, invocation.command.deadline, std::move(late), [&invocation, row](Answer answer) {
+        if (row == Row::in_commit && answer.kind == Answer::Kind::reply) invocation.audited();
+        invocation.finish(std::move(answer));
+      });
+  auto job = [waiting, work = std::move(work)]() mutable {
+    if (!waiting->too_late()) FirstAnswer<Answer>::give(std::move(waiting), work());
   };
   if (auto taken = backroom.submit(std::move(job)); !taken)
-    invocation.finish(Answer::of(std::move(taken).error()));
+    FirstAnswer<Answer>::give(std::move(waiting), Answer::of(std::move(taken).error()));
 }
 
 Result<ExchangeId> parse_id(const std::string& text) {
@@ -58,7 +64,8 @@ void settle(Invocation& invocation, Backroom& backroom) {
                 if (!settled) return Answer::of(std::move(settled).error());
                 return Answer::of(
                     Reply::ok(dump({{"id", to_string(id)}, {"outcome", outcome}})), id);
-              }, Row::in_commit);
+              }, too_late("it may be settled all the same: look at the transaction, and settle it again if it is open"),
+              Row::in_commit);
 }
 
 void graph(Invocation& invocation, const flow::Flows& flows) {
@@ -115,7 +122,7 @@ void show_key(Invocation& invocation, Backroom& backroom) {
         out["reply"] = {{"kind", traits(reply->kind).name}, {"code", reply->code}, {"body", std::move(body)}};
       }
     return Answer::of(Reply::ok(dump(out)));
-  });
+  }, too_late("ask again"));
 }
 
 Status add(rpc::Registry& registry, std::string name, std::string summary, std::string schema,

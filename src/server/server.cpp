@@ -152,10 +152,8 @@ transport::HttpHooks Server::Impl::hooks() {
   hooks.home =
       "<!doctype html><title>Sluice</title><h1>Sluice</h1><p>Commands: "
       "<a href=\"/v1/commands\">/v1/commands</a>, metrics: <a href=\"/metrics\">/metrics</a></p>";
-  hooks.transactions = [this](transport::TransactionQuery query, transport::RespondJson respond) {
-    reader.lane().post([this, query = std::move(query), respond = std::move(respond)]() mutable {
-      queries->answer(query, std::move(respond));
-    });
+  hooks.transactions = [this](const transport::TransactionQuery& query, transport::RespondJson respond) {
+    queries->answer(query, std::move(respond));
   };
   return hooks;
 }
@@ -185,7 +183,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   self.keys = std::make_unique<idempotency::Keys>(self.clock, self.store.get(), self.config.keys);
   self.registry = std::make_unique<rpc::Registry>(*self.store, *self.keys, *self.ids,
                                                   rpc::RegistryOptions{.metrics = &self.metrics});
-  self.queries = std::make_unique<TransactionQueries>(*self.store, self.flows, *self.registry, self.clock);
+  self.queries = std::make_unique<TransactionQueries>(*self.store, self.flows, *self.registry, self.clock, self.reader.lane());
   self.tokens = std::make_unique<Tokens>(*self.store, self.clock, self.random);
   SLUICE_TRY(self.tokens->load());
   SLUICE_TRY(self.tokens->add_commands(*self.registry));

@@ -1,7 +1,5 @@
 #include "server/transaction_queries.hpp"
 
-#include <functional>
-
 
 namespace sluice::server {
 
@@ -27,60 +25,65 @@ Result<flow::TransactionView> TransactionQueries::look_up(ExchangeId exchange) c
   return view;
 }
 
-void TransactionQueries::answer(const transport::TransactionQuery& query, transport::RespondJson respond) const {
-  Result<std::string> json;
-  // The app is the transaction's own, whatever the request named.
-  const auto may_see = [&](const auto& view) {  // or a row
-    const auto ns = Namespace::parse(view.ns);
-    return query.principal != nullptr && query.principal->may(ns ? ns->app() : std::string_view(view.ns), "transactions.read");
-  };
-  if (query.exchange) {
-    const auto view = look_up(query.exchange);
-    if (view && !may_see(*view))
-      json = fail(FailureKind::forbidden, "forbidden", "this token does not grant transactions.read for the app of this transaction");
-    else
-      json = view ? Result<std::string>(transaction_json(*view)) : fail(view.error());
-  } else {
-    // Commands without keys only read, or end at once; they are found by id, and would crowd the list.
-    const auto has_key = [this](const store::AuditRow& row) {
-      const auto spec = registry_.find(row.command);
-      return !spec || (*spec)->idempotency != rpc::KeyUse::none;
-    };
-    flow::OpenQuery open{.state = {}, .before = query.before, .limit = query.limit, .chosen = may_see};
-    if (query.state == "in_doubt") open.state = store::OpenState::in_doubt;
-    if (query.state == "paused") open.state = store::OpenState::paused;
-    auto list = query.state.empty() ? flow::list_transactions(store_, query.before, query.limit, has_key)
-                                    : flow::list_open(store_, open);
-    // What is not shown makes room for older ones, through so many pages.
-    for (int page = 0; list && query.state.empty() && page < kPagesLookedAt; ++page) {
-      const bool last = list->size() < query.limit;
-      const ExchangeId oldest = list->empty() ? ExchangeId{} : list->back().exchange;
-      if (std::erase_if(*list, std::not_fn(may_see)) == 0 || last) break;
-      auto older = flow::list_transactions(store_, oldest, query.limit, has_key);
-      if (!older) {
-        list = fail(older.error());
-        break;
-      }
-      for (auto& view : *older) list->push_back(std::move(view));
-    }
-    if (list) {
-      std::erase_if(*list, std::not_fn(may_see));
-      if (list->size() > query.limit) list->resize(query.limit);
-    }
-    if (!list) {
-      json = fail(list.error());
-    } else {
-      std::string text = "{\"transactions\":[";
-      for (const auto& view : *list) {
-        if (text.back() != '[') text += ',';
-        text += transaction_json(view);
-      }
-      json = text + "]}";
-    }
-  }
-  query.lane->post([respond = std::move(respond), json = std::move(json)]() mutable {
-    respond(std::move(json));
+void TransactionQueries::answer(const transport::TransactionQuery& query, transport::RespondJson respond) {
+  Result<std::string> late = fail(FailureKind::timeout, "no_answer_in_time", "the database did not answer before the deadline; ask again");
+  auto waiting = Waiting::wait(*query.lane, query.deadline, std::move(late), std::move(respond));
+  reader_.post([this, query, waiting = std::move(waiting)]() mutable {
+    if (!waiting->too_late()) Waiting::give(std::move(waiting), query.exchange ? one(query) : list(query));
   });
+}
+
+// The app is the transaction's own, whatever the request named.
+bool TransactionQueries::may_see(const transport::TransactionQuery& query, std::string_view of) {
+  const auto ns = Namespace::parse(of);
+  return query.principal != nullptr && query.principal->may(ns ? ns->app() : of, "transactions.read");
+}
+
+Result<std::string> TransactionQueries::one(const transport::TransactionQuery& query) const {
+  SLUICE_ASSIGN(const auto view, look_up(query.exchange));
+  if (!may_see(query, view.ns))
+    return fail(FailureKind::forbidden, "forbidden", "this token does not grant transactions.read for the app of this transaction");
+  return transaction_json(view);
+}
+
+// What is not shown makes room for older ones, through so many pages.
+Result<std::vector<flow::TransactionView>> TransactionQueries::newest(const transport::TransactionQuery& query) const {
+  // Commands without keys only read, or end at once; they are found by id, and would crowd the list.
+  const auto has_key = [this](const store::AuditRow& row) {
+    const auto spec = registry_.find(row.command);
+    return !spec || (*spec)->idempotency != rpc::KeyUse::none;
+  };
+  const auto hidden = [&query](const auto& view) { return !may_see(query, view.ns); };
+  SLUICE_ASSIGN(auto views, flow::list_transactions(store_, query.before, query.limit, has_key));
+  for (int page = 0; page < kPagesLookedAt; ++page) {
+    const bool last = views.size() < query.limit;
+    const ExchangeId oldest = views.empty() ? ExchangeId{} : views.back().exchange;
+    if (std::erase_if(views, hidden) == 0 || last) break;
+    SLUICE_ASSIGN(auto older, flow::list_transactions(store_, oldest, query.limit, has_key));
+    for (auto& view : older) views.push_back(std::move(view));
+  }
+  std::erase_if(views, hidden);
+  if (views.size() > query.limit) views.resize(query.limit);
+  return views;
+}
+
+Result<std::vector<flow::TransactionView>> TransactionQueries::open(const transport::TransactionQuery& query) const {
+  flow::OpenQuery open{.state = {}, .before = query.before, .limit = query.limit, .chosen = [&query](const store::OpenRow& row) {
+                         return may_see(query, row.ns);
+                       }};
+  if (query.state == "in_doubt") open.state = store::OpenState::in_doubt;
+  if (query.state == "paused") open.state = store::OpenState::paused;
+  return flow::list_open(store_, open);
+}
+
+Result<std::string> TransactionQueries::list(const transport::TransactionQuery& query) const {
+  SLUICE_ASSIGN(const auto views, query.state.empty() ? newest(query) : open(query));
+  std::string text = "{\"transactions\":[";
+  for (const auto& view : views) {
+    if (text.back() != '[') text += ',';
+    text += transaction_json(view);
+  }
+  return text + "]}";
 }
 
 }  // namespace sluice::server

@@ -135,7 +135,8 @@ TEST(Lookup, FLOW_27_what_is_not_over_is_chosen_by_app_before_it_is_counted_and_
   IdSource ids(clock, 1);
   rpc::Registry registry(*store, keys, ids);
   const flow::Flows flows;
-  const TransactionQueries queries(*store, flows, registry, clock);
+  Lane reader(clock);
+  TransactionQueries queries(*store, flows, registry, clock, reader);
   Lane lane(clock);
   store::Commit commit;
   for (std::uint64_t i = 1; i <= 9; ++i) {
@@ -155,7 +156,7 @@ TEST(Lookup, FLOW_27_what_is_not_over_is_chosen_by_app_before_it_is_counted_and_
     query.lane = &lane;
     std::string body;
     queries.answer(query, [&body](Result<std::string> json) { body = json ? *json : json.error().to_string(); });
-    while (lane.run_ready() != 0) {
+    while (reader.run_ready() + lane.run_ready() != 0) {
     }
     std::vector<std::string> found;
     for (const auto& tx : Json::parse(body)["transactions"]) found.push_back(tx["id"]);

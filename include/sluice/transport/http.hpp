@@ -40,7 +40,8 @@ struct TransactionQuery {
   std::size_t limit = 50;
   std::string state;  ///< of a list: "" or "in_doubt", "open"
   std::shared_ptr<const rpc::Principal> principal;
-  Lane* lane = nullptr;  ///< `respond` must be called on it
+  Lane* lane = nullptr;  ///< asked on it; `respond` must be called on it
+  Instant deadline = kNever;  ///< answered by then
 };
 using RespondJson = std::move_only_function<void(Result<std::string>)>;
 
@@ -50,7 +51,7 @@ struct HttpHooks {
   std::function<Result<std::shared_ptr<const rpc::Principal>>(std::string_view token)> authenticate;
   /// Whose a token is that is refused, for the audit trail; empty text: nobody's.
   std::function<std::string(std::string_view token)> name_of;
-  std::function<void(TransactionQuery, RespondJson)> transactions;
+  std::function<void(const TransactionQuery&, RespondJson)> transactions;
   std::function<Status()> healthy;
   std::function<Status()> ready;
   std::function<std::string()> ready_body;  ///< JSON of /readyz when ready; empty: {"status":"ok"}

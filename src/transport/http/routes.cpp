@@ -90,6 +90,17 @@ Result<std::shared_ptr<const rpc::Principal>> authenticate(const HttpRequest& re
   return authenticate_bearer(request.authorization, hooks.authenticate);
 }
 
+Result<Instant> deadline_of(const HttpRequest& request, const HttpOptions& options, Instant now) {
+  if (request.deadline.empty()) return now + options.default_deadline;
+  std::uint64_t ms = 0;
+  if (beyond_64_bits(request.deadline))
+    ms = UINT64_MAX;  // bounded like any long one
+  else if (!number(request.deadline, ms) || ms == 0)
+    return fail(bad("bad_deadline", "X-Sluice-Deadline-Ms: expected milliseconds from 1, got " + quoted(request.deadline)));
+  const auto most = static_cast<std::uint64_t>(std::chrono::duration_cast<milliseconds>(options.max_deadline).count());
+  return now + (ms < most ? Duration(milliseconds(ms)) : options.max_deadline);
+}
+
 Status decode_command(HttpRequest& request, std::string_view name, const HttpOptions& options,
                       const rpc::Registry& registry, Instant now, rpc::Command& out) {
   std::uint32_t version = 0;
@@ -108,20 +119,7 @@ Status decode_command(HttpRequest& request, std::string_view name, const HttpOpt
     return fail(bad("unsupported_media_type", "Content-Encoding: bodies are taken as they are, not compressed; got " +
                                                   quoted(request.content_encoding)));
 
-  Duration within = options.default_deadline;
-  if (!request.deadline.empty()) {
-    std::uint64_t ms = 0;
-    if (beyond_64_bits(request.deadline))
-      ms = UINT64_MAX;  // bounded like any long one
-    else if (!number(request.deadline, ms) || ms == 0)
-      return fail(bad("bad_deadline", "X-Sluice-Deadline-Ms: expected milliseconds from 1, got " +
-                                          quoted(request.deadline)));
-    within = options.max_deadline;
-    if (ms < static_cast<std::uint64_t>(
-                 std::chrono::duration_cast<milliseconds>(options.max_deadline).count()))
-      within = milliseconds(ms);
-  }
-  out.deadline = now + within;
+  SLUICE_ASSIGN(out.deadline, deadline_of(request, options, now));
 
   // What was checked is what is fingerprinted and handled.
   out.payload.swap(request.body);

@@ -42,6 +42,8 @@ Result<std::shared_ptr<const rpc::Principal>> authenticate(const HttpRequest& re
 /// Everything but principal, correlation and client. Moves the request's body.
 Status decode_command(HttpRequest& request, std::string_view name, const HttpOptions& options,
                       const rpc::Registry& registry, Instant now, rpc::Command& out);
+/// When who asks has gone, bounded by `options`.
+Result<Instant> deadline_of(const HttpRequest& request, const HttpOptions& options, Instant now);
 Result<TransactionQuery> decode_query(const Route& route);
 
 }  // namespace sluice::transport

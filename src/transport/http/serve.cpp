@@ -138,6 +138,9 @@ void Connection::run_query(const Route& route) {
   const std::string_view app = request_.app.empty() ? std::string_view("default") : request_.app;
   auto query = decode_query(route);
   if (!query) return refuse_request("GET " + std::string(route.path), std::move(query).error());
+  const auto deadline = deadline_of(request_, shared_.options, began_);
+  if (!deadline) return refuse_request("GET " + std::string(route.path), deadline.error());
+  query->deadline = *deadline;
   const bool named = invocation_.command.principal->may(app, "transactions.read");
   if (!shared_.hooks.transactions)
     return respond_problem(
