@@ -2,6 +2,7 @@
 // may do to it.
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -139,7 +140,11 @@ void force(const GuardOptions& options) {
   fmt::print("The breaker of {}{} is {} now; who did it and why is in the audit trail.\n", options.name,
              options.app.empty() ? "" : " of app " + options.app, options.state);
   if (!answer.json.value("called", true)) {
-    fmt::print("Nothing of that name has been called yet: it holds from the first call on.");
+    if (const auto callers = answer.json.find("callers"); callers != answer.json.end())
+      fmt::print("App {} has not called it yet: it holds from its first call on. Called by: {}.", options.app,
+                 fmt::join(callers->get<std::vector<std::string>>(), ", "));
+    else
+      fmt::print("Nothing of that name has been called yet: it holds from the first call on.");
     if (answer.json.contains("nearest")) fmt::print(" Is {} meant?", answer.json.value("nearest", ""));
     fmt::print("\n");
   }
@@ -174,13 +179,19 @@ class Watcher {
     // One that was away for less than the time between two looks.
     const bool another = !first && (counting < counting_ || counting < away_ms);
     if (another && !was_gone) fmt::print(stderr, "{} was started again\n", options_.server);
-    if (another || was_gone) seen_.clear();
+    std::map<std::string, Json> before;
+    if (another || was_gone) {
+      seen_.clear();
+      before = std::exchange(ordered_, {});
+    }
     counting_ = counting;
     // What is older than the last look is known, or happened before the first.
     const double since = first ? -1 : in_ms(clock_.now() - looked_at_);
     looked_at_ = clock_.now();
     for (const auto& row : answer.json.value("protectors", Json::array()))
       if (options_.name.empty() || row.value("name", "") == options_.name) look_at(row, since);
+    for (const auto& [which, row] : before)
+      if (!ordered_.contains(which)) tell_forgotten(row);
     std::fflush(stdout);
   }
 
@@ -191,6 +202,11 @@ class Watcher {
   void look_at(const Json& row, double since) {
     const std::string which = app_of(row) + ' ' + shown(row);
     const bool known = seen_.contains(which);
+    const std::string state = row.value("state", "");
+    if (state.starts_with("forced") || state == "disabled" || state == "metrics_only")
+      ordered_[which] = row;
+    else
+      ordered_.erase(which);
     auto& generation = seen_[which];
     for (const auto& t : row.value("transitions", Json::array())) {
       if (t.value("generation", std::uint64_t{0}) <= generation) continue;
@@ -198,6 +214,10 @@ class Watcher {
       const double before = t.value("ago_ms", 0.0);
       if (known || before <= since) tell(row, t, clock_.wall() - milliseconds(std::llround(before)));
     }
+  }
+  void tell_forgotten(const Json& row) {
+    tell(row, {{"from", row.value("state", "")}, {"to", "closed"}, {"reason", "the order was forgotten: the server was started again"}},
+         clock_.wall());
   }
   void tell(const Json& row, const Json& t, WallTime at) const {
     if (options_.json) {
@@ -214,6 +234,7 @@ class Watcher {
   const GuardOptions& options_;
   RealClock clock_;
   std::map<std::string, std::uint64_t> seen_;  // the last change told, by protector
+  std::map<std::string, Json> ordered_;        // those whose state is somebody's order
   Instant looked_at_{};
   double counting_ = 0;  // for how long the server did, at the last look
   bool gone_ = false;

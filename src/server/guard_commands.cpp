@@ -122,6 +122,13 @@ std::optional<BreakerState> state_named(std::string_view name) {
   return std::nullopt;
 }
 
+std::vector<std::string> callers(const resilience::Guards& guards, std::string_view name, bool shadow) {
+  std::vector<std::string> apps;
+  for (const auto& one : guards.list())
+    if (one.name == name && one.shadow == shadow && guards.called(name, shadow, one.app)) apps.emplace_back(one.app);
+  return apps;
+}
+
 Answer force(const JsonFields& read, const std::string& by, resilience::Guards& guards) {
   JsonFields fields = read;
   const auto name = fields.text("name", 128);
@@ -142,8 +149,11 @@ Answer force(const JsonFields& read, const std::string& by, resilience::Guards& 
     return Answer::of(std::move(forced).error());
   Json out{{"name", name}, {"app", app.empty() ? std::string(resilience::kEveryApp) : app}, {"shadow", shadow}, {"state", word}, {"called", called}};
   // It holds from the first call on; of a misspelt name none will come.
-  if (!called)
-    if (const auto nearest = guards.nearest(name, shadow)) out["nearest"] = *nearest;
+  if (called) return Answer::of(Reply::ok(dump(out)));
+  if (const auto apps = callers(guards, name, shadow); !apps.empty())
+    out["callers"] = apps;  // so it is the app that is misspelt, if anything
+  else if (const auto nearest = guards.nearest(name, shadow))
+    out["nearest"] = *nearest;
   return Answer::of(Reply::ok(dump(out)));
 }
 

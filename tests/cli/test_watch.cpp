@@ -80,6 +80,34 @@ TEST(Watch, RES_41_a_server_that_was_started_again_between_two_looks_is_noticed)
   EXPECT_EQ(Json::parse(calm.out, nullptr, false)["generation"], 8) << calm.out;
 }
 
+TEST(Watch, RES_41_an_order_that_a_restart_has_forgotten_is_told) {
+  const testing_support::TempFolder folder;
+  const Json forced{{"name", "codes"}, {"app", "shop"}, {"state", "forced_open"}, {"transitions", Json::array()}};
+  CannedAnswers quick({Json{{"counting_for_ms", 60'000}, {"protectors", Json::array({forced})}}.dump(),
+                       Json{{"counting_for_ms", 0.001}, {"protectors", Json::array()}}.dump()});
+  const Ran watched = run(folder.path(), {"breakers", "watch", "--count", "2", "--interval-ms", "10", "--json"},
+                          {{"SLUICE_SERVER", quick.server()}, {"SLUICE_TOKEN", "t"}});
+  EXPECT_EQ(watched.status, 0) << watched.err;
+  const Json line = Json::parse(watched.out, nullptr, false);
+  EXPECT_EQ(line["name"], "codes") << watched.out;
+  EXPECT_EQ(line["from"], "forced_open");
+  EXPECT_EQ(line["to"], "closed");
+  CannedAnswers same({Json{{"counting_for_ms", 60'000}, {"protectors", Json::array({forced})}}.dump(),
+                      Json{{"counting_for_ms", 60'020}, {"protectors", Json::array({forced})}}.dump()});
+  EXPECT_EQ(run(folder.path(), {"breakers", "watch", "--count", "2", "--interval-ms", "10"},
+                {{"SLUICE_SERVER", same.server()}, {"SLUICE_TOKEN", "t"}}).out, "");
+}
+
+TEST(Watch, RES_41_an_order_for_an_app_that_has_not_called_names_those_that_have) {
+  const testing_support::TempFolder folder;
+  CannedAnswers one({R"({"called":false,"callers":["shop","bank"]})"});
+  const Ran forced = run(folder.path(), {"breakers", "force", "codes", "forced_open", "--app", "shopp", "--reason", "x"},
+                         {{"SLUICE_SERVER", one.server()}, {"SLUICE_TOKEN", "t"}});
+  EXPECT_EQ(forced.status, 0) << forced.err;
+  EXPECT_THAT(forced.out, HasSubstr("App shopp has not called it yet"));
+  EXPECT_THAT(forced.out, HasSubstr("Called by: shop, bank."));
+}
+
 TEST(Watch, RES_41_counts_past_two_thousand_million_are_listed_as_they_are) {
   const testing_support::TempFolder folder;
   CannedAnswers large({counted(1, 1)});

@@ -225,6 +225,9 @@ TEST_F(GuardRulesOnServer, RES_41_an_operator_names_the_app_whose_breaker_is_mea
   ask(running, "sluice.breakers.force", {{"name", "code.get"}, {"app", "no app"}, {"state", "disabled"}, {"reason", "x"}}, 400);
   const Json forced = ask(running, "sluice.breakers.force", {{"name", "code.get"}, {"app", "shop"}, {"state", "forced_open"}, {"reason", "x"}});
   EXPECT_EQ(forced["called"], true);
+  const Json slip = ask(running, "sluice.breakers.force", {{"name", "code.get"}, {"app", "shopp"}, {"state", "forced_open"}, {"reason", "x"}});
+  EXPECT_EQ(slip["called"], false);
+  EXPECT_EQ(slip["callers"], Json::array({"bank", "shop"}));
   EXPECT_EQ(shop.breaker()->state(), resilience::BreakerState::forced_open);
   EXPECT_EQ(bank.breaker()->state(), resilience::BreakerState::closed);
   EXPECT_EQ(ask(running, "sluice.breakers.force", {{"name", "code.get"}, {"state", "forced_open"}, {"reason", "x"}})["app"], "*");
