@@ -78,6 +78,7 @@ Result<std::uint16_t> Flow::entry() {
 }
 
 bool Flow::running(ExchangeId exchange) const { return live_->contains(exchange); }
+bool Flow::running_of(std::uint16_t node) const { return live_->has_of(node); }
 std::uint64_t Flow::left_open() const noexcept { return live_->count_left_open(); }
 
 // The first run fixes the graph; runs on other lanes wait for it.

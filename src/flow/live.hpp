@@ -1,6 +1,7 @@
 // The exchanges one Flow object has durable records of and still takes through: recovery leaves them
 // alone, and a wake-up finds them. Thread-safe; one short lock per exchange with external effects.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <mutex>
@@ -29,6 +30,11 @@ class LiveExchanges {
   void remove(ExchangeId exchange) {
     const std::lock_guard lock(mutex_);
     where_.erase(exchange);
+  }
+  /// Whether any that a node of that number began is here.
+  bool has_of(std::uint16_t node) const {
+    const std::lock_guard lock(mutex_);
+    return std::ranges::any_of(where_, [&](const auto& one) { return IdSource::node_of(one.first.value) == node; });
   }
   bool contains(ExchangeId exchange) const { return find(exchange).lane != nullptr; }
   /// One is over here but may be open in the store (its end was not written, or nobody can say): a sweep must come

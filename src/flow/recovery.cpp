@@ -1,5 +1,7 @@
 #include "sluice/flow/recovery.hpp"
 
+#include <algorithm>
+
 #include "flow/history.hpp"
 #include "flow/runner.hpp"
 #include "sluice/store/nodes.hpp"
@@ -10,6 +12,8 @@ namespace {
 
 constexpr Duration kLook = milliseconds(500);
 constexpr Duration kLongestSoon = seconds(5);
+// Between two rounds of what no living node can finish.
+constexpr Duration kPassedOnAgain = seconds(30);
 
 }  // namespace
 
@@ -38,6 +42,7 @@ Recovery::~Recovery() = default;
 
 void Recovery::start(std::function<void(const Result<RecoveryProgress>&)> done) {
   progress_ = {};
+  unknown_.clear();
   last_ = {};
   all_read_ = false;
   done_ = std::move(done);
@@ -60,6 +65,7 @@ void Recovery::sweep() {
     // at once more.
     const bool again = !progress || progress->found > progress->committed + progress->aborted + progress->paused + progress->in_doubt ||
                        (nodes_ != nullptr && progress->committed + progress->aborted != 0);
+    if (progress) pass_on_unknown();
     if (each_) each_(progress);
     // What is left open again and again (the store reads and does not write) is looked at less and less often.
     soon_ = left_open_here() == left_open_ ? kLook : std::min<Duration>({soon_ * 2, kLongestSoon, every_});
@@ -245,9 +251,27 @@ void Recovery::one_done(const Outcome& outcome) {
   pump();
 }
 
-// Listed, never guessed. Once: each sweep meets it again, and an operator, who settles only what is
+// Another living node may have the flow: it adopts the dead one, whose exchanges one node alone works on.
+void Recovery::pass_on_unknown() {
+  const Instant now = lane_.clock().now();
+  for (const std::uint16_t node : unknown_) {
+    const auto before = passed_on_.find(node);
+    if (before != passed_on_.end() && now - before->second < kPassedOnAgain) continue;
+    if (std::ranges::any_of(flows_.all(), [node](const Flow* flow) { return flow->running_of(node); })) continue;
+    SLUICE_PROBE("recovery.passed_on");
+    passed_on_[node] = now;
+    nodes_->pass_on(node);
+  }
+}
+
+// Listed, never guessed, once every living node has been asked. Once: each sweep meets it again, and an operator, who settles only what is
 // listed, may have done so since it was read.
 void Recovery::unknown_version(const store::OpenRow& row, std::string why) {
+  const std::uint16_t began_by = IdSource::node_of(row.exchange.value);
+  if (nodes_ != nullptr && began_by != nodes_->node() && !nodes_->alone()) {
+    unknown_.insert(began_by);
+    if (!passed_on_.contains(began_by)) return skip();
+  }
   if (row.state == store::OpenState::in_doubt) {
     Outcome known;
     known.kind = OutcomeKind::in_doubt;

@@ -158,6 +158,40 @@ TEST_F(Postgres, NODE_4_FLOW_26_what_a_dead_node_left_is_exactly_one_others) {
   EXPECT_TRUE(commit_and_wait(*one, put("after")));
 }
 
+TEST_F(Postgres, NODE_4_FLOW_26_an_adopted_node_is_passed_on_to_one_other) {
+  auto o = options();
+  o.lease = milliseconds(600);
+  auto dead = must_open(o);
+  const ExchangeId left = made_by(*dead);
+  const std::uint16_t number = dead->node();
+  // Open, so that nobody else is given the number.
+  ASSERT_TRUE(commit_and_wait(*dead, {.then = {OpenPut{{.exchange = left, .ns = "shop", .flow = "f"}}}}));
+  auto one = must_open(o);
+  dead->close();
+  for (int i = 0; i < 200 && !one->ours(left); ++i) Parker().park(milliseconds(20));
+  ASSERT_TRUE(one->ours(left));
+  EXPECT_TRUE(one->alone());
+  one->pass_on(number);
+  EXPECT_FALSE(one->ours(left)) << "nothing of it is worked on from here on";
+  for (int i = 0; i < 200 && !one->ours(left); ++i) Parker().park(milliseconds(20));
+  EXPECT_TRUE(one->ours(left)) << "there is no other";
+  auto two = must_open(o);
+  for (int i = 0; i < 200 && one->alone(); ++i) Parker().park(milliseconds(20));
+  EXPECT_FALSE(one->alone());
+  const auto before = two->takeovers();
+  one->pass_on(number);
+  two->pass_on(number);  // not its own: nothing happens
+  for (int i = 0; i < 200 && !two->ours(left); ++i) {
+    EXPECT_FALSE(one->ours(left) && two->ours(left));
+    Parker().park(milliseconds(20));
+  }
+  EXPECT_TRUE(two->ours(left));
+  EXPECT_FALSE(one->ours(left));
+  EXPECT_GT(two->takeovers(), before) << "its recovery looks at once";
+  one->pass_on(one->node());
+  EXPECT_TRUE(one->ours(made_by(*one))) << "its own is never given away";
+}
+
 // The group was on its way when another node took over: it must not be written.
 TEST_F(Postgres, NODE_3_a_group_of_a_node_that_was_taken_over_is_not_written) {
   auto store = must_open(options());

@@ -46,6 +46,8 @@ class IdSource {
   DeliveryId delivery() noexcept { return {next()}; }
   void advance_past(std::uint64_t id) noexcept;
   static WallTime time_of(std::uint64_t id) noexcept;
+  /// The number of the node that made it.
+  static std::uint16_t node_of(std::uint64_t id) noexcept { return static_cast<std::uint16_t>(id >> 12 & 1023); }
   /// No id made before `at` is as large; every id made at or after it is at least this.
   static std::uint64_t first_at(WallTime at) noexcept;
 

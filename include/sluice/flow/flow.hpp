@@ -137,6 +137,7 @@ class Flow {
   /// Whether this Flow object still takes the exchange through. Thread-safe. Known only of exchanges
   /// with durable intents: others leave nothing that recovery could find.
   bool running(ExchangeId exchange) const;
+  bool running_of(std::uint16_t node) const;  ///< any exchange that a node of that number began
   /// How many exchanges, ever, were over here while the store may hold them open: their end was not written. A sweep
   /// (Recovery) finishes them. Thread-safe.
   std::uint64_t left_open() const noexcept;

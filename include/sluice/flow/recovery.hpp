@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -73,10 +74,11 @@ class Recovery {
   void skip();
   void one_done(const Outcome& outcome);
   void unknown_version(const store::OpenRow& row, std::string why);
+  void pass_on_unknown();
   void finish_if_idle();
 
   store::Store& store_;
-  const store::Nodes* const nodes_;  // null: there is one node
+  store::Nodes* const nodes_;  // null: there is one node
   const Flows& flows_;
   Lane& lane_;
   RecoveryOptions options_;
@@ -86,6 +88,8 @@ class Recovery {
   bool pumping_ = false;
   std::size_t running_ = 0;
   std::vector<store::OpenRow> waiting_;
+  std::set<std::uint16_t> unknown_;                // dead nodes with exchanges that no flow here can finish
+  std::map<std::uint16_t, Instant> passed_on_;  // when they last were, to a node that may
   std::function<void(const Result<RecoveryProgress>&)> done_;
   std::function<void(const Result<RecoveryProgress>&)> each_;
   Duration every_{0};

@@ -55,8 +55,7 @@ class PgGroupCommit {
   Status health() const;
   StoreStats stats() const noexcept;
   std::uint16_t node() const noexcept { return node_.load(std::memory_order_relaxed); }
-  bool ours(std::uint16_t node) const { return membership_.ours(node); }
-  std::uint64_t takeovers() const noexcept { return membership_.changes(); }
+  Membership& membership() noexcept { return membership_; }
   /// Gives the node's lease back, so that another need not wait for its end. After the last step.
   void leave() noexcept;
   void set_expander(Expander* expander) { evaluator_.set_expander(expander); }
@@ -89,6 +88,7 @@ class PgGroupCommit {
   Instant next_beat() const noexcept;
   void beat();
   Status beat_now();
+  Status pass_on();
 
   const PostgresOptions& options_;
   Clock& clock_;

@@ -14,9 +14,12 @@ class Membership {
   void set(const std::bitset<kNodes>& known, const std::bitset<kNodes>& ours, const std::bitset<kNodes>& alive,
            std::uint16_t self) {
     const std::scoped_lock lock(mutex_);
-    if (ours_ != ours || known_ != known) changes_.fetch_add(1, std::memory_order_relaxed);
+    const auto kept = ours & ~passing_;
+    if (ours_ != kept || known_ != known) changes_.fetch_add(1, std::memory_order_relaxed);
     known_ = known;
-    ours_ = ours;
+    ours_ = kept;
+    self_ = self;
+    alone_ = alive.none();
     // Of what no node is known to have begun (its row is long gone), the first of the living takes care.
     first_ = true;
     for (std::size_t n = 0; n < self; ++n) first_ = first_ && !alive[n];
@@ -27,6 +30,25 @@ class Membership {
     known_.set();
     first_ = false;
   }
+  bool alone() const {
+    const std::scoped_lock lock(mutex_);
+    return alone_;
+  }
+  void pass_on(std::uint16_t node) {
+    const std::scoped_lock lock(mutex_);
+    if (node == self_ || !ours_[node]) return;
+    ours_.reset(node);
+    passing_.set(node);
+  }
+  /// Those to pass on; passed() once the database knows.
+  std::bitset<kNodes> passing() const {
+    const std::scoped_lock lock(mutex_);
+    return passing_;
+  }
+  void passed(std::size_t node) {
+    const std::scoped_lock lock(mutex_);
+    passing_.reset(node);
+  }
   std::uint64_t changes() const noexcept { return changes_.load(std::memory_order_relaxed); }
   bool ours(std::uint16_t node) const {
     const std::scoped_lock lock(mutex_);
@@ -36,8 +58,9 @@ class Membership {
  private:
   std::atomic<std::uint64_t> changes_{0};
   mutable std::mutex mutex_;
-  std::bitset<kNodes> known_, ours_;
-  bool first_ = false;
+  std::bitset<kNodes> known_, ours_, passing_;
+  std::uint16_t self_ = 0;
+  bool first_ = false, alone_ = true;
 };
 
 }  // namespace sluice::store

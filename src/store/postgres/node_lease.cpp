@@ -5,6 +5,11 @@ namespace sluice::store {
 namespace {
 
 constexpr PgStatement kBeat{"beat", "SELECT number, standing, now FROM sluice.beat($1::bigint, $2::bigint)"};
+// To the next of the living by its number, and round again; nobody changes where there is none.
+constexpr const char* kPassOn =
+    "UPDATE sluice.writers d SET adopter = a.writer FROM (SELECT x.writer FROM sluice.writers x WHERE x.writer <> $1::bigint "
+    "AND x.expires_at > sluice.now_ms() AND x.node IS NOT NULL ORDER BY x.node <= $2::bigint, x.node LIMIT 1) a "
+    "WHERE d.node = $3::bigint AND d.adopter = $1::bigint AND d.expires_at <= sluice.now_ms()";
 
 }  // namespace
 
@@ -62,7 +67,20 @@ Instant PgGroupCommit::next_beat() const noexcept {
   return last_beat_ < last_tried_ ? again : last_beat_ + beat_every();
 }
 
+Status PgGroupCommit::pass_on() {
+  const auto passing = membership_.passing();
+  if (passing.none()) return {};
+  for (std::size_t number = 0; number < passing.size(); ++number) {
+    if (!passing[number]) continue;
+    SLUICE_TRY(connection_->run(
+        kPassOn, std::move(PgParams().integer(writer_).integer(node()).integer(static_cast<std::int64_t>(number)))));
+    membership_.passed(number);
+  }
+  return {};
+}
+
 Status PgGroupCommit::beat_now() {
+  SLUICE_TRY(pass_on());
   connection_->send(kBeat, std::move(PgParams().integer(writer_).integer(epoch_)));
   SLUICE_ASSIGN(const auto all, connection_->finish());
   const PgRows& rows = all.at(0);

@@ -64,11 +64,10 @@ class PostgresStoreImpl final : public PostgresStore {
   std::uint64_t incarnation() const override { return incarnation_; }
   std::uint64_t largest_id() override { return largest_id_; }
   std::uint16_t node() const override { return commits_->node(); }
-  bool ours(ExchangeId exchange) const override {
-    // Twelve bits of sequence stand below the node's number: ids.hpp.
-    return commits_->ours(static_cast<std::uint16_t>(exchange.value >> 12 & 1023));
-  }
-  std::uint64_t takeovers() const override { return commits_->takeovers(); }
+  bool ours(ExchangeId exchange) const override { return commits_->membership().ours(IdSource::node_of(exchange.value)); }
+  std::uint64_t takeovers() const override { return commits_->membership().changes(); }
+  bool alone() const override { return commits_->membership().alone(); }
+  void pass_on(std::uint16_t number) override { commits_->membership().pass_on(number); }
   void set_expander(Expander* expander) override { commits_->set_expander(expander); }
   StoreStats stats() const override { return commits_->stats(); }
   // A full disk keeps callers away, so it tries now and then itself whether a write succeeds again.
