@@ -32,6 +32,8 @@ class GuardCalls final : public Interceptor {
     resilience::GuardedCall call;
     call.hot_key = context.hot_key;
     call.priority = context.priority;
+    call.weight = context.weight;
+    call.partition = context.partition;
     call.has_key = !context.idempotency_key.empty() || command.read_only || command.idempotent;
     call.outcome = &outcome_of_call;
     bool unknown = false;  // some attempt may have taken effect
