@@ -47,6 +47,7 @@ class GuardCalls final : public Interceptor {
       Failure open(FailureKind::unknown_outcome, response.error().code(),
                    "an earlier attempt may have taken effect; the last one: " +
                        std::string(response.error().detail()));
+      if (resilience::is_given_up(response.error())) open = resilience::given_up(open, "tried again already");
       co_return fail(std::move(open));
     }
     co_return response;
