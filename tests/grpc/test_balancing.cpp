@@ -20,8 +20,8 @@ class Balanced : public ChannelTest {
     channel_.reset();
     if (second) second->stop();
   }
-  void connect_to_both(const std::string& balancing, std::vector<std::shared_ptr<rpc::Interceptor>> chain = {}) {
-    GrpcChannelOptions with;
+  void connect_to_both(const std::string& balancing, std::vector<std::shared_ptr<rpc::Interceptor>> chain = {},
+                       GrpcChannelOptions with = {}) {
     with.target = "ipv4:127.0.0.1:" + std::to_string(lines[0]->port()) + ",127.0.0.1:" + std::to_string(lines[1]->port());
     with.balancing = balancing;
     connect_to(0, with, std::move(chain));
@@ -75,6 +75,20 @@ TEST_F(Balanced, RES_1_pick_first_stays_with_one_and_takes_the_other_when_it_is_
   lose(0);
   ASSERT_TRUE(wait_until([&] { return call(echo()).has_value(); }));
   EXPECT_EQ(shares(10), (std::pair<std::uint64_t, std::uint64_t>{0, 10}));
+}
+
+// One that answers speaks for both where calls time out; pings find the dead one, also while there are no calls.
+TEST_F(Balanced, RES_32_of_two_connections_the_dead_one_is_found_without_calls) {
+  start_two();
+  GrpcChannelOptions with;
+  with.keepalive = milliseconds(500);
+  with.keepalive_timeout = milliseconds(300);
+  connect_to_both("round_robin", {}, with);
+  ASSERT_TRUE(wait_until([&] { const auto [a, b] = shares(2); return a == 1 && b == 1; }));
+  lines[1]->strand();
+  EXPECT_TRUE(wait_until([&] { return lines[1]->connections() == 2; })) << "nobody calls, nobody looks";
+  ASSERT_TRUE(wait_until([&] { const auto [a, b] = shares(2); return a == 1 && b == 1; }));
+  EXPECT_EQ(lines[0]->connections(), 1u);
 }
 
 TEST_F(Balanced, RES_1_a_name_is_resolved) {
