@@ -310,6 +310,14 @@ TEST_F(ChannelTest, RES_30_pushback_is_read_with_its_limits_and_garbage_is_none)
   EXPECT_FALSE(garbage.retry_after().has_value());
 }
 
+TEST_F(ChannelTest, RES_30_that_a_callee_gave_up_on_its_own_calls_is_no_word_about_ours) {
+  const Failure down(FailureKind::unavailable, "down", "");
+  const Failure told = from_grpc_status(to_grpc_status(resilience::given_up(down.with("region", "SG"), "three attempts")));
+  EXPECT_FALSE(resilience::is_given_up(told));
+  EXPECT_TRUE(resilience::worth_retrying(told, false));
+  EXPECT_THAT(told.details(), ::testing::Contains(std::pair<std::string, std::string>("region", "SG")));
+}
+
 TEST_F(ChannelTest, RES_13_a_storm_of_calls_cut_at_every_moment_leaves_nothing_behind) {
   start_door();
   connect_to(door->port());
