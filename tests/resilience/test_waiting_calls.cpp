@@ -38,7 +38,9 @@ struct WaitingCalls : GuardedTest {
   void nothing_is_kept() {
     const ProtectorSnapshot now = shown();
     EXPECT_EQ(now.breaker->trials_running, 0u);
-    if (now.bulkhead) EXPECT_EQ(now.bulkhead->in_flight + now.bulkhead->waiting, 0u);
+    if (now.bulkhead) {
+      EXPECT_EQ(now.bulkhead->in_flight + now.bulkhead->waiting, 0u);
+    }
   }
 };
 

@@ -31,7 +31,7 @@ class GuardPermit {
   }
   ~GuardPermit() { cancel(); }
 
-  /// Wait so long before calling (pacing); mostly zero.
+  /// Wait so long before calling (pacing); mostly zero. The breaker is not asked again after it, as enter() does.
   Duration wait() const noexcept { return wait_; }
   /// The call itself begins now: what was waited for our own limits is not its latency.
   void began(Instant now) noexcept { started_ = now; }
