@@ -22,7 +22,7 @@ inline bool undoes_outside(const Stage& stage) {
 
 class RetryStage final : public Stage {
  public:
-  RetryStage(StagePtr stage, Random& random, resilience::RetryPolicy policy);
+  RetryStage(StagePtr stage, Random& random, resilience::RetryPolicy policy, resilience::RetryBudget* shared);
   std::string_view name() const noexcept override { return inner_->name(); }
   Effect effect() const noexcept override { return inner_->effect(); }
   bool asynchronous() const noexcept override { return true; }
@@ -49,6 +49,8 @@ class RetryStage final : public Stage {
   StagePtr inner_;
   Random& random_;
   resilience::RetryPolicy policy_;
+  resilience::RetryBudget own_;
+  resilience::RetryBudget& budget_;
 };
 
 class ParallelStage final : public Stage {

@@ -1,10 +1,25 @@
+#include <algorithm>
+
 #include "flow/combined.hpp"
 #include "sluice/flow/combine.hpp"
 
 namespace sluice::flow {
 
-RetryStage::RetryStage(StagePtr stage, Random& random, resilience::RetryPolicy policy)
-    : inner_(std::move(stage)), random_(random), policy_(std::move(policy)) {}
+namespace {
+// More than half must be left for a retry: one exchange at a time may always use all its attempts.
+resilience::RetryBudgetOptions enough_for(std::uint32_t attempts) noexcept {
+  resilience::RetryBudgetOptions options;
+  options.tokens = std::max(options.tokens, 2.0 * attempts);
+  return options;
+}
+}  // namespace
+
+RetryStage::RetryStage(StagePtr stage, Random& random, resilience::RetryPolicy policy, resilience::RetryBudget* shared)
+    : inner_(std::move(stage)),
+      random_(random),
+      policy_(std::move(policy)),
+      own_(enough_for(policy_.attempts)),
+      budget_(shared != nullptr ? *shared : own_) {}
 
 // Forgets what a failed attempt drafted.
 void RetryStage::rewind(Exchange& exchange, const Mark& mark) {
@@ -54,9 +69,11 @@ Task<Result<Vote>> RetryStage::prepare_task(Exchange& exchange) {
     exchange.left_nothing_ = nothing_left;
     if (!vote && may_have_happened(vote.error().kind())) exchange.unsure_before_ = true;
     if (vote) exchange.unsure_before_ = false;  // asked under the same token, so it speaks of the earlier attempts too
+    if (vote) budget_.on_success();
     if (vote || exchange.aborting() || context.scope->cancelled()) co_return vote;
     // Another attempt would read beside the same old rows: the whole first phase runs again.
     if (exchange.snapshot_moved_ && inner_->effect() != Effect::external) co_return vote;
+    if (policy_.worth(vote.error()) && !budget_.on_failure()) co_return vote;
     const auto delay = policy_.next_delay(made, vote.error(), random_, clock.now() - began);
     if (!delay) co_return vote;
     if (context.deadline != kNever && context.deadline - clock.now() <= *delay) co_return vote;
@@ -70,8 +87,8 @@ Task<Result<Vote>> RetryStage::prepare_task(Exchange& exchange) {
   }
 }
 
-StagePtr retry(StagePtr stage, Random& random, resilience::RetryPolicy policy) {
-  return std::make_shared<RetryStage>(std::move(stage), random, std::move(policy));
+StagePtr retry(StagePtr stage, Random& random, resilience::RetryPolicy policy, resilience::RetryBudget* budget) {
+  return std::make_shared<RetryStage>(std::move(stage), random, std::move(policy), budget);
 }
 
 }  // namespace sluice::flow

@@ -61,6 +61,17 @@ bool Breaker::enter(Instant now, BreakerTicket& ticket, Block& block) noexcept {
   return entered || impl.refuse(retry_after, block);
 }
 
+bool Breaker::enter_again(Instant now, BreakerTicket& ticket, Block& block) noexcept {
+  const std::uint64_t word = impl_->word.load(std::memory_order_acquire);
+  if (Impl::generation_of(word) == ticket.generation) {
+    if (ticket.trial == BreakerTicket::kNoTrial) return true;
+    const Impl::Locked lock(*impl_);
+    if (impl_->renew_trial(ticket, now)) return true;
+  }
+  // A trial of an earlier state is nobody's any more, and neither is an expired one.
+  return enter(now, ticket, block);
+}
+
 void Breaker::leave(const BreakerTicket& ticket, Outcome outcome, Duration latency,
                     Instant now) noexcept {
   Impl& impl = *impl_;

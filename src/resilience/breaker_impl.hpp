@@ -44,9 +44,13 @@ struct Breaker::Impl {
   // Under the lock. A transition is returned to be told once the lock is released.
   using Told = std::optional<BreakerTransition>;
   bool take_trial(Instant now, BreakerTicket& ticket) noexcept;
+  bool renew_trial(const BreakerTicket& ticket, Instant now) noexcept;
   /// The trial of this ticket, if it is still out.
   bool end_trial(const BreakerTicket& ticket) noexcept;
   void expire_trials(Instant now) noexcept;
+  Instant trial_end(Instant now) const noexcept {
+    return options.trial_timeout < kNever - now ? now + options.trial_timeout : kNever;
+  }
   struct Reached {
     BreakerReason reason;
     double value, bound;

@@ -89,13 +89,21 @@ bool Breaker::Impl::take_trial(Instant now, BreakerTicket& ticket) noexcept {
     if (trial.out) continue;
     trial.out = true;
     trial.serial = ++next_serial;
-    trial.expires = options.trial_timeout < kNever - now ? now + options.trial_timeout : kNever;
+    trial.expires = trial_end(now);
     ++running;
     ticket.trial = static_cast<std::uint8_t>(i);
     ticket.serial = trial.serial;
     return true;
   }
   return false;
+}
+
+bool Breaker::Impl::renew_trial(const BreakerTicket& ticket, Instant now) noexcept {
+  const std::uint64_t generation = generation_of(word.load(std::memory_order_relaxed));
+  Trial& trial = trial_slots[ticket.trial];
+  if (generation != ticket.generation || !trial.out || trial.serial != ticket.serial) return false;
+  trial.expires = trial_end(now);
+  return true;
 }
 
 bool Breaker::Impl::end_trial(const BreakerTicket& ticket) noexcept {

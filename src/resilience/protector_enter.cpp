@@ -3,6 +3,20 @@
 
 namespace sluice::resilience {
 
+// A call starts under what the breaker says when it starts, not when it came.
+bool Protector::ask_breaker_again(std::uint64_t modes, Instant now, GuardPermit& permit, Block& block) noexcept {
+  if ((modes >> shift(Policy::breaker) & 3u) == 0) return true;
+  const bool held = (permit.held_ & bit(Policy::breaker)) != 0;
+  // What is only observed was counted when it came; an order to stop holds for it too.
+  if (!held && breaker_->state() != BreakerState::forced_open) return true;
+  permit.held_ &= static_cast<std::uint16_t>(~bit(Policy::breaker));
+  if (held ? breaker_->enter_again(now, permit.ticket_, block) : breaker_->enter(now, permit.ticket_, block)) {
+    permit.held_ |= bit(Policy::breaker);
+    return true;
+  }
+  return !refuse(ordered(modes), Policy::breaker, block);
+}
+
 Task<std::optional<Block>> Protector::enter(CallInfo call, Instant deadline, GuardPermit& permit,
                                             FailureKind& cancelled) {
   TaskContext& context = co_await current_context();
@@ -38,6 +52,7 @@ Task<std::optional<Block>> Protector::enter(CallInfo call, Instant deadline, Gua
     }
     if (refuse(modes, policy, block)) co_return block;
   }
+  if (waited && !ask_breaker_again(modes, context.lane->clock().now(), mine, block)) co_return block;
   const Duration patience = deadline == kNever ? Duration::max() : deadline - call.now;
   Taken taken;
   if (!take_rates(modes, call, patience, mine, taken, block)) co_return block;
@@ -52,13 +67,10 @@ Task<std::optional<Block>> Protector::enter(CallInfo call, Instant deadline, Gua
       }
     }
     waited = true;
-  }
-  // Ordered to stop while it waited: the order holds for who has not left yet.
-  const bool guarded = (modes >> shift(Policy::breaker) & 3u) != 0;
-  if (waited && guarded && breaker_->state() == BreakerState::forced_open && refuse(ordered(modes), Policy::breaker, block)) {
-    block.retry_after = kNoRetryAfter;
-    give_back(taken, call);
-    co_return block;
+    if (!ask_breaker_again(modes, context.lane->clock().now(), mine, block)) {
+      give_back(taken, call);
+      co_return block;
+    }
   }
   if (waited) mine.began(context.lane->clock().now());
   passed_.fetch_add(1, std::memory_order_relaxed);

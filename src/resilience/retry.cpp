@@ -40,7 +40,16 @@ Duration BackoffPolicy::delay(std::uint32_t retry, Random& random) const {
   return bounded;
 }
 
+Failure given_up(const Failure& failure, std::string how) {
+  return is_given_up(failure) ? failure : failure.with(std::string(kGivenUp), std::move(how));
+}
+
+bool is_given_up(const Failure& failure) noexcept {
+  return std::ranges::any_of(failure.details(), [](const auto& detail) { return detail.first == kGivenUp; });
+}
+
 bool worth_retrying(const Failure& failure, bool has_key) noexcept {
+  if (is_given_up(failure)) return false;
   switch (failure.kind()) {
     case FailureKind::unknown_outcome:
     case FailureKind::pending:
@@ -52,7 +61,7 @@ bool worth_retrying(const Failure& failure, bool has_key) noexcept {
 std::optional<Duration> RetryPolicy::next_delay(std::uint32_t attempt, const Failure& failure,
                                                 Random& random, Duration elapsed) const {
   if (attempt >= attempts) return std::nullopt;
-  if (!(retryable ? retryable(failure) : worth_retrying(failure, has_key))) return std::nullopt;
+  if (!worth(failure)) return std::nullopt;
   Duration wait{};
   if (const auto pushback = failure.retry_after()) {
     if (*pushback < milliseconds::zero()) return std::nullopt;

@@ -339,9 +339,10 @@ std::vector<ConfigKey> make_channel_keys(const std::string& channel, std::deque<
       text(name("token_file"), "file that holds the token to send; empty: none", SLUICE_FIELD(token_file)),
       text(name("balancing"), "among the addresses of the target", SLUICE_FIELD(options.balancing),
            {"round_robin", "pick_first"}),
-      time_ms(name("keepalive_ms"), "a ping on a silent connection with calls; at least 10000", SLUICE_FIELD(options.keepalive)),
+      time_ms(name("keepalive_ms"), "a ping on a silent connection; at least 10000", SLUICE_FIELD(options.keepalive)),
       time_ms(name("keepalive_timeout_ms"), "for its answer; then the connection is lost",
               SLUICE_FIELD(options.keepalive_timeout)),
+      time_ms(name("silence_ms"), "calls that time out unanswered for so long, three at least: a new connection", SLUICE_FIELD(options.silence)),
       time_ms(name("connect_timeout_ms"), "of one attempt to connect", SLUICE_FIELD(options.connect_timeout)),
       integer(name("max_calls"), "calls at once; past it: overloaded", 1, 10'000'000, SLUICE_FIELD(options.max_calls)),
   };

@@ -22,6 +22,8 @@ namespace sluice::server {
 
 namespace {
 constexpr milliseconds kProgressEvery{200};
+// Who watches health over gRPC is told within this.
+constexpr milliseconds kHealthEvery{200};
 // Within this a token revoked on another node is refused here.
 constexpr milliseconds kTokensEvery{2'000};
 
@@ -79,6 +81,7 @@ struct Server::Impl {
   Timer progress_timer;
   Timer tokens_timer;        // on the reader's lane
   Timer certificates_timer;  // likewise
+  Timer health_timer;        // on the background lane, where the doors are stopped too
   bool started = false;
   bool stopped = false;
 
@@ -129,6 +132,7 @@ struct Server::Impl {
   void show_progress();
   void refresh_tokens();
   void look_at_certificates();
+  void tell_health();
 };
 
 transport::HttpHooks Server::Impl::hooks() {
@@ -225,6 +229,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
     transport::GrpcHooks hooks;
     hooks.authenticate = [&self](std::string_view token) { return self.tokens->authenticate(token); };
     hooks.name_of = [&self](std::string_view token) { return self.tokens->name_of(token); };
+    hooks.ready = [&self] { return self.store_watch->ready(); };
     if (self.config.store_kind != "memory") hooks.marks = self.store.get();
     hooks.random = &self.random;
     self.config.grpc.stream.shutdown.grace = self.config.grace;  // one for all doors
@@ -282,6 +287,12 @@ void Server::Impl::look_at_certificates() {
                          [](void* self) noexcept { static_cast<Impl*>(self)->look_at_certificates(); }, this);
 }
 
+void Server::Impl::tell_health() {
+  grpc->tell_health();
+  health_timer.arm(background.lane(), background.lane().clock().now() + kHealthEvery,
+                   [](void* self) noexcept { static_cast<Impl*>(self)->tell_health(); }, this);
+}
+
 Status Server::Impl::make_first_token() {
   if (!first_token) return {};
   if (!tokens->empty()) {
@@ -325,6 +336,7 @@ Status Server::start() {
   self.background.lane().post([&self] { self.guard_rules->watch(self.background.lane(), self.config.guard_watch); });
   if (store::nodes_of(*self.store) != nullptr) self.reader.lane().post([&self] { self.refresh_tokens(); });
   if (self.grpc && !self.config.grpc.tls_cert.empty()) self.reader.lane().post([&self] { self.look_at_certificates(); });
+  if (self.grpc) self.background.lane().post([&self] { self.tell_health(); });
   self.recovery = std::make_unique<flow::Recovery>(*self.store, self.flows, self.background.lane());
   self.background.lane().post([&self] {
     self.recovery->keep_sweeping(self.config.sweep_every, [&self, first = true](const auto& progress) mutable {

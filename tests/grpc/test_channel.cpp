@@ -4,11 +4,9 @@
 
 #include <fstream>
 
-#include "grpc/grpc_fixture.hpp"
+#include "grpc/channel_fixture.hpp"
 #include "grpc_probe/probe.pb.h"
-#include "sluice/rpc/interceptors.hpp"
 #include "sluice/resilience/attempt.hpp"
-#include "sluice/transport/grpc_channel.hpp"
 #include "sluice/wire/details.pb.h"
 #include "support/certificates.hpp"
 #include "support/tcp_peer.hpp"
@@ -18,64 +16,6 @@ namespace sluice::transport {
 namespace {
 
 using ::testing::HasSubstr;
-using rpc::RemoteCommand;
-
-class ChannelTest : public GrpcTest {
- protected:
-  ChannelTest() {
-    add("shop.order", rpc::KeyUse::required, [this](rpc::Invocation& invocation) {
-      {
-        const std::lock_guard lock(mutex);
-        seen = invocation.command;
-      }
-      invocation.finish(rpc::Answer::of(
-          Reply::ok("{\"run\":" + std::to_string(++runs) + ",\"state\":\"placed\"}")));
-    });
-  }
-  ~ChannelTest() override {
-    client.reset();
-    channel_.reset();
-    callers.stop();
-    callers.join();
-  }
-  void start_door() {
-    GrpcMethods methods;
-    methods.bind("probe.v1.Shop/PlaceOrder", "shop.order");
-    lane.start();
-    door = std::make_unique<GrpcDoor>(registry, clock, std::vector<Lane*>{&lane.lane()}, options,
-                                      hooks);
-    ASSERT_TRUE(door->bind(methods));
-    ASSERT_TRUE(door->start());
-  }
-  void connect_to(std::uint16_t port, GrpcChannelOptions with = {},
-                  std::vector<std::shared_ptr<rpc::Interceptor>> chain = {}) {
-    if (with.target.empty()) with.target = "127.0.0.1:" + std::to_string(port);
-    with.token = "ann-token";
-    auto made = make_grpc_channel(with);
-    ASSERT_TRUE(made) << made.error().to_string();
-    channel_ = *made;
-    client = std::make_unique<rpc::Client>(channel_, std::move(chain));
-  }
-  Result<rpc::Response> call(const RemoteCommand& command, const std::string& body = "{}",
-                             Duration within = seconds(10), rpc::CallContext context = {},
-                             CancelScope* scope = nullptr) {
-    return block_on(callers, client->call(command, std::move(context), body),
-                    clock.now() + within, scope);
-  }
-  const RemoteCommand& reads(std::string name) {
-    return client->add({.name = std::move(name), .read_only = true});
-  }
-  const RemoteCommand& writes(std::string name) { return client->add({.name = std::move(name)}); }
-  static rpc::CallContext keyed(std::string key) {
-    rpc::CallContext context;
-    context.idempotency_key = std::move(key);
-    return context;
-  }
-
-  LaneThread callers{clock, "callers"};
-  std::shared_ptr<rpc::Channel> channel_;
-  std::unique_ptr<rpc::Client> client;
-};
 
 TEST_F(ChannelTest, RES_1_a_command_of_another_server_by_its_name) {
   start_door();
@@ -368,6 +308,14 @@ TEST_F(ChannelTest, RES_30_pushback_is_read_with_its_limits_and_garbage_is_none)
   EXPECT_EQ(garbage.kind(), FailureKind::unavailable);
   EXPECT_EQ(garbage.code(), "grpc_14");
   EXPECT_FALSE(garbage.retry_after().has_value());
+}
+
+TEST_F(ChannelTest, RES_30_that_a_callee_gave_up_on_its_own_calls_is_no_word_about_ours) {
+  const Failure down(FailureKind::unavailable, "down", "");
+  const Failure told = from_grpc_status(to_grpc_status(resilience::given_up(down.with("region", "SG"), "three attempts")));
+  EXPECT_FALSE(resilience::is_given_up(told));
+  EXPECT_TRUE(resilience::worth_retrying(told, false));
+  EXPECT_THAT(told.details(), ::testing::Contains(std::pair<std::string, std::string>("region", "SG")));
 }
 
 TEST_F(ChannelTest, RES_13_a_storm_of_calls_cut_at_every_moment_leaves_nothing_behind) {

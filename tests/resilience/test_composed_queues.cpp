@@ -43,8 +43,10 @@ class Queued {
     EXPECT_EQ(guard_.snapshot(clock_.now()).tokens, kBurst);
   }
   std::uint64_t calls = 0, left = 0, half_open = 0, full = 0;
+  std::array<std::uint64_t, 7> started{};  // by the breaker's state
 
  private:
+  static constexpr std::uint64_t kNoGeneration = UINT64_MAX;
   static constexpr std::uint64_t kRate = 300, kBurst = 20;  // per 100 ms
   struct Caller {
     Task<Result<int>> task;
@@ -83,8 +85,22 @@ class Queued {
       ++self.calls;
       ++self.running_;
       EXPECT_LE(self.running_, self.most_places_) << "one more than the limit";
+      note_state();
     }
-    ~Witness() { --self.running_; }
+    ~Witness() {
+      --self.running_;
+      if (trial_of == self.trial_generation_) --self.trials_on_;
+    }
+    void note_state() {
+      const BreakerSnapshot breaker = *self.guard_.snapshot(self.clock_.now()).breaker;
+      ++self.started[static_cast<std::size_t>(breaker.state)];
+      EXPECT_NE(breaker.state, BreakerState::open) << "a call began under an open breaker";
+      if (breaker.state != BreakerState::half_open) return;
+      trial_of = breaker.generation;
+      if (std::exchange(self.trial_generation_, trial_of) != trial_of) self.trials_on_ = 0;
+      EXPECT_LE(++self.trials_on_, kTrials) << "more calls at once than trials";
+    }
+    std::uint64_t trial_of = kNoGeneration;
   };
   Task<Result<int>> work() {
     const Witness witness(*this);
@@ -147,10 +163,12 @@ class Queued {
   Instant began_{};
   std::uint32_t running_ = 0, places_ = 0, most_places_ = 0;
   std::uint64_t health_ = 50, generation_ = 0;
+  std::uint64_t trial_generation_ = 0;  // the half-open state of which trials_on_ calls run
+  std::uint32_t trials_on_ = 0;
 };
 
 TEST(Composed, RES_42_no_permit_is_lost_or_minted_between_queues_turns_timeouts_and_leavers) {
-  std::uint64_t calls = 0, left = 0, half_open = 0, full = 0;
+  std::uint64_t calls = 0, left = 0, half_open = 0, full = 0, closed_starts = 0, trial_starts = 0;
   const char* const more = std::getenv("SLUICE_SEEDS");  // as many; for campaigns
   const std::uint64_t seeds = more != nullptr ? std::strtoull(more, nullptr, 10) : 10;
   for (std::uint64_t seed = 1; seed <= seeds && !HasFailure(); ++seed) {
@@ -158,11 +176,15 @@ TEST(Composed, RES_42_no_permit_is_lost_or_minted_between_queues_turns_timeouts_
     Queued one(seed);
     one.explore(200'000);
     calls += one.calls, left += one.left, half_open += one.half_open, full += one.full;
+    closed_starts += one.started[static_cast<std::size_t>(BreakerState::closed)];
+    trial_starts += one.started[static_cast<std::size_t>(BreakerState::half_open)];
   }
   EXPECT_GT(calls, 50'000u);
   EXPECT_GT(left, 500u);
   EXPECT_GT(half_open, 500u);
   EXPECT_GT(full, 1'000u);
+  EXPECT_GT(closed_starts, 10'000u);
+  EXPECT_GT(trial_starts, 1'000u);
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ struct HedgeTest : testing::Test {
     std::optional<FailureKind> fails;
     bool throws = false;
     bool refused = false;
+    std::optional<milliseconds> pushback = {};
   };
   std::vector<Script> scripts;
   std::vector<Instant> started;
@@ -40,6 +41,10 @@ struct HedgeTest : testing::Test {
       }
     }
     if (script.throws) throw std::runtime_error("attempt threw");
+    if (script.fails && script.pushback) {
+      Failure told = Failure(*script.fails).with_retry_after(*script.pushback);
+      co_return fail(std::move(told));
+    }
     if (script.fails) co_return fail(Failure(*script.fails));
     co_return number;
   }
@@ -74,6 +79,54 @@ TEST_F(HedgeTest, RES_31_a_failure_starts_the_next_at_once) {
   EXPECT_EQ(run({{milliseconds(2), FailureKind::unavailable}, {milliseconds(2)}}), 2);
   EXPECT_LT(started[1] - started[0], milliseconds(4));
   EXPECT_NEAR(budget.tokens(), 9.1, 0.001) << "the failure's token, and no second one";
+}
+
+TEST_F(HedgeTest, RES_30_a_callee_that_wants_no_repetition_gets_no_further_hedge) {
+  const auto answer = run({{milliseconds(2), FailureKind::unavailable, false, false, milliseconds(-1)}, {}, {}});
+  EXPECT_EQ(answer.error().kind(), FailureKind::unavailable);
+  EXPECT_EQ(started.size(), 1u);
+  EXPECT_EQ(answer.error().retry_after(), milliseconds(-1)) << "who retries is told too";
+  // What runs beside it still decides; nothing is added.
+  EXPECT_EQ(run({{milliseconds(50)}, {milliseconds(2), FailureKind::overloaded, false, false, milliseconds(-1)}, {}}), 1);
+  EXPECT_EQ(started.size(), 2u);
+}
+
+TEST_F(HedgeTest, RES_30_the_next_hedge_waits_as_long_as_the_callee_said) {
+  EXPECT_EQ(run({{milliseconds(2), FailureKind::unavailable, false, false, milliseconds(500)}, {}}), 2) << "nothing runs meanwhile";
+  ASSERT_EQ(started.size(), 2u);
+  EXPECT_GE(started[1] - started[0], milliseconds(502));
+  EXPECT_LT(started[1] - started[0], milliseconds(506));
+  // The delay of 10 ms does not come before it, nor does the failure of another.
+  EXPECT_EQ(run({{milliseconds(40), FailureKind::unavailable},
+                 {milliseconds(5), FailureKind::overloaded, false, false, milliseconds(100)},
+                 {milliseconds(1)}}),
+            3);
+  ASSERT_EQ(started.size(), 3u);
+  EXPECT_GE(started[2] - started[1], milliseconds(105));
+  EXPECT_LT(started[2] - started[1], milliseconds(109));
+  EXPECT_EQ(alive, 0);
+}
+
+TEST_F(HedgeTest, RES_30_a_wait_beyond_the_deadline_is_not_begun) {
+  scripts = {{milliseconds(2), FailureKind::unavailable, false, false, milliseconds(500)}, {}};
+  CancelScope scope;
+  TaskContext context{&lane, &scope, clock.now() + milliseconds(100)};
+  auto task = hedged(HedgePlan{.extra = 1, .delay = milliseconds(10)}, budget, true,
+                     [this](AttemptNote& note) { return attempt(note); });
+  bool done = false;
+  const Instant start = clock.now();
+  done = task.start(context, [](void* flag) noexcept { *static_cast<bool*>(flag) = true; }, &done);
+  ASSERT_TRUE(scheduler.run_until([&] { return done; }, 10'000));
+  EXPECT_EQ(task.take().error().retry_after(), milliseconds(500));
+  EXPECT_EQ(started.size(), 1u);
+  EXPECT_LT(clock.now() - start, milliseconds(10));
+}
+
+TEST_F(HedgeTest, RES_30_of_several_failures_the_sternest_word_is_told) {
+  const auto answer = run({{milliseconds(20), FailureKind::unavailable, false, false, milliseconds(30)},
+                           {milliseconds(50), FailureKind::overloaded, false, false, milliseconds(-1)}});
+  EXPECT_EQ(answer.error().kind(), FailureKind::overloaded);
+  EXPECT_EQ(started.size(), 2u);
 }
 
 TEST_F(HedgeTest, RES_31_a_fatal_failure_decides) {

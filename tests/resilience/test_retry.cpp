@@ -69,6 +69,22 @@ TEST(Retry, RES_30_no_retry_starts_at_or_after_the_overall_deadline) {
   EXPECT_FALSE(policy.next_delay(1, failure, random, milliseconds(500)));
 }
 
+TEST(Retry, RES_30_what_a_layer_below_gave_up_on_is_not_tried_again) {
+  FixedRandom random;
+  const Failure down(FailureKind::unavailable, "down", "of the callee");
+  const Failure over = given_up(down, "three attempts");
+  EXPECT_TRUE(is_given_up(over));
+  EXPECT_FALSE(is_given_up(down));
+  EXPECT_EQ(given_up(over, "again"), over) << "marked once";
+  EXPECT_EQ(over.code(), "down");
+  for (const bool key : {true, false}) EXPECT_FALSE(worth_retrying(over, key));
+  EXPECT_FALSE(worth_retrying(given_up(Failure(FailureKind::unknown_outcome), ""), true));
+  EXPECT_FALSE(steady(milliseconds(1)).next_delay(1, over, random));
+  RetryPolicy all = steady(milliseconds(1));
+  all.retryable = [](const Failure&) { return true; };
+  EXPECT_TRUE(all.next_delay(1, over, random)) << "who says so";
+}
+
 TEST(Retry, RES_30_own_predicate_replaces_the_default) {
   FixedRandom random;
   RetryPolicy policy = steady(milliseconds(1));

@@ -47,6 +47,53 @@ TEST_F(ClientTest, RES_6_two_apps_with_a_command_of_one_name_have_a_breaker_each
   EXPECT_TRUE(call(put, bank));
 }
 
+TEST_F(ClientTest, RES_20_a_call_says_how_much_it_weighs_and_whose_quota_it_takes) {
+  rules("[guard.put.rate]\nlimit = 5\nperiod = \"1h\"\n[guard.put.hot_keys]\nlimit = 4\nperiod = \"1h\"\n");
+  chain({guard_calls(guards, random)});
+  const RemoteCommand& put = client->add(writes("put"));
+  CallContext three;
+  three.weight = 3;
+  three.hot_key = "ann";
+  EXPECT_TRUE(call(put, three));
+  EXPECT_EQ(call(put, three).error().code(), "blocked_by_rate") << "two of five are left";
+  three.weight = 2;
+  EXPECT_EQ(call(put, three).error().code(), "blocked_by_hot_keys") << "one of ann's four is left";
+  three.hot_key = "bob";
+  EXPECT_TRUE(call(put, three));
+  EXPECT_EQ(call(put).error().code(), "blocked_by_rate") << "all are used";
+  EXPECT_EQ(channel->seen.size(), 2u);
+}
+
+// Notes which partition's places are taken while a call runs.
+struct LooksAtPlaces final : Interceptor {
+  explicit LooksAtPlaces(Guards& g) : guards(g) {}
+  std::string_view name() const noexcept override { return "looks"; }
+  Task<Result<Response>> intercept(const RemoteCommand& command, const CallContext& context, const Request& request,
+                                   Next next) override {
+    const TaskContext& task = co_await current_context();
+    seen = guards.find(command.name).snapshot(task.lane->clock().now()).bulkhead->partitions;
+    Task<Result<Response>> rest = next(context, request);
+    Result<Response> response = co_await rest;
+    co_return response;
+  }
+  Guards& guards;
+  std::array<std::uint32_t, resilience::kPartitions> seen{};
+};
+
+TEST_F(ClientTest, RES_23_a_call_says_of_which_partition_it_takes_a_place) {
+  rules("[guard.put.bulkhead]\nlimit = 4\nshares = [0.5, 0.5]\nlend = 0\n");
+  auto looks = std::make_shared<LooksAtPlaces>(guards);
+  chain({guard_calls(guards, random), looks});
+  const RemoteCommand& put = client->add(writes("put"));
+  for (std::uint8_t partition = 0; partition < 2; ++partition) {
+    CallContext context;
+    context.partition = partition;
+    EXPECT_TRUE(call(put, context));
+    EXPECT_EQ(looks->seen[partition], 1u);
+    EXPECT_EQ(looks->seen[1u - partition], 0u);
+  }
+}
+
 TEST_F(ClientTest, RES_30_only_what_may_be_repeated_is_retried) {
   rules("[guard.\"*\".retry]\nattempts = 3\n");
   chain({guard_calls(guards, random)});

@@ -66,6 +66,11 @@ class ChaosProxy {
     cut_ = true;
     poke();
   }
+  /// What is open now is dead for good: nothing passes, nothing ends. New connections are well.
+  void strand() {
+    strand_ = true;
+    poke();
+  }
   std::uint64_t connections() const noexcept { return accepted_; }
 
  private:
@@ -84,6 +89,7 @@ class ChaosProxy {
     Pipe up, down;
     std::size_t passed = 0;
     bool dead = false;
+    bool stranded = false;
   };
 
   static int make_socket() { return socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); }
@@ -132,7 +138,7 @@ class ChaosProxy {
     while (!pipe.ended && pipe.pieces.size() < 64) {
       const ssize_t n = recv(pipe.from, buffer, sizeof buffer, 0);
       if (n > 0) {
-        if (!chaos.drop) pipe.pieces.push_back({now + chaos.delay, std::string(buffer, static_cast<std::size_t>(n))});
+        if (!chaos.drop && !c.stranded) pipe.pieces.push_back({now + chaos.delay, std::string(buffer, static_cast<std::size_t>(n))});
         continue;
       }
       if (n == 0) pipe.ended = true;
@@ -158,7 +164,7 @@ class ChaosProxy {
       if (piece.bytes.empty()) pipe.pieces.pop_front();
       if (chaos.reset_after != 0 && c.passed >= chaos.reset_after) return reset(c);
     }
-    if (pipe.ended && pipe.pieces.empty()) shutdown(pipe.to, SHUT_WR);
+    if (pipe.ended && pipe.pieces.empty() && !c.stranded) shutdown(pipe.to, SHUT_WR);
   }
 
   void run() {
@@ -177,8 +183,9 @@ class ChaosProxy {
       const Chaos now_chaos = chaos();
       accept_all(now_chaos);
       const auto now = Clock::now();
-      const bool cut = cut_.exchange(false);
+      const bool cut = cut_.exchange(false), strand = strand_.exchange(false);
       for (auto& c : all_) {
+        c->stranded = c->stranded || strand;
         if (cut) reset(*c);
         for (auto* pipe : {&c->up, &c->down})
           if (!c->dead) move(*c, *pipe, now_chaos, now);
@@ -199,7 +206,7 @@ class ChaosProxy {
   int wake_[2] = {-1, -1};
   std::mutex mutex_;
   Chaos chaos_;
-  std::atomic<bool> stop_{false}, cut_{false};
+  std::atomic<bool> stop_{false}, cut_{false}, strand_{false};
   std::atomic<std::uint64_t> accepted_{0};
   std::vector<std::unique_ptr<Connection>> all_;  // the thread's
   std::thread thread_;

@@ -136,6 +136,9 @@ class Breaker {
   std::expected<Permit, Block> try_enter(Instant now) noexcept;
   /// True: `ticket` is to be given to leave() or give_back(), once. False: `block` says why.
   bool enter(Instant now, BreakerTicket& ticket, Block& block) noexcept;
+  /// For a call that waited since it entered: asks anew if the state has changed or its trial has expired; a
+  /// trial that is still its own has its time from now on. False, as enter(): the ticket is void.
+  bool enter_again(Instant now, BreakerTicket& ticket, Block& block) noexcept;
   void leave(const BreakerTicket& ticket, Outcome outcome, Duration latency, Instant now) noexcept;
   /// The call was not made, or its end says nothing.
   void give_back(const BreakerTicket& ticket) noexcept;

@@ -47,6 +47,7 @@ Made<F> guarded_attempt(Protector& protector, const GuardedCall& call, F& make, 
   if (block) {
     note.refused_here = true;
     Failure refusal = to_failure(*block);
+    if (!refusal.retry_after()) refusal = given_up(refusal, "refused");
     co_return fail(std::move(refusal));
   }
   if (cancelled != FailureKind::none) {
@@ -102,7 +103,9 @@ Made<F> guarded_hedge(Protector& protector, const GuardedCall& call, HedgePlan p
 /// Calls through `protector`. `make(AttemptNote&)` gives a Task<Result<T>> that does the call once;
 /// it is asked again for each retry and hedge, which happen only with a key or where the rule says
 /// `safe`. Fails with to_failure(Block) when refused here, timeout when an attempt took too long,
-/// otherwise as the call did. A refusal is not retried. protector and random outlive the task.
+/// otherwise as the call did. A refusal is not retried. What it gave up on is marked so, that nobody above tries it
+/// all again: a refusal that names no time, and what was tried by a rule's retry or hedge. protector and random
+/// outlive the task.
 template <class F>
 detail::Made<F> guarded(Protector& protector, GuardedCall call, Random& random, F make) {
   RetryOptions retry;
@@ -130,8 +133,14 @@ detail::Made<F> guarded(Protector& protector, GuardedCall call, Random& random, 
     if (note.number > 1) protector.count_retry();
     return detail::guarded_hedge(protector, call, plan, may_repeat, make, note);
   };
-  detail::Made<F> all = retrying(std::move(policy), protector.budget(), random, std::move(one));
+  const bool repeats = policy.attempts > 1 || plan.extra > 0;
+  bool refused = false;
+  detail::Made<F> all = retrying(std::move(policy), protector.budget(), random, std::move(one), &refused);
   auto answer = co_await all;
+  if (!answer && repeats && !refused && worth_retrying(answer.error(), may_repeat)) {
+    Failure over = given_up(answer.error(), "tried as often as its rule and budget allow");
+    co_return fail(std::move(over));
+  }
   co_return answer;
 }
 

@@ -102,8 +102,26 @@ class HedgeRace final : public Suspension {
       // The token of the failure pays for the attempt that follows it.
       exhausted_ = !budget_.on_failure() || exhausted_;
       after_failure_ = true;
+      heed(answer.error());
     }
-    if (decided_ || !answer_) answer_ = std::move(answer);
+    if (decided_ || !answer_ || stricter(answer, *answer_)) answer_ = std::move(answer);
+  }
+  // What the callee says about trying again holds for hedges too: never, or at that time.
+  void heed(const Failure& failure) noexcept {
+    const auto pushback = failure.retry_after();
+    if (!pushback) return;
+    const Instant now = context().lane->clock().now();
+    const bool never = *pushback < milliseconds::zero();
+    if (never || (context().deadline != kNever && *pushback >= context().deadline - now))
+      exhausted_ = true;
+    else
+      not_before_ = std::max(not_before_, now + *pushback);
+  }
+  // Of several failures that are worth a retry, whoever retries is to hear the sternest.
+  static bool stricter(const Result<T>& later, const Result<T>& kept) noexcept {
+    if (later || kept || !later.error().retry_after()) return false;
+    const auto mine = *later.error().retry_after(), others = kept.error().retry_after().value_or(milliseconds::zero());
+    return others >= milliseconds::zero() && (mine < milliseconds::zero() || mine > others);
   }
   static Result<T> taken(Lap& lap) noexcept {
     try {
@@ -116,10 +134,9 @@ class HedgeRace final : public Suspension {
   }
   // Starts what is due and settles what is certain.
   void advance() {
-    while (!decided_ && (after_failure_ || slow_)) {
+    while (!decided_ && (after_failure_ || slow_) && may_start() && !told_to_wait()) {
       const bool paid = std::exchange(after_failure_, false);
       slow_ = false;
-      if (exhausted_ || made_ >= most_) break;
       // With an empty budget there are no extra calls; those that run still decide.
       if (!paid && !budget_.try_spend()) {
         exhausted_ = true;
@@ -127,11 +144,17 @@ class HedgeRace final : public Suspension {
       }
       start_next();
     }
-    if (!decided_ && running_ == 0) decided_ = true;
+    const bool waits = (after_failure_ || slow_) && may_start();  // for the time it was told
+    if (!decided_ && running_ == 0 && !waits) decided_ = true;
     if (decided_) return stop();
-    if (delay_ && !exhausted_ && made_ < most_ && !timer_.armed())
-      timer_.arm(*context().lane, context().lane->clock().now() + *delay_, &HedgeRace::slow, this);
+    if (!may_start()) return timer_.cancel();
+    if (waits) timer_.cancel();  // that of the delay
+    if (timer_.armed() || (!waits && !delay_)) return;
+    const Instant due = waits ? not_before_ : context().lane->clock().now() + *delay_;
+    timer_.arm(*context().lane, std::max(due, not_before_), &HedgeRace::slow, this);
   }
+  bool may_start() const noexcept { return !exhausted_ && made_ < most_; }
+  bool told_to_wait() const noexcept { return context().lane->clock().now() < not_before_; }
   void stop() noexcept {
     timer_.cancel();
     for (std::uint32_t i = 0; i < made_; ++i) {
@@ -160,6 +183,7 @@ class HedgeRace final : public Suspension {
   std::uint32_t made_ = 0, running_ = 0;
   bool starting_ = false, decided_ = false, exhausted_ = false;
   bool after_failure_ = false, slow_ = false;  // why a further attempt is due
+  Instant not_before_{};                       // by a callee's word
   std::optional<Result<T>> answer_;            // the deciding one, or the first failure
   Timer timer_;
 };
@@ -175,8 +199,9 @@ struct TaskValue<Task<Result<T>>> {
 
 /// `make(AttemptNote&)` gives the task of one attempt, up to 1 + extra of them at once. The first
 /// success, or a failure that trying again cannot help, decides; the others are cancelled and
-/// destroyed. Another failure starts the next attempt at once. Fails with the first failure when
-/// all have failed. An empty budget means no extra attempts and fails nothing.
+/// destroyed. Another failure starts the next attempt at once, or at the time it names in retry_after; a
+/// negative one means no further attempts. Fails with the first failure, or the one with the sternest
+/// retry_after, when all have failed. An empty budget means no extra attempts and fails nothing.
 template <class F, class Made = std::invoke_result_t<F&, AttemptNote&>>
 Made hedged(HedgePlan plan, RetryBudget& budget, bool has_key, F make) {
   detail::HedgeRace<typename detail::TaskValue<Made>::type, F> race(plan, budget, has_key, make);

@@ -31,7 +31,7 @@ class GuardPermit {
   }
   ~GuardPermit() { cancel(); }
 
-  /// Wait so long before calling (pacing); mostly zero.
+  /// Wait so long before calling (pacing); mostly zero. The breaker is not asked again after it, as enter() does.
   Duration wait() const noexcept { return wait_; }
   /// The call itself begins now: what was waited for our own limits is not its latency.
   void began(Instant now) noexcept { started_ = now; }
@@ -101,8 +101,9 @@ class alignas(64) Protector {
   /// Never waits: a full bulkhead refuses. `call.now` is the one time all policies see.
   std::expected<GuardPermit, Block> try_enter(const CallInfo& call) noexcept;
   /// `std::optional<Block> b = co_await enter(call, deadline, permit)`: the same, but waits in the
-  /// bulkhead's queue; waits for pacing too, so `permit.wait()` is zero. A cancelled scope ends the
-  /// wait with what it took given back and the reason in `cancelled`.
+  /// bulkhead's queue; waits for pacing too, so `permit.wait()` is zero. Whoever waited asks the breaker
+  /// again: it may have opened since. A cancelled scope ends the wait with what it took given back and the
+  /// reason in `cancelled`.
   Task<std::optional<Block>> enter(CallInfo call, Instant deadline, GuardPermit& permit,
                                    FailureKind& cancelled);
 
@@ -154,6 +155,7 @@ class alignas(64) Protector {
   std::uint64_t ordered(std::uint64_t modes) const noexcept;
   bool ask_first(std::uint64_t modes, const CallInfo& call, GuardPermit& permit,
                  Block& block) noexcept;
+  bool ask_breaker_again(std::uint64_t modes, Instant now, GuardPermit& permit, Block& block) noexcept;
   bool ask_place(std::uint64_t modes, Policy policy, const CallInfo& call, GuardPermit& permit,
                  Block& block) noexcept;
   /// What a call took of the limits on calls per time, to be undone.

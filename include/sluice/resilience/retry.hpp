@@ -33,6 +33,16 @@ struct BackoffPolicy {
   Duration delay(std::uint32_t retry, Random& random) const;
 };
 
+/// `failure`, marked: a layer below has given up on it, having tried it as often as it might, or refused it without
+/// a time to come back at. Whoever tries again above would multiply the calls. The mark does not travel to others.
+Failure given_up(const Failure& failure, std::string how);
+bool is_given_up(const Failure& failure) noexcept;
+inline constexpr std::string_view kGivenUp = "given_up";  ///< its name among the details
+
+/// Nobody below has given up on it, and the kind is retryable; what may have happened or still runs (unknown_outcome, pending, in_progress)
+/// only with a key, because a second run without one may take effect twice.
+bool worth_retrying(const Failure& failure, bool has_key) noexcept;
+
 /// Whether to try again after a failure. A plain value; thread-safe to read.
 struct RetryPolicy {
   std::uint32_t attempts = 3;  ///< in all, the first included; 0 and 1: never retry
@@ -47,13 +57,10 @@ struct RetryPolicy {
   /// The wait before the next attempt; nothing: give up and pass the failure on. `attempt` is how
   /// many have been made (1 after the first failed), `elapsed` the time since the first began. A
   /// failure's retry_after is taken as it is, without jitter or max; a negative one means never.
+  bool worth(const Failure& failure) const { return retryable ? retryable(failure) : worth_retrying(failure, has_key); }
   std::optional<Duration> next_delay(std::uint32_t attempt, const Failure& failure, Random& random,
                                      Duration elapsed = Duration::zero()) const;
 };
-
-/// The kind is retryable; what may have happened or still runs (unknown_outcome, pending, in_progress)
-/// only with a key, because a second run without one may take effect twice.
-bool worth_retrying(const Failure& failure, bool has_key) noexcept;
 
 struct RetryBudgetOptions {
   double tokens = 10;  ///< the bucket is full at the start; 0 allows no retry

@@ -21,9 +21,10 @@ struct AttemptNote {
 
 /// `make(AttemptNote&)` gives the Task<Result<T>> of one attempt; it is kept until the end.
 /// Gives the first success or the last failure; after a cancelled wait, why it was cut. No retry
-/// starts at or after the caller's deadline. `budget` and `random` outlive the task.
+/// starts at or after the caller's deadline. `refused` is told when the last attempt was refused here. What is
+/// referred to outlives the task.
 template <class F, class Made = std::invoke_result_t<F&, AttemptNote&>>
-Made retrying(RetryPolicy policy, RetryBudget& budget, Random& random, F make) {
+Made retrying(RetryPolicy policy, RetryBudget& budget, Random& random, F make, bool* refused = nullptr) {
   TaskContext& context = co_await current_context();
   Clock& clock = context.lane->clock();
   Instant began{};
@@ -41,11 +42,10 @@ Made retrying(RetryPolicy policy, RetryBudget& budget, Random& random, F make) {
       co_return answer;
     }
     const Failure& failure = answer.error();
+    if (note.refused_here && refused != nullptr) *refused = true;
     if (note.refused_here || failure.kind() == FailureKind::cancelled) co_return answer;
-    const bool worth =
-        policy.retryable ? policy.retryable(failure) : worth_retrying(failure, policy.has_key);
     // A failure that trying again cannot help says nothing about load.
-    if (!worth) co_return answer;
+    if (!policy.worth(failure)) co_return answer;
     const bool affordable = note.settled ? budget.may_retry() : budget.on_failure();
     if (!affordable || attempt >= policy.attempts) co_return answer;
     const Instant now = clock.now();

@@ -48,6 +48,8 @@ struct CallContext {
   std::string correlation;      ///< the same in the logs of both sides
   std::string hot_key;          ///< for hot-key quotas of the rules
   resilience::Priority priority = resilience::Priority::normal;
+  std::uint32_t weight = 1;    ///< calls that it counts for, in limits on calls per time
+  std::uint8_t partition = 0;  ///< of the places, below resilience::kPartitions
   Channel* channel = nullptr;  ///< instead of the client's; outlives the call
   std::uint32_t attempt = 1;  ///< set by the resilience interceptor
   /// Further headers, lower-case names.

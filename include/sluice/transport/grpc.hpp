@@ -65,6 +65,8 @@ struct GrpcHooks {
   std::function<std::string(std::string_view token)> name_of;
   /// Where streams that can be resumed keep their mark: a durable store. Null: resume is refused.
   store::Store* marks = nullptr;
+  /// What health tells of all services (as /readyz over HTTP); must not block. Empty: ready while it does not drain.
+  std::function<Status()> ready;
   Random* random = nullptr;  ///< spreads retries of messages; null: they are not spread
 };
 
@@ -97,6 +99,8 @@ class GrpcDoor final : public Component {
   /// Looks whether certificate files have changed, if the last look is `tls_watch` ago; new connections do
   /// too. What is found is told in the log. Thread-safe; reads files.
   void look_at_certificates() noexcept;
+  /// Asks the hook and tells health, and who watches it, what has changed. Not at the same time as stop().
+  void tell_health() noexcept;
   void drain() noexcept override;
   bool drained() noexcept override;
   void cancel() noexcept override;

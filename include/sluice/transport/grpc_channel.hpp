@@ -21,6 +21,9 @@ struct GrpcChannelOptions {
   std::string balancing = "round_robin";  ///< or pick_first
   Duration keepalive = seconds(30);       ///< a ping on a silent connection; at least 10 s
   Duration keepalive_timeout = seconds(5);  ///< for its answer; then the connection is lost
+  /// Three calls or more time out and nothing is answered for so long: the next ones go over new connections.
+  /// Keepalive needs longer, and finds the one of several that is dead. Zero: never.
+  Duration silence = seconds(3);
   Duration connect_timeout = seconds(1);
   Duration max_backoff = seconds(1);        ///< between attempts to connect
   Duration default_deadline = seconds(30);  ///< of calls whose task has none

@@ -32,6 +32,8 @@ class GuardCalls final : public Interceptor {
     resilience::GuardedCall call;
     call.hot_key = context.hot_key;
     call.priority = context.priority;
+    call.weight = context.weight;
+    call.partition = context.partition;
     call.has_key = !context.idempotency_key.empty() || command.read_only || command.idempotent;
     call.outcome = &outcome_of_call;
     bool unknown = false;  // some attempt may have taken effect
@@ -45,6 +47,7 @@ class GuardCalls final : public Interceptor {
       Failure open(FailureKind::unknown_outcome, response.error().code(),
                    "an earlier attempt may have taken effect; the last one: " +
                        std::string(response.error().detail()));
+      if (resilience::is_given_up(response.error())) open = resilience::given_up(open, "tried again already");
       co_return fail(std::move(open));
     }
     co_return response;

@@ -1,136 +1,26 @@
 #include <grpc/support/time.h>
 #include <grpcpp/create_channel.h>
-#include <grpcpp/generic/generic_stub.h>
 
-#include <atomic>
+#include <algorithm>
 #include <charconv>
-#include <condition_variable>
 #include <mutex>
-#include <set>
 
 #include "sluice/transport/grpc_channel.hpp"
 #include "sluice/v1/commands.pb.h"
 #include "transport/envelope.hpp"
 #include "transport/grpc/codec.hpp"
 #include "transport/grpc/metadata.hpp"
+#include "transport/grpc/silence.hpp"
 #include "transport/grpc/whole_process.hpp"
 #include "transport/grpc/status.hpp"
 #include "transport/grpc/tls.hpp"
+#include "transport/grpc/wire.hpp"
 
 namespace sluice::transport {
 
 namespace {
 
 constexpr const char* kExecute = "/sluice.v1.Commands/Execute";
-
-class InFlight;
-class Answer;
-
-// One call on the wire. gRPC's, the waiting task's and the channel's, whoever needs it longest. A
-// unary call by way of the streaming interface, because that alone tells whether the request has
-// left: on the wire both are the same.
-class Wire final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
- public:
-  enum class State : std::uint8_t { waiting, answered, abandoned };
-  grpc::ClientContext context;
-  grpc::ByteBuffer request, response;
-  grpc::Status status;
-  bool answered_with_message = false;
-  std::atomic<bool> sent{false};  // the transport has the request
-  std::atomic<State> state{State::waiting};
-  Lane* lane = nullptr;     // touched by gRPC's threads only if somebody waits there
-  Answer* waiter = nullptr;  // lane-only
-  std::shared_ptr<InFlight> flights;
-  std::shared_ptr<Wire> self;  // until OnDone()
-
-  void begin(grpc::GenericStub& stub, const std::string& method) {
-    stub.PrepareBidiStreamingCall(&context, method, {}, this);
-    StartWriteLast(&request, {});
-    StartRead(&response);
-    StartCall();
-  }
-  void OnWriteDone(bool ok) override {
-    if (ok) sent = true;
-  }
-  void OnReadDone(bool ok) override { answered_with_message = ok; }
-  void OnDone(const grpc::Status& ended) override;
-};
-using WirePtr = std::shared_ptr<Wire>;
-
-// The calls that run, so that destroying the channel can end them.
-class InFlight {
- public:
-  bool add(const WirePtr& wire, std::size_t limit) {
-    const std::lock_guard lock(mutex_);
-    if (wires_.size() >= limit) return false;
-    wires_.insert(wire);
-    return true;
-  }
-  void remove(const WirePtr& wire) {
-    const std::lock_guard lock(mutex_);
-    wires_.erase(wire);
-    if (wires_.empty()) none_.notify_all();
-  }
-  void end_all() {
-    std::unique_lock lock(mutex_);
-    for (const auto& wire : wires_) wire->context.TryCancel();
-    none_.wait(lock, [this] { return wires_.empty(); });
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable none_;
-  std::set<WirePtr> wires_;
-};
-
-// `FailureKind k = co_await Answer(wire, stub, method)`: none once the wire has its status.
-class Answer final : public Suspension {
- public:
-  Answer(WirePtr wire, grpc::GenericStub& stub, std::string method)
-      : wire_(std::move(wire)), stub_(stub), method_(std::move(method)) {}
-  ~Answer() override { abandon(); }
-  bool await_ready() const noexcept { return false; }
-  template <class P>
-  bool await_suspend(std::coroutine_handle<P> self) {
-    if (!suspend(self)) return false;
-    wire_->lane = context().lane;
-    wire_->waiter = this;
-    begun_ = true;
-    wire_->self = wire_;
-    wire_->begin(stub_, method_);
-    return true;
-  }
-  FailureKind await_resume() const noexcept { return cancel_kind(); }
-  bool begun() const noexcept { return begun_; }
-  void arrived() noexcept {
-    wire_->waiter = nullptr;
-    finish();
-  }
-
- private:
-  void on_cancel() noexcept override { abandon(); }
-  void abandon() noexcept {
-    if (!begun_ || wire_->waiter == nullptr) return;
-    wire_->waiter = nullptr;
-    wire_->state.exchange(Wire::State::abandoned);
-    wire_->context.TryCancel();
-  }
-  WirePtr wire_;
-  grpc::GenericStub& stub_;
-  const std::string method_;
-  bool begun_ = false;
-};
-
-void Wire::OnDone(const grpc::Status& ended) {
-  const std::shared_ptr<Wire> keep = std::move(self);
-  status = ended;
-  auto expected = State::waiting;
-  if (state.compare_exchange_strong(expected, State::answered))
-    lane->post([keep] {
-      if (keep->waiter != nullptr) keep->waiter->arrived();
-    });
-  flights->remove(keep);
-}
 
 Failure bad_header(std::string_view name) {
   return Failure(FailureKind::invalid_argument, "bad_header",
@@ -153,15 +43,21 @@ struct Line {
   explicit Line(std::shared_ptr<grpc::Channel> c) : channel(std::move(c)), stub(channel) {}
   std::shared_ptr<grpc::Channel> channel;
   grpc::GenericStub stub;
+  Silence silence;
 };
+
+// gRPC's own verdict; a callee that says so has something to say beside it.
+bool out_of_time_here(const Wire& wire) {
+  return wire.status.error_code() == grpc::DEADLINE_EXCEEDED && wire.status.error_details().empty() &&
+         wire.context.GetServerTrailingMetadata().empty();
+}
 
 class GrpcChannel final : public rpc::Channel {
  public:
   /// `files`: null without files to watch.
   GrpcChannel(GrpcChannelOptions options, std::shared_ptr<TlsFiles> files)
       : options_(std::move(options)), files_(std::move(files)) {
-    if (files_ == nullptr)
-      line_ = open(options_.tls ? client_credentials({}) : grpc::InsecureChannelCredentials());
+    if (files_ == nullptr) line_ = open(credentials());
   }
   ~GrpcChannel() override { in_flight_->end_all(); }
 
@@ -175,6 +71,11 @@ class GrpcChannel final : public rpc::Channel {
   Failure failure_of(const Wire& wire, const rpc::RemoteCommand& command) const;
   std::shared_ptr<Line> open(const std::shared_ptr<grpc::ChannelCredentials>& credentials) const;
   std::shared_ptr<Line> line(Instant now);
+  /// Without files to watch.
+  std::shared_ptr<grpc::ChannelCredentials> credentials() const {
+    return options_.tls ? client_credentials({}) : grpc::InsecureChannelCredentials();
+  }
+  void unanswered(const std::shared_ptr<Line>& over, const Wire& wire, Instant now);
 
   const GrpcChannelOptions options_;
   const std::shared_ptr<TlsFiles> files_;
@@ -186,14 +87,30 @@ class GrpcChannel final : public rpc::Channel {
 
 // With other certificates calls go over new connections; those under way end on theirs.
 std::shared_ptr<Line> GrpcChannel::line(Instant now) {
-  if (files_ == nullptr) return line_;
-  const auto content = files_->current(now);
+  const auto content = files_ != nullptr ? files_->current(now) : nullptr;
   const std::lock_guard lock(mutex_);
-  if (content->version > version_) {
+  if (content != nullptr && content->version > version_) {
     version_ = content->version;
     line_ = open(client_credentials(*content));
   }
   return line_;
+}
+
+// A connection may be dead though its bytes are taken: by a proxy that lost the other side, by a process that
+// hangs. Keepalive finds that late, so it is left for a new one. Of several addresses one that answers speaks for all.
+void GrpcChannel::unanswered(const std::shared_ptr<Line>& over, const Wire& wire, Instant now) {
+  const bool connected = wire.sent || over->channel->GetState(false) == GRPC_CHANNEL_READY;
+  if (!connected || !over->silence.unanswered(now, options_.silence)) return;
+  const auto content = files_ != nullptr ? files_->current(now) : nullptr;
+  const auto fresh = open(content != nullptr ? client_credentials(*content) : credentials());
+  {
+    const std::lock_guard lock(mutex_);
+    if (line_ != over) return;  // somebody else was first
+    line_ = fresh;
+  }
+  if (options_.logger != nullptr)
+    options_.logger->warn("nothing is answered on a connection: the next calls go over a new one",
+                          {{"target", options_.target}});
 }
 
 Status GrpcChannel::prepare(Wire& wire, const rpc::RemoteCommand& command,
@@ -303,6 +220,7 @@ Task<Result<rpc::Response>> GrpcChannel::invoke(const rpc::RemoteCommand& comman
   Answer answer(wire, over->stub, method);
   const FailureKind cut = co_await answer;
   if (!answer.begun()) in_flight_->remove(wire);
+  if (cut == FailureKind::timeout && answer.begun()) unanswered(over, *wire, task.lane->clock().now());
   if (cut != FailureKind::none) {
     // gRPC may have sent it a moment ago without having said so.
     const bool maybe =
@@ -315,6 +233,10 @@ Task<Result<rpc::Response>> GrpcChannel::invoke(const rpc::RemoteCommand& comman
                 "'" + command.name + "' at " + options_.target + " was given up before its answer");
     co_return fail(std::move(why));
   }
+  if (out_of_time_here(*wire))
+    unanswered(over, *wire, task.lane->clock().now());
+  else
+    over->silence.heard();
   if (!wire->status.ok()) {
     Failure told = failure_of(*wire, command);
     co_return fail(std::move(told));
@@ -349,8 +271,10 @@ std::shared_ptr<Line> GrpcChannel::open(const std::shared_ptr<grpc::ChannelCrede
   arguments.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, as_ms(options.keepalive));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, as_ms(options.keepalive_timeout));
-  // Not without calls: a server that allows no such pings ends the connection.
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 0);
+  // Calls that have timed out look after no connection. A callee that allows no such pings counts two and ends
+  // the connection at the third; gRPC sends no more than two without data between them.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 2);
   // The first is also how long one attempt to connect may take.
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, as_ms(options.connect_timeout));
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS,

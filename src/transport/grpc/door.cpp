@@ -81,6 +81,8 @@ struct GrpcDoor::Impl {
     });
   }
   Status listen();
+  void name_services();
+  bool ready() const { return !shared->hooks.ready || shared->hooks.ready().has_value(); }
   // Both are asked: each cancels what its grace is over for.
   bool drained_streams() noexcept {
     const bool live = streams->pipeline->drained(), shadow = streams->shadow->drained();
@@ -114,6 +116,7 @@ struct GrpcDoor::Impl {
   std::shared_ptr<grpc::ServerCredentials> credentials;  // asked at each handshake: goes after the server
   std::unique_ptr<grpc::Server> server;
   std::uint16_t port = 0;
+  bool serving = true;  // as health was told
   Instant graceful_until = kNever;  // set when it begins to drain
   std::shared_ptr<TlsFiles> certificates;  // null without TLS
   std::unique_ptr<Metrics::Hook> certificate;
@@ -182,7 +185,16 @@ Status GrpcDoor::Impl::listen() {
                     "stop the process that has it, or set another one");
   }
   port = static_cast<std::uint16_t>(chosen);
+  name_services();
   return {};
+}
+
+// Health knows the whole server by itself; each service by its name too.
+void GrpcDoor::Impl::name_services() {
+  serving = ready();
+  auto* health = server->GetHealthCheckService();
+  for (const auto& [name, service] : services) health->SetServingStatus(name, serving);
+  health->SetServingStatus(serving);
 }
 
 GrpcDoor::GrpcDoor(rpc::Registry& registry, Clock& clock, std::vector<Lane*> lanes,
@@ -211,6 +223,12 @@ Status GrpcDoor::bind(const GrpcMethods& methods) {
 }
 
 Status GrpcDoor::start() { return impl_->listen(); }
+
+void GrpcDoor::tell_health() noexcept {
+  if (impl_->server == nullptr || impl_->shared->draining) return;
+  const bool ready = impl_->ready();
+  if (std::exchange(impl_->serving, ready) != ready) impl_->server->GetHealthCheckService()->SetServingStatus(ready);
+}
 
 void GrpcDoor::drain() noexcept {
   if (impl_->server == nullptr || impl_->shared->draining.exchange(true)) return;

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "sluice/base/text.hpp"
+#include "sluice/resilience/retry.hpp"
 #include "sluice/wire/details.pb.h"
 
 namespace sluice::transport {
@@ -131,7 +132,7 @@ Failure from_grpc_status(const grpc::Status& status) {
                                  : std::nullopt;
           if (named && *named != FailureKind::none)
             kind = *named;
-          else if (key != "kind" && key != "retryable")
+          else if (key != "kind" && key != "retryable" && key != resilience::kGivenUp)  // a word among its own layers
             details.emplace_back(key, value);
         }
       } else if (any.type_url() == kRetryInfo && retry.ParseFromString(any.value())) {
