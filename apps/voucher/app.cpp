@@ -10,6 +10,7 @@
 #include "apps/voucher/batch.hpp"
 #include "apps/voucher/model.hpp"
 #include "apps/voucher/rows.hpp"
+#include "apps/voucher/segments.hpp"
 #include "sluice/base/text.hpp"
 #include "sluice/rpc/flow_handler.hpp"
 #include "sluice/rpc/interceptors.hpp"
@@ -80,7 +81,8 @@ class VoucherApp final : public server::App {
       const Downstream::Stats stats = downstream_ ? downstream_->stats() : Downstream::Stats{};
       const nlohmann::json body{{"code_calls", stats.code_calls}, {"codes_at_hand", stats.codes_at_hand},
                                 {"code_waits", stats.code_waits}, {"user_calls", stats.user_calls},
-                                {"users_asked", stats.users_asked}};
+                                {"users_asked", stats.users_asked},
+                                {"store", leases_as_.store},      {"owner", leases_as_.owner}};
       invocation.finish(rpc::Answer::of(Reply::ok(body.dump())));
     };
     SLUICE_TRY(context.registry.add(std::move(saved)));
@@ -148,12 +150,16 @@ class VoucherApp final : public server::App {
       SLUICE_ASSIGN(const std::string store, identity(context));
       downstream.owner = fmt::format("distribution-{}-{}", store, nodes != nullptr ? nodes->node() : 1);
     }
+    // Drawn with the database, and anew when it is found in another file or was restored: what another file has
+    // assigned since, or what was assigned after the backup, this one does not know.
+    downstream.store = fmt::format("{:016x}", context.store.incarnation());
+    leases_as_ = {downstream.store, downstream.owner};
     downstream_ = std::make_unique<Downstream>(*supply_, codes_.get(), users_.get(), context.clock, context.random,
                                                std::move(downstream));
     return {};
   }
 
-  // Two stores never lease codes under one name, or both would resume, and give away, the same segments.
+  // A name of its own for each store, so that operators can tell owners apart.
   static Result<std::string> identity(server::AppContext& context) {
     const store::KvKey key = identity_key("voucher");
     for (;;) {
@@ -208,6 +214,7 @@ class VoucherApp final : public server::App {
   std::unique_ptr<rpc::Client> codes_, users_;
   std::unique_ptr<CodeSupply> supply_;
   std::unique_ptr<Downstream> downstream_;
+  Holder leases_as_;
   std::unique_ptr<resilience::HotKeys> rate_limit_;
   std::unique_ptr<Distribution> distribution_;
 };

@@ -242,7 +242,7 @@ Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Dow
   for (const auto& one : told)
     finished.push_back({{"voucher", one.voucher}, {"first", one.first}, {"token", one.token}});
   const std::int64_t count = std::clamp<std::int64_t>(kMaxCodesPerCall / std::ssize(ids), 1, options_.segment_codes);
-  const Json body{{"owner", options_.owner},     {"region", common.region}, {"vouchers", vouchers},
+  const Json body{{"owner", options_.owner}, {"store", options_.store},  {"region", common.region}, {"vouchers", vouchers},
                   {"count", count},                  {"resume", resume},     {"finished", finished}};
   rpc::CallContext call;
   call.ns = Namespace::parse(common.ns).value_or(Namespace("voucher"));

@@ -20,6 +20,7 @@ struct DownstreamOptions {
   /// Of segments; unique among the services that ask one code service, kept over restarts. Empty: by the
   /// number of the node on a shared store.
   std::string owner;
+  std::string store;                          ///< of the assignments; only it gets segments again that were leased to it
   Duration timeout = milliseconds(500);       ///< of one fetch, retries included
   std::int64_t segment_codes = 200;           ///< asked for at once, per voucher
   Duration users_ttl = seconds(60);

@@ -204,7 +204,7 @@ TEST_F(VoucherServices, VOUCHER_6_finished_segments_are_told_also_when_no_code_i
 TEST_F(VoucherServices, VOUCHER_6_what_is_resumed_fits_a_message) {
   Segments segments;
   constexpr std::int64_t kEach = 9000;
-  for (int i = 0; i < 20; ++i) (void)segments.lease("a", 20 * kEach, kEach, WallTime(milliseconds(0)), WallTime(milliseconds(i + 1)));
+  for (int i = 0; i < 20; ++i) (void)segments.lease({{}, "a"}, 20 * kEach, kEach, WallTime(milliseconds(0)), WallTime(milliseconds(i + 1)));
   for (int part = 0; part < 20; ++part) {
     store::Commit there;
     if (part == 0) there.then = {store::KvPut{pool_key("voucher", "big"), "", 20 * kEach}, store::KvPut{segment_key("voucher", "big"), segments.encode(), {}}};

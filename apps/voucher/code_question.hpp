@@ -1,0 +1,26 @@
+// A question to the code service: voucher.code.batch_get_code_using_cache.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "apps/voucher/segments.hpp"
+
+namespace sluice::voucher {
+
+struct CodeQuestion {
+  Holder holder;
+  std::vector<std::string> vouchers;
+  std::int64_t count = 100;
+  bool resume = false;
+  struct Finished {
+    std::string voucher;
+    std::int64_t first = 0;
+    std::uint64_t token = 0;
+  };
+  std::vector<Finished> finished;
+
+  /// Fails invalid_argument `bad_request`, naming the member, what was expected and what was found.
+  static Result<CodeQuestion> parse(ByteView payload);
+};
+
+}  // namespace sluice::voucher
