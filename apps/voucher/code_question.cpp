@@ -1,6 +1,7 @@
 #include "apps/voucher/code_question.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
@@ -35,6 +36,14 @@ const Json& field(const Json& object, const char* name, Json::value_t type, cons
   return *found;
 }
 
+// A misspelt member would be taken for one that is left out.
+void known_members(const Json& object, std::initializer_list<std::string_view> known, const char* where = "") {
+  if (!object.is_object()) return;
+  for (const auto& [name, value] : object.items())
+    if (std::ranges::find(known, name) == known.end())
+      throw Unexpected{fmt::format("{}{}: unknown member; there are {}", where, beginning_of(name, 64), fmt::join(known, ", "))};
+}
+
 // A whole number, or one as text: protobuf's JSON mapping writes 64-bit integers so.
 template <class T>
 T whole(const Json& value, const char* name) {
@@ -55,6 +64,7 @@ Result<CodeQuestion> CodeQuestion::parse(ByteView payload) {
   CodeQuestion asked;
   try {
     using Type = Json::value_t;
+    known_members(json, {"owner", "store", "region", "vouchers", "count", "resume", "bypass_cache", "finished"});
     asked.holder.owner = field(json, "owner", Type::string, "the name of who leases, as text").get<std::string>();
     if (json.contains("store")) asked.holder.store = field(json, "store", Type::string, "the name of a store, as text").get<std::string>();
     if (json.contains("vouchers"))
@@ -64,8 +74,10 @@ Result<CodeQuestion> CodeQuestion::parse(ByteView payload) {
       }
     if (const auto count = json.find("count"); count != json.end()) asked.count = whole<std::int64_t>(*count, "count");
     if (json.contains("resume")) asked.resume = field(json, "resume", Type::boolean, "true or false").get<bool>();
+    if (json.contains("bypass_cache")) asked.bypass_cache = field(json, "bypass_cache", Type::boolean, "true or false").get<bool>();
     if (json.contains("finished"))
       for (const auto& one : field(json, "finished", Type::array, "a list of finished segments")) {
+        known_members(one, {"voucher", "first", "token"}, "finished: ");
         const auto voucher = field(one, "voucher", Type::string, "a voucher id", "finished: ").get<std::string>();
         asked.finished.push_back({voucher, whole<std::int64_t>(one.value("first", Json(0)), "finished: first"),
                                   whole<std::uint64_t>(one.value("token", Json()), "finished: token")});
@@ -75,6 +87,7 @@ Result<CodeQuestion> CodeQuestion::parse(ByteView payload) {
   }
   if (!valid_id(asked.holder.owner)) return bad("owner: expected 1 to 64 of A-Z a-z 0-9 - _ .");
   if (!asked.holder.store.empty() && !valid_id(asked.holder.store)) return bad("store: expected 1 to 64 of A-Z a-z 0-9 - _ .");
+  if (asked.resume && asked.bypass_cache) return bad("resume: expected false beside bypass_cache, which leaves aside what the owner has");
   if (asked.vouchers.size() + asked.finished.size() > kMaxVouchersPerCall)
     return bad(fmt::format("vouchers: expected at most {}, got {}", kMaxVouchersPerCall, asked.vouchers.size()));
   if (asked.count < 1 || asked.count > kMaxCodesPerSegment)

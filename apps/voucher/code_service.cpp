@@ -51,7 +51,8 @@ class CodeService final : public server::App {
     get.input_schema =
         R"({"type":"object","required":["owner"],"properties":{"owner":{"type":"string"},"store":{"type":"string"},"region":{"type":"string"},)"
         R"("vouchers":{"type":"array","items":{"type":"string"}},"count":{"type":"integer"},"resume":{"type":"boolean"},)"
-        R"("finished":{"type":"array"}}})";
+        R"("bypass_cache":{"type":"boolean","description":"fresh codes, not what this owner has"},)"
+        R"("finished":{"type":"array"}},"additionalProperties":false})";
     get.handler = faults_->around(rpc::flow_handler(*flow_));
     SLUICE_TRY(context.registry.add(std::move(get)));
     context.grpc.bind(
@@ -146,7 +147,8 @@ class CodeService final : public server::App {
       Segments& of = leases[given.voucher];
       if (asked.resume) given.segments = of.resume(asked.holder, now + options_.lease, room);
       if (given.segments.empty()) {
-        if (auto fresh = of.lease(asked.holder, pools[i] ? pools[i]->number : 0, count, now, now + options_.lease, std::max(room, count)))
+        if (auto fresh = of.lease(asked.holder, pools[i] ? pools[i]->number : 0, count, now, now + options_.lease, std::max(room, count),
+                                  asked.bypass_cache))
           given.segments.push_back(*std::move(fresh));
       }
       if (!given.segments.empty()) changed.insert(given.voucher);

@@ -23,6 +23,9 @@ struct DownstreamOptions {
   std::string store;                          ///< of the assignments; only it gets segments again that were leased to it
   Duration timeout = milliseconds(500);       ///< of one fetch, retries included
   std::int64_t segment_codes = 200;           ///< asked for at once, per voucher
+  /// Every item's code is asked for when it is wanted, as many as items wait, fresh ones; what is at hand, or was told a
+  /// moment ago, answers nobody.
+  bool bypass_cache = false;
   Duration users_ttl = seconds(60);
   Duration unknown_users_ttl = seconds(5);
 };
@@ -76,8 +79,8 @@ class Downstream {
  private:
   struct Marker {};  // a segment came: its codes are in the supply
   struct PerLane;
-  /// A code that is there, or why none can be had now; null: ask.
-  Result<std::shared_ptr<CodeHold>> at_hand(const std::string& ns, const std::string& voucher, const Told& told);
+  /// A code that is there, or why none can be had now; null: ask. Not `remembered`: of this batch's calls alone.
+  Result<std::shared_ptr<CodeHold>> at_hand(const std::string& ns, const std::string& voucher, const Told& told, bool remembered);
   resilience::CacheAside<Marker>::Found found_of(const std::string& ns, const std::string& voucher,
                                                  const CodesAnswer& answer, bool resumed);
   PerLane& here(Lane& lane);

@@ -90,7 +90,9 @@ std::optional<WallTime> Segments::first_end(const Holder& holder, WallTime now, 
 }
 
 std::optional<Segment> Segments::lease(const Holder& holder, std::int64_t codes, std::int64_t count, WallTime now,
-                                       WallTime expires, std::int64_t codes_max) {
+                                       WallTime expires, std::int64_t codes_max, bool fresh_first) {
+  if (fresh_first)
+    if (auto next = fresh(holder, codes, count, expires)) return next;
   for (auto& s : leased_) {
     if (s.expires > now || s.count > codes_max || !of_the_store(s, holder)) continue;
     ++s.token;  // whoever had it before is fenced
@@ -98,11 +100,15 @@ std::optional<Segment> Segments::lease(const Holder& holder, std::int64_t codes,
     s.expires = expires;
     return s;
   }
+  return fresh(holder, codes, count, expires);
+}
+
+std::optional<Segment> Segments::fresh(const Holder& holder, std::int64_t codes, std::int64_t count, WallTime expires) {
   if (next_ >= codes || leased_.size() >= kMaxLeased) return std::nullopt;
-  Segment fresh{next_, std::min(count, codes - next_), 1, holder, expires};
-  next_ += fresh.count;
-  leased_.push_back(fresh);
-  return fresh;
+  Segment next{next_, std::min(count, codes - next_), 1, holder, expires};
+  next_ += next.count;
+  leased_.push_back(next);
+  return next;
 }
 
 bool Segments::finish(const Holder& holder, std::int64_t first, std::uint64_t token) {

@@ -45,9 +45,9 @@ class Segments {
   std::vector<Segment> resume(const Holder& holder, WallTime expires, std::int64_t codes_max = kAny);
   /// The oldest of the holder's store whose lease has run out and that holds no more than `codes_max` codes, else the
   /// next `count` codes; nothing when none are left, or kMaxLeased are out. One of another store is never leased: which
-  /// of its codes are assigned, that store alone knows.
+  /// of its codes are assigned, that store alone knows. With `fresh_first` the next codes come before those.
   std::optional<Segment> lease(const Holder& holder, std::int64_t codes, std::int64_t count, WallTime now,
-                               WallTime expires, std::int64_t codes_max = kAny);
+                               WallTime expires, std::int64_t codes_max = kAny, bool fresh_first = false);
   /// When the first lease ends; nothing when none is out: then every code there was is assigned, or fresh. One of another
   /// store that ran out comes back when somebody frees it: `unknown`.
   std::optional<WallTime> first_end(const Holder& holder, WallTime now, WallTime unknown) const;
@@ -60,6 +60,7 @@ class Segments {
   const std::vector<Segment>& all() const noexcept { return leased_; }
 
  private:
+  std::optional<Segment> fresh(const Holder& holder, std::int64_t codes, std::int64_t count, WallTime expires);
   std::int64_t next_ = 0;  // no code from here on was ever leased
   std::vector<Segment> leased_;
 };

@@ -83,6 +83,7 @@ void add_app_options(CLI::App& command, AppOptions& options) {
   command.add_option("--segment-codes", options.segment_codes, "voucher: codes leased at once, per voucher")
       ->check(CLI::Range(1, 10'000))
       ->capture_default_str();
+  command.add_flag("--bypass-code-cache", options.bypass_code_cache, "voucher: ask the code service for each code when it is wanted, for fresh ones; no segments are kept at hand");
   command.add_option("--caller-rate", options.caller_rate, "voucher: items per second of one caller, over all regions; 0: no limit")
       ->check(CLI::Range(0, 1'000'000'000))
       ->capture_default_str();
@@ -129,6 +130,7 @@ std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options)
     for (const auto& several : options.regions)
       for (auto& region : split(several)) chosen.regions.push_back(std::move(region));
     chosen.downstream.segment_codes = options.segment_codes;
+    chosen.downstream.bypass_cache = options.bypass_code_cache;
     chosen.downstream.owner = options.owner;
     chosen.downstream.timeout = milliseconds(options.downstream_timeout_ms);
     apps.push_back(voucher::make_app(std::move(chosen)));

@@ -129,5 +129,27 @@ TEST_F(VoucherCodes, VOUCHER_6_what_is_to_become_of_segments_is_said_or_nothing_
   EXPECT_EQ(listed().size(), 1u);
 }
 
+TEST_F(VoucherCodes, VOUCHER_3_who_bypasses_the_cache_gets_codes_that_nobody_had_while_there_are_any) {
+  (void)ask(leasing("shop-1", "aa"));
+  world.clock.advance(std::chrono::minutes(11));
+  Json fresh = leasing("shop-1", "aa", 15);
+  fresh["bypass_cache"] = true;
+  EXPECT_EQ(ask(fresh)["segments"][0]["first"], 10) << "neither what it has nor what ran out";
+  EXPECT_EQ(ask(fresh)["segments"][0]["first"], 25);
+  EXPECT_EQ(ask(fresh)["segments"][0]["first"], 0) << "codes are lost to nobody";
+  fresh["resume"] = true;
+  EXPECT_EQ(ask(fresh).value("refused", ""), "bad_request");
+}
+
+TEST_F(VoucherCodes, VOUCHER_2_a_member_that_is_not_known_is_refused_by_its_name) {
+  Json slip = leasing("shop-1", "aa");
+  slip["bypas_cache"] = true;
+  EXPECT_EQ(ask(slip), Json({{"refused", "bad_request"}, {"detail", "bypas_cache: unknown member; there are owner, store, region, vouchers, "
+                                                                    "count, resume, bypass_cache, finished"}}));
+  Json inner{{"owner", "shop-1"}, {"finished", {{{"voucher", "v1"}, {"first", 0}, {"tokn", 1}}}}};
+  EXPECT_THAT(ask(inner)["detail"].get<std::string>(), HasSubstr("finished: tokn: unknown member"));
+  EXPECT_TRUE(listed().empty()) << "and nothing was leased";
+}
+
 }  // namespace
 }  // namespace sluice::voucher
