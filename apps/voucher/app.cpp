@@ -29,14 +29,10 @@ class VoucherApp final : public server::App {
   Status install(server::AppContext& context) override {
     store_ = &context.store;
     SLUICE_TRY(connect(context));
-    if (options_.caller_rate != 0) {
-      resilience::HotKeyOptions limit;
-      limit.limit = options_.caller_rate;
-      limit.burst = std::max<std::uint64_t>(options_.caller_rate, kMaxItems);
-      rate_limit_ = std::make_unique<resilience::HotKeys>(limit, context.random);
-    }
+    limit_caller(options_.caller_rate, context, caller_limit_);
+    limit_caller(options_.caller_region_rate, context, region_limit_);
     distribution_ = std::make_unique<Distribution>(context.store, context.clock, context.ids, downstream_.get(),
-                                                   rate_limit_.get(), &context.metrics, &context.logger);
+                                                   CallerLimits{caller_limit_.get(), region_limit_.get()}, &context.metrics, &context.logger);
     for (const auto& region : options_.regions)
       if (!valid_region(region))
         return fail(FailureKind::invalid_argument, "bad_region",
@@ -99,6 +95,14 @@ class VoucherApp final : public server::App {
   }
 
  private:
+  static void limit_caller(std::uint64_t rate, server::AppContext& context, std::unique_ptr<resilience::HotKeys>& out) {
+    if (rate == 0) return;
+    resilience::HotKeyOptions limit;
+    limit.limit = rate;
+    limit.burst = std::max<std::uint64_t>(rate, kMaxItems);
+    out = std::make_unique<resilience::HotKeys>(limit, context.random);
+  }
+
   // Whoever reads a code can spend it: codes are no business of the log.
   static rpc::CallLogOptions call_log() {
     rpc::CallLogOptions options;
@@ -215,7 +219,7 @@ class VoucherApp final : public server::App {
   std::unique_ptr<CodeSupply> supply_;
   std::unique_ptr<Downstream> downstream_;
   Holder leases_as_;
-  std::unique_ptr<resilience::HotKeys> rate_limit_;
+  std::unique_ptr<resilience::HotKeys> caller_limit_, region_limit_;
   std::unique_ptr<Distribution> distribution_;
 };
 
