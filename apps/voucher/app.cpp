@@ -75,7 +75,8 @@ class VoucherApp final : public server::App {
     saved.idempotency = rpc::KeyUse::none;
     saved.handler = [this](rpc::Invocation& invocation) {
       const Downstream::Stats stats = downstream_ ? downstream_->stats() : Downstream::Stats{};
-      const nlohmann::json body{{"code_calls", stats.code_calls}, {"codes_at_hand", stats.codes_at_hand},
+      const nlohmann::json body{{"code_calls", stats.code_calls}, {"code_calls_refused", stats.code_calls_refused},
+                                {"codes_at_hand", stats.codes_at_hand},
                                 {"code_waits", stats.code_waits}, {"user_calls", stats.user_calls},
                                 {"users_asked", stats.users_asked},
                                 {"store", leases_as_.store},      {"owner", leases_as_.owner}};

@@ -280,6 +280,7 @@ Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Dow
   auto calling = codes_->call(command(*codes_, kGetCodes, common.region, false, &CodesAnswer::decode), std::move(call), body.dump());
   auto response = co_await calling;
   if (!response) {
+    if (response.error().code() == "blocked_by_breaker") refused_.fetch_add(1, std::memory_order_relaxed);
     supply_.not_told(common.ns, std::move(told));
     co_return fail(response.error());
   }
@@ -339,7 +340,7 @@ Task<Result<std::vector<resilience::CacheAside<bool>::Found>>> Downstream::fetch
 
 Downstream::Stats Downstream::stats() const {
   const auto now = [](const std::atomic<std::uint64_t>& one) { return one.load(std::memory_order_relaxed); };
-  return {now(asked_), now(at_hand_), now(code_waits_), now(user_calls_), now(users_asked_)};
+  return {now(asked_), now(refused_), now(at_hand_), now(code_waits_), now(user_calls_), now(users_asked_)};
 }
 
 }  // namespace sluice::voucher

@@ -69,6 +69,7 @@ class Downstream {
   Task<void> prefetch_users(Namespace ns, std::string region, std::vector<std::string> users, Told told);
   struct Stats {
     std::uint64_t code_calls = 0;     ///< asked of the code service, or refused by the guard
+    std::uint64_t code_calls_refused = 0;  ///< of those, by an open breaker: nothing was sent
     std::uint64_t codes_at_hand = 0;  ///< items whose code was there: of a leased segment, or universal
     std::uint64_t code_waits = 0;     ///< items that waited for one of those calls
     std::uint64_t user_calls = 0;
@@ -98,7 +99,7 @@ class Downstream {
   const DownstreamOptions options_;
   const std::string run_;  // part of the idempotency keys of this process
   std::atomic<std::uint64_t> asked_{0};
-  std::atomic<std::uint64_t> at_hand_{0}, code_waits_{0}, user_calls_{0}, users_asked_{0};
+  std::atomic<std::uint64_t> refused_{0}, at_hand_{0}, code_waits_{0}, user_calls_{0}, users_asked_{0};
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<PerLane>> lanes_;
 };
