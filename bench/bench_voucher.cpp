@@ -19,7 +19,7 @@ constexpr std::int64_t kStock = 1000;
 constexpr int kConnections = 64;
 const std::vector<Offer> kSale{{"hot", kStock, 2 * kStock, 1}};
 
-void sale(const std::string& name, const Address& shop, const Child& child, Report& report) {
+void sale(const std::string& name, const Address& shop, const Child& child, bool service, std::uint64_t buyers, Report& report) {
   std::uint64_t next = 0, issued = 0, wrong = 0;
   std::map<std::string, std::uint64_t> reasons;
   std::vector<double> latency;
@@ -27,7 +27,7 @@ void sale(const std::string& name, const Address& shop, const Child& child, Repo
   const double seconds = http_drive(
       shop.port, kConnections,
       [&]() -> std::optional<Outgoing> {
-        if (next == kBuyers) return std::nullopt;
+        if (next == buyers) return std::nullopt;
         const std::uint64_t n = next++;
         const std::string body = fmt::format(
             R"({{"request_id":"sale-{}","region":"SG","items":[{{"user":"u{}","voucher":"hot"}}]}})", n, n);
@@ -47,25 +47,16 @@ void sale(const std::string& name, const Address& shop, const Child& child, Repo
           ++wrong;
         }
       });
-  report.add(name, kConnections, "rate", "1/s", {kBuyers / seconds});
+  report.add(name, kConnections, "rate", "1/s", {static_cast<double>(buyers) / seconds});
   report.add(name, kConnections, "p50", "us", {percentile(latency, 0.5)});
   report.add(name, kConnections, "p99", "us", {percentile(latency, 0.99)});
-  report.add(name, kConnections, "server cpu", "us/op", {(child.cpu() - cpu) * 1e6 / kBuyers});
+  report.add(name, kConnections, "server cpu", "us/op", {(child.cpu() - cpu) * 1e6 / static_cast<double>(buyers)});
   report.add(name, kConnections, "issued", "vouchers", {static_cast<double>(issued)});
   std::string sum;
   for (const auto& [reason, count] : reasons) sum += fmt::format(", {} {}", count, reason);
-  report.note(fmt::format("{}: {} buyers: {} issued{}{}", name, kBuyers, issued, sum,
+  report.note(fmt::format("{}: {} buyers: {} issued{}{}", name, buyers, issued, sum,
                           wrong == 0 ? "" : fmt::format(", {} WITHOUT AN ANSWER", wrong)));
-  std::string saved;
-  http_drive(
-      shop.port, 1,
-      [&, sent = false]() mutable -> std::optional<Outgoing> {
-        if (std::exchange(sent, true)) return std::nullopt;
-        return Outgoing{0, fmt::format("POST /v1/commands/voucher.downstream.show HTTP/1.1\r\nHost: localhost\r\n"
-                                       "Authorization: Bearer {}\r\nContent-Length: 2\r\n\r\n{{}}", shop.token)};
-      },
-      [&](Incoming in) { saved = in.body(); });
-  report.note(fmt::format("{}: asked and saved: {}", name, saved));
+  if (service) report_saved(name, kConnections, shop, report);
   if (issued != static_cast<std::uint64_t>(kStock)) report.note(fmt::format("WRONG: expected {} issued", kStock));
 }
 
@@ -91,7 +82,7 @@ void bench_voucher(const Options& options, Report& report) {
     const Child shop([&] {
       return serve_vouchers({.store = shop_store, .offers = kSale, .codes = !service}, voucher::make_app(chosen), shop_pipe[1]);
     });
-    sale(label, wait_for(shop_pipe[0]), shop, report);
+    sale(label, wait_for(shop_pipe[0]), shop, service, static_cast<std::uint64_t>(as_many(options, kBuyers)), report);
   }
   bench_voucher_outage(options, report, stores);
   if (options.store.empty()) return;

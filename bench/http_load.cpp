@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -37,6 +38,8 @@ struct Connection {
   std::uint64_t id = 0;
   double sent_at = 0;
   bool waiting = false;
+  bool resting = false;  // until due
+  double due = 0;
 };
 
 // Bytes of the first whole response in `in`, or 0.
@@ -64,7 +67,7 @@ bool Incoming::has_header(std::string_view line_start) const {
 }
 
 double http_drive(std::uint16_t port, int connections, const std::function<std::optional<Outgoing>()>& next,
-                  const std::function<void(Incoming)>& answered) {
+                  const std::function<void(Incoming)>& answered, double every) {
   std::vector<Connection> all(static_cast<std::size_t>(connections));
   const int poll = epoll_create1(0);
   int in_flight = 0;
@@ -96,15 +99,38 @@ double http_drive(std::uint16_t port, int connections, const std::function<std::
     event.data.u64 = i;
     epoll_ctl(poll, EPOLL_CTL_ADD, all[i].fd, &event);
   };
+  const auto rest_until = [&](Connection& c, double due) {
+    c.due = due;
+    c.resting = every > 0;
+    if (!c.resting) send_one(c);
+  };
+  // Those that are due send; milliseconds until the next is, or 10 s.
+  const auto wake = [&] {
+    double soonest = 10;
+    for (auto& c : all) {
+      if (!c.resting) continue;
+      if (c.due <= watch.wall()) {
+        c.resting = false;
+        if (c.fd >= 0) send_one(c);
+      } else {
+        soonest = std::min(soonest, c.due - watch.wall());
+      }
+    }
+    return static_cast<int>(std::max(0.0, soonest) * 1000) + (every > 0 ? 1 : 0);
+  };
+  const auto resting = [&] { return every > 0 && std::ranges::any_of(all, &Connection::resting); };
   for (std::size_t i = 0; i < all.size(); ++i) {
     open(i);
-    send_one(all[i]);
+    rest_until(all[i], every * static_cast<double>(i) / connections);
   }
   std::vector<epoll_event> events(256);
   char buffer[65536];
-  while (in_flight > 0) {
-    const int n = epoll_wait(poll, events.data(), static_cast<int>(events.size()), 10'000);
+  while (in_flight > 0 || resting()) {
+    const int patience = every > 0 ? wake() : 10'000;
+    if (in_flight == 0 && !resting()) break;  // nothing more is to be sent
+    const int n = epoll_wait(poll, events.data(), static_cast<int>(events.size()), patience);
     if (n < 0 && errno == EINTR) continue;
+    if (n == 0 && resting()) continue;
     if (n <= 0) {
       for (auto& c : all) broken(c);
       break;
@@ -136,7 +162,7 @@ double http_drive(std::uint16_t port, int connections, const std::function<std::
           continue;
         }
       }
-      send_one(c);
+      rest_until(c, c.sent_at + every);
     }
   }
   for (auto& c : all)

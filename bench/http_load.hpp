@@ -28,9 +28,10 @@ struct Incoming {
 
 /// Sends what `next` gives over `connections` connections to 127.0.0.1:`port`, one in flight on
 /// each, until it gives nothing and nothing is in flight, or every connection is broken.
-/// `answered` is called once for each request that was sent. Returns the seconds it took.
+/// `answered` is called once for each request that was sent. With `every`, so many seconds lie between two requests of
+/// a connection, or more where the answer takes longer. Returns the seconds it took.
 double http_drive(std::uint16_t port, int connections, const std::function<std::optional<Outgoing>()>& next,
-                  const std::function<void(Incoming)>& answered);
+                  const std::function<void(Incoming)>& answered, double every = 0);
 
 struct LoadResult {
   std::uint64_t answered = 0;

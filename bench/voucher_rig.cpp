@@ -3,6 +3,8 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <nlohmann/json.hpp>
+
 #include "apps/voucher/code_service.hpp"
 #include "apps/voucher/rows.hpp"
 #include "sluice/base/runtime.hpp"
@@ -114,6 +116,26 @@ int serve_vouchers(const Serving& what, std::unique_ptr<server::App> app, int re
   Parker forever;
   forever.park();
   return 0;
+}
+
+void report_saved(const std::string& name, int callers, const Address& shop, Report& report) {
+  std::string body;
+  http_drive(
+      shop.port, 1,
+      [&, sent = false]() mutable -> std::optional<Outgoing> {
+        if (std::exchange(sent, true)) return std::nullopt;
+        return Outgoing{0, fmt::format("POST /v1/commands/voucher.downstream.show HTTP/1.1\r\nHost: localhost\r\n"
+                                       "Authorization: Bearer {}\r\nContent-Length: 2\r\n\r\n{{}}", shop.token)};
+      },
+      [&](Incoming in) { body = in.body(); });
+  const auto shown = nlohmann::json::parse(body, nullptr, false);
+  if (!shown.is_object()) return report.note("WRONG: voucher.downstream.show answered " + body);
+  const auto count = [&](const char* member) { return shown.value(member, 0.0); };
+  // Each item wants a code: it is at hand, or comes with a call that several items wait for, or the breaker says no.
+  report.add(name, callers, "calls of the code service", "", {count("code_calls") - count("code_calls_refused")});
+  report.add(name, callers, "saved by cache", "calls", {count("codes_at_hand")});
+  report.add(name, callers, "saved by single-flight", "calls", {std::max(0.0, count("code_waits") - count("code_calls"))});
+  report.add(name, callers, "saved by breaker", "calls", {count("code_calls_refused")});
 }
 
 Address wait_for(int fd) {

@@ -1,6 +1,7 @@
 // What the voucher bench plays with: servers in processes of their own, each on a store of its own, filled with what is
 // for sale.
 #pragma once
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,11 @@
 namespace sluice::bench {
 
 inline constexpr int kBuyers = 100'000;
+/// So many of them, or of codes: of `all` where a round is a second or more, less in a shorter run, which checks and does
+/// not measure.
+inline std::int64_t as_many(const Options& options, std::int64_t all) {
+  return static_cast<std::int64_t>(std::clamp(options.seconds, 0.1, 1.0) * static_cast<double>(all));
+}
 
 /// A voucher of the bench and how many codes it has.
 struct Offer {
@@ -55,7 +61,10 @@ int serve_vouchers(const Serving& what, std::unique_ptr<server::App> app, int re
 /// Throws when the server did not start.
 Address wait_for(int fd);
 
-/// The code service hangs for one region, again and again; the other's rate meanwhile is compared with its usual one.
+/// Calls to the code service that a shop did not have to make, as rows of the report.
+void report_saved(const std::string& name, int callers, const Address& shop, Report& report);
+
+/// The code service hangs for one region, again and again; the other's rate meanwhile is compared with its own before.
 void bench_voucher_outage(const Options& options, Report& report, Stores& stores);
 
 }  // namespace sluice::bench

@@ -10,6 +10,7 @@
 #include "apps/voucher/batch.hpp"
 #include "apps/voucher/model.hpp"
 #include "apps/voucher/rows.hpp"
+#include "apps/voucher/segments.hpp"
 #include "sluice/base/text.hpp"
 #include "sluice/rpc/flow_handler.hpp"
 #include "sluice/rpc/interceptors.hpp"
@@ -28,14 +29,10 @@ class VoucherApp final : public server::App {
   Status install(server::AppContext& context) override {
     store_ = &context.store;
     SLUICE_TRY(connect(context));
-    if (options_.caller_rate != 0) {
-      resilience::HotKeyOptions limit;
-      limit.limit = options_.caller_rate;
-      limit.burst = std::max<std::uint64_t>(options_.caller_rate, kMaxItems);
-      rate_limit_ = std::make_unique<resilience::HotKeys>(limit, context.random);
-    }
+    limit_caller(options_.caller_rate, context, caller_limit_);
+    limit_caller(options_.caller_region_rate, context, region_limit_);
     distribution_ = std::make_unique<Distribution>(context.store, context.clock, context.ids, downstream_.get(),
-                                                   rate_limit_.get(), &context.metrics, &context.logger);
+                                                   CallerLimits{caller_limit_.get(), region_limit_.get()}, &context.metrics, &context.logger);
     for (const auto& region : options_.regions)
       if (!valid_region(region))
         return fail(FailureKind::invalid_argument, "bad_region",
@@ -78,9 +75,11 @@ class VoucherApp final : public server::App {
     saved.idempotency = rpc::KeyUse::none;
     saved.handler = [this](rpc::Invocation& invocation) {
       const Downstream::Stats stats = downstream_ ? downstream_->stats() : Downstream::Stats{};
-      const nlohmann::json body{{"code_calls", stats.code_calls}, {"codes_at_hand", stats.codes_at_hand},
+      const nlohmann::json body{{"code_calls", stats.code_calls}, {"code_calls_refused", stats.code_calls_refused},
+                                {"codes_at_hand", stats.codes_at_hand},
                                 {"code_waits", stats.code_waits}, {"user_calls", stats.user_calls},
-                                {"users_asked", stats.users_asked}};
+                                {"users_asked", stats.users_asked},
+                                {"store", leases_as_.store},      {"owner", leases_as_.owner}};
       invocation.finish(rpc::Answer::of(Reply::ok(body.dump())));
     };
     SLUICE_TRY(context.registry.add(std::move(saved)));
@@ -97,6 +96,14 @@ class VoucherApp final : public server::App {
   }
 
  private:
+  static void limit_caller(std::uint64_t rate, server::AppContext& context, std::unique_ptr<resilience::HotKeys>& out) {
+    if (rate == 0) return;
+    resilience::HotKeyOptions limit;
+    limit.limit = rate;
+    limit.burst = std::max<std::uint64_t>(rate, kMaxItems);
+    out = std::make_unique<resilience::HotKeys>(limit, context.random);
+  }
+
   // Whoever reads a code can spend it: codes are no business of the log.
   static rpc::CallLogOptions call_log() {
     rpc::CallLogOptions options;
@@ -148,12 +155,16 @@ class VoucherApp final : public server::App {
       SLUICE_ASSIGN(const std::string store, identity(context));
       downstream.owner = fmt::format("distribution-{}-{}", store, nodes != nullptr ? nodes->node() : 1);
     }
+    // Drawn with the database, and anew when it is found in another file or was restored: what another file has
+    // assigned since, or what was assigned after the backup, this one does not know.
+    downstream.store = fmt::format("{:016x}", context.store.incarnation());
+    leases_as_ = {downstream.store, downstream.owner};
     downstream_ = std::make_unique<Downstream>(*supply_, codes_.get(), users_.get(), context.clock, context.random,
                                                std::move(downstream));
     return {};
   }
 
-  // Two stores never lease codes under one name, or both would resume, and give away, the same segments.
+  // A name of its own for each store, so that operators can tell owners apart.
   static Result<std::string> identity(server::AppContext& context) {
     const store::KvKey key = identity_key("voucher");
     for (;;) {
@@ -208,7 +219,8 @@ class VoucherApp final : public server::App {
   std::unique_ptr<rpc::Client> codes_, users_;
   std::unique_ptr<CodeSupply> supply_;
   std::unique_ptr<Downstream> downstream_;
-  std::unique_ptr<resilience::HotKeys> rate_limit_;
+  Holder leases_as_;
+  std::unique_ptr<resilience::HotKeys> caller_limit_, region_limit_;
   std::unique_ptr<Distribution> distribution_;
 };
 

@@ -20,6 +20,7 @@ struct VoucherOptions {
   std::vector<std::string> regions;
   /// Items per second of one caller, over all regions, with a burst of one batch at least; 0: no limit.
   std::uint64_t caller_rate = 0;
+  std::uint64_t caller_region_rate = 0;  ///< of one caller in one region, in the same way
   milliseconds requests_kept = std::chrono::hours(24);  ///< a batch's request id, and what its items got
 };
 

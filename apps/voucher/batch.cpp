@@ -334,7 +334,7 @@ void distribute_batch(rpc::Invocation& invocation, Distribution& distribution) {
     return invocation.finish(rpc::Answer::of(std::move(served).error()));
   const auto& caller = invocation.command.principal;
   if (auto within = distribution.check_rate_limit_availability(invocation.command.ns.text(), caller ? caller->id : "",
-                                                               parsed->items.size());
+                                                               parsed->items.front().region, parsed->items.size());
       !within)
     return invocation.finish(rpc::Answer::of(std::move(within).error()));
   (new Batch(invocation, distribution, *std::move(parsed)))->run();

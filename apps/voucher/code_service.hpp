@@ -3,11 +3,11 @@
 //
 // voucher.code.batch_get_code_using_cache, per voucher:
 //   resume   the segments this owner holds already, as after its restart
-//   else     a segment whose lease ran out (with the next fencing token), or a new one
+//   else     a segment of this owner's store whose lease ran out (with the next fencing token), or a new one
 //   else     none, and with it when the first lease ends, unless every code is assigned
 // A long answer is cut: what is resumed beyond kMaxCodesPerAnswer is told at the next question.
 // A segment may hold codes that were assigned before its lease ran out: whoever takes it asks the
-// distribution store, where an assignment is a unique insert.
+// distribution store, where an assignment is a unique insert. So no other store ever gets it.
 #pragma once
 #include <memory>
 

@@ -23,6 +23,12 @@ flow::FlowOptions options_of(store::Store& store, IdSource& ids, Metrics* metric
   return options;
 }
 
+std::unexpected<Failure> too_many(const resilience::RateAnswer& answer, std::string detail) {
+  Failure refused(FailureKind::rate_limited, "caller_rate_limit", std::move(detail) + "; nothing was run");
+  if (answer.wait == resilience::kNoRetryAfter) return fail(std::move(refused));
+  return fail(std::move(refused).with_retry_after(std::chrono::ceil<milliseconds>(answer.wait)));
+}
+
 }  // namespace
 
 Bytes Item::encode() const {
@@ -41,8 +47,8 @@ Result<Item> Item::decode(ByteView bytes) {
 }
 
 Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids, Downstream* downstream,
-                           resilience::HotKeys* rate_limit, Metrics* metrics, Logger* log)
-    : clock_(clock), downstream_(downstream), rate_limit_(rate_limit), codes_(store),
+                           CallerLimits limits, Metrics* metrics, Logger* log)
+    : clock_(clock), downstream_(downstream), limits_(limits), codes_(store),
       flow_("voucher.distribute", options_of(store, ids, metrics, log)), restock_("voucher.restock", options_of(store, ids, metrics, log)) {
   const auto stage = [this](const char* name, Result<Vote> (Distribution::*method)(Exchange&)) {
     return flow::func(name, [this, method](Exchange& x) { return (this->*method)(x); });
@@ -56,7 +62,7 @@ Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids, Dow
                        asking("load_vouchers", &Distribution::load_vouchers),
                        stage("check_eligibility", &Distribution::check_eligibility),
                        asking("load_codes", codes ? &Distribution::ask_codes : &Distribution::load_codes),
-                       stage("distribute", &Distribution::distribute)});
+                       stage("reserve", &Distribution::reserve), stage("distribute", &Distribution::distribute)});
   restock_.group("main", {restock_stage()});
 }
 
@@ -75,18 +81,24 @@ Status Distribution::check_region(const std::string& region) const {
               fmt::format("request.region: expected one of {} (--regions of this service), got \"{}\"", fmt::join(regions_, ", "), region));
 }
 
-Status Distribution::check_rate_limit_availability(const std::string& ns, const std::string& caller,
+Status Distribution::check_rate_limit_availability(const std::string& ns, const std::string& caller, const std::string& region,
                                                    std::size_t items) {
-  if (rate_limit_ == nullptr) return {};
   const Instant now = clock_.now();
-  const std::string key = ns + "/" + caller;  // over all regions: a caller names what region he likes
-  const auto answer = rate_limit_->try_take(now, key, static_cast<std::uint32_t>(items));
+  const std::string caller_key = ns + "/" + caller, region_key = caller_key + "/" + region;
+  const auto count = static_cast<std::uint32_t>(items);
+  resilience::RateAnswer taken;
+  if (limits_.in_region != nullptr) {
+    taken = limits_.in_region->try_take(now, region_key, count);
+    if (!taken.passed)
+      return too_many(taken, fmt::format("{} items are more than caller '{}' may ask for in {} now: {} are left (--caller-region-rate)", items,
+                                         caller, region, limits_.in_region->available(now, region_key)));
+  }
+  if (limits_.everywhere == nullptr) return {};
+  const auto answer = limits_.everywhere->try_take(now, caller_key, count);
   if (answer.passed) return {};
-  Failure refused(FailureKind::rate_limited, "caller_rate_limit",
-                  fmt::format("{} items are more than caller '{}' may ask for now: {} are left (--caller-rate); nothing was run",
-                              items, caller, rate_limit_->available(now, key)));
-  if (answer.wait == resilience::kNoRetryAfter) return fail(std::move(refused));
-  return fail(std::move(refused).with_retry_after(std::chrono::ceil<milliseconds>(answer.wait)));
+  if (limits_.in_region != nullptr) limits_.in_region->give_back(region_key, taken);
+  return too_many(answer, fmt::format("{} items are more than caller '{}' may ask for now: {} are left (--caller-rate)", items, caller,
+                                      limits_.everywhere->available(now, caller_key)));
 }
 
 // Nobody's turn to decide here: the caller gets an answer of its own item, in time and retryable.
@@ -137,15 +149,28 @@ Result<Vote> Distribution::check_eligibility(Exchange& x) {
   const std::string& ns = x.ns().text();
   if (sold_out(ns, v.id)) return decline(x, "sold_out", "voucher '" + v.id + "' is sold out");
   flow::Draft& draft = x.draft();
-  const auto count_up = [&](store::KvKey key, std::int64_t quota, const char* name, const char* what) {
-    draft.require(store::KvAtMost{key, quota - 1}, name, refusal(name, fmt::format("{} of voucher '{}' is used up", what, v.id)));
-    draft.add(std::move(key), 1);
+  const auto spent = [&](const char* name, const char* what) {
+    return refusal(name, fmt::format("{} of voucher '{}' is used up", what, v.id));
   };
-  draft.take(stock_key(ns, v.id), 1, "sold_out", refusal("sold_out", "voucher '" + v.id + "' is sold out"));
-  draft.take(budget_key(ns, v.id), v.value_minor, "budget_exhausted",
-             refusal("budget_exhausted", "the budget of voucher '" + v.id + "' is spent"));
-  count_up(user_quota_key(ns, v.id, item.user), v.user_quota, "user_quota", "the user's quota");
-  count_up(day_quota_key(ns, v.id, day_of(now)), v.day_quota, "day_quota", "the day's quota");
+  // What must hold when it commits, in the order in which it is told; reserve() takes.
+  draft.require(store::KvAtLeast{stock_key(ns, v.id), 1}, "sold_out", refusal("sold_out", "voucher '" + v.id + "' is sold out"));
+  draft.require(store::KvAtLeast{budget_key(ns, v.id), v.value_minor}, "budget_exhausted",
+                refusal("budget_exhausted", "the budget of voucher '" + v.id + "' is spent"));
+  draft.require(store::KvAtMost{user_quota_key(ns, v.id, item.user), v.user_quota - 1}, "user_quota", spent("user_quota", "the user's quota"));
+  draft.require(store::KvAtMost{day_quota_key(ns, v.id, day_of(now)), v.day_quota - 1}, "day_quota", spent("day_quota", "the day's quota"));
+  x.set(kDay, day_of(now));
+  return Vote();
+}
+
+// Taken by the Commit that issues; what aborts has taken nothing, and its code goes back (ended()).
+Result<Vote> Distribution::reserve(Exchange& x) {
+  const Voucher& v = *x.get(kVoucher);
+  const std::string& ns = x.ns().text();
+  flow::Draft& draft = x.draft();
+  draft.add(stock_key(ns, v.id), -1);
+  draft.add(budget_key(ns, v.id), -v.value_minor);
+  draft.add(user_quota_key(ns, v.id, x.get(kItem)->user), 1);
+  draft.add(day_quota_key(ns, v.id, *x.get(kDay)), 1);
   return Vote();
 }
 
@@ -163,7 +188,7 @@ Result<Vote> Distribution::distribute(Exchange& x) {
   assignment.user = item.user;
   assignment.code = code;
   assignment.exchange = x.id().value;
-  assignment.day = day_of(clock_.wall());
+  assignment.day = *x.get(kDay);  // whose quota it took
   assignment.value_minor = v.value_minor;
   x.draft().put(assigned, encode(assignment));
   // Ids, codes and currencies are of characters that JSON takes as they are.

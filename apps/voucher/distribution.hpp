@@ -35,15 +35,22 @@ struct HeldCode {
   int waits = 0;  // runs in which others held the last codes
 };
 
+/// Items per second of one caller. Null: no limit. The first is what bounds a caller, who names what regions he likes;
+/// the second is what one region may have of it.
+struct CallerLimits {
+  resilience::HotKeys* everywhere = nullptr;
+  resilience::HotKeys* in_region = nullptr;
+};
+
 class Distribution {
  public:
   /// All must outlive it. Without a downstream, or without one of its services, codes and users are
   /// those of its own store.
   Distribution(store::Store& store, Clock& clock, IdSource& ids, Downstream* downstream = nullptr,
-               resilience::HotKeys* rate_limit = nullptr, Metrics* metrics = nullptr, Logger* log = nullptr);
-  /// Stage one, for a batch as a whole: items per second of one caller, whatever the regions, shadow
-  /// traffic apart. Fails rate_limited with when to come back; nothing of the batch is run then.
-  Status check_rate_limit_availability(const std::string& ns, const std::string& caller, std::size_t items);
+               CallerLimits limits = {}, Metrics* metrics = nullptr, Logger* log = nullptr);
+  /// Stage one, for a batch as a whole: items per second of one caller, over all regions and in this one, shadow
+  /// traffic apart. Fails rate_limited with when to come back; nothing is taken of either, and nothing of the batch is run then.
+  Status check_rate_limit_availability(const std::string& ns, const std::string& caller, const std::string& region, std::size_t items);
   /// Before the first batch: batches of other regions are refused; none: each region is served.
   void serve_only(std::vector<std::string> regions);
   Status check_region(const std::string& region) const;
@@ -70,6 +77,7 @@ class Distribution {
   Voting ask_user_existence(flow::Exchange& x);
   Voting load_vouchers(flow::Exchange& x);
   Result<flow::Vote> check_eligibility(flow::Exchange& x);
+  Result<flow::Vote> reserve(flow::Exchange& x);
   Result<flow::Vote> distribute(flow::Exchange& x);
   flow::StagePtr restock_stage();
   // item_codes.cpp
@@ -82,7 +90,7 @@ class Distribution {
 
   Clock& clock_;
   Downstream* const downstream_;
-  resilience::HotKeys* const rate_limit_;
+  const CallerLimits limits_;
   std::vector<std::string> regions_;
   milliseconds kept_ = idempotency::KeyPolicy().ttl;
   CodeAllocator codes_;

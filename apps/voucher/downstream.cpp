@@ -56,6 +56,22 @@ constexpr std::size_t kMaxFinishedPerCall = 100;
 // Of one call: an answer of these reads and travels well within its time and a message's size.
 constexpr std::int64_t kMaxCodesPerCall = 10'000;
 
+/// One who waits, counted while this lives.
+class Counted {
+ public:
+  Counted(std::map<std::string, std::int64_t>& all, std::string id) : all_(all), id_(std::move(id)) { ++all_[id_]; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+  ~Counted() {
+    const auto found = all_.find(id_);
+    if (--found->second == 0) all_.erase(found);
+  }
+
+ private:
+  std::map<std::string, std::int64_t>& all_;
+  const std::string id_;
+};
+
 /// Lets whatever else is ready on this lane run before the waiter goes on.
 class NextTurn final : public Suspension {
  public:
@@ -94,7 +110,7 @@ struct Downstream::PerLane {
   static resilience::CacheAsideOptions code_options(const DownstreamOptions& options) {
     resilience::CacheAsideOptions out;
     out.ttl = Duration::zero();  // the supply is what is remembered; this joins those who come together
-    out.absent_ttl = seconds(1);
+    out.absent_ttl = options.bypass_cache ? Duration::zero() : seconds(1);
     out.flight_group = &group_of;
     out.flight_deadline = options.timeout;
     return out;
@@ -110,6 +126,7 @@ struct Downstream::PerLane {
     return out;
   }
   Lane& lane;
+  std::map<std::string, std::int64_t> waiting;  // items that wait for codes, by cache id; where the cache is bypassed
   resilience::CacheAside<Marker> codes;
   resilience::CacheAside<bool> users;
 };
@@ -143,11 +160,13 @@ const rpc::RemoteCommand& Downstream::command(rpc::Client& client, std::string_v
   return client.add(std::move(command));
 }
 
-Result<std::shared_ptr<CodeHold>> Downstream::at_hand(const std::string& ns, const std::string& voucher, const Told& told) {
+Result<std::shared_ptr<CodeHold>> Downstream::at_hand(const std::string& ns, const std::string& voucher, const Told& told,
+                                                      bool remembered) {
   const Instant now = clock_.now();
-  if (auto hold = supply_.take(ns, voucher, now)) return hold;
+  if (remembered)
+    if (auto hold = supply_.take(ns, voucher, now)) return hold;
   if (const Failure* known = told ? told->of_code(voucher) : nullptr) return fail(unreachable("code_service_unavailable", *known));
-  if (const auto until = supply_.leased_until(ns, voucher, now)) return fail(all_leased(voucher, *until - now));
+  if (const auto until = supply_.leased_until(ns, voucher, now); until && remembered) return fail(all_leased(voucher, *until - now));
   return std::shared_ptr<CodeHold>();
 }
 
@@ -155,9 +174,13 @@ Task<Result<std::shared_ptr<CodeHold>>> Downstream::code(Namespace ns, std::stri
   using Answer = Result<std::shared_ptr<CodeHold>>;
   TaskContext& context = co_await current_context();
   PerLane& lane = here(*context.lane);
+  std::optional<Counted> waits;
+  if (options_.bypass_cache) waits.emplace(lane.waiting, cache_id(ns, region, voucher));
   // Others on this lane may take what a fetch brought: a few rounds, then it is a rush too large.
   for (int round = 0; round <= 8; ++round) {
-    Answer known = at_hand(ns.text(), voucher, told);
+    // Past the cache, what came since it was asked for this item; one of its batch may have asked for both.
+    const bool asked = round > 1 || (round == 1 && told && !told->wanted.contains(voucher));
+    Answer known = at_hand(ns.text(), voucher, told, asked || !options_.bypass_cache);
     if (!known || *known) {
       if (known && round == 0) at_hand_.fetch_add(1, std::memory_order_relaxed);
       co_return known;
@@ -177,7 +200,7 @@ Task<Result<std::shared_ptr<CodeHold>>> Downstream::code(Namespace ns, std::stri
     std::vector<std::string> wanted{voucher};
     if (told)
       for (const auto& other : std::exchange(told->wanted, {}))
-        if (other != voucher && !supply_.has(ns.text(), other, clock_.now())) wanted.push_back(other);
+        if (other != voucher && (options_.bypass_cache || !supply_.has(ns.text(), other, clock_.now()))) wanted.push_back(other);
     std::vector<std::string> ids;
     for (const auto& one : wanted) ids.push_back(cache_id(ns, region, one));
     auto asking = lane.codes.get(std::move(ids));
@@ -227,23 +250,29 @@ Task<void> Downstream::prefetch_users(Namespace ns, std::string region, std::vec
 Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Downstream::fetch_codes(
     std::vector<std::string> ids) {
   using Found = resilience::CacheAside<Marker>::Found;
+  TaskContext& context = co_await current_context();
   // All ids of one flight come from one batch or one item: one namespace and one region.
   const Parts common = parts_of(ids.front());
   Json vouchers = Json::array(), resumed = Json::array(), finished = Json::array();
   std::set<std::string> asked;
+  const bool bypass = options_.bypass_cache;
   bool resume = false;
+  std::int64_t count = bypass ? 1 : options_.segment_codes;
+  const auto& waiting = here(*context.lane).waiting;
   for (const auto& id : ids) {
     const Parts parts = parts_of(id);
     vouchers.push_back(parts.id);
     asked.insert(parts.id);
-    resume = resume || supply_.resumes(parts.ns, parts.id);
+    resume = resume || (!bypass && supply_.resumes(parts.ns, parts.id));
+    if (const auto found = waiting.find(id); found != waiting.end()) count = std::max(count, found->second);
   }
   auto told = supply_.take_finished(common.ns, std::min(kMaxFinishedPerCall, kMaxVouchersPerCall - ids.size()));
   for (const auto& one : told)
     finished.push_back({{"voucher", one.voucher}, {"first", one.first}, {"token", one.token}});
-  const std::int64_t count = std::clamp<std::int64_t>(kMaxCodesPerCall / std::ssize(ids), 1, options_.segment_codes);
-  const Json body{{"owner", options_.owner},     {"region", common.region}, {"vouchers", vouchers},
-                  {"count", count},                  {"resume", resume},     {"finished", finished}};
+  count = std::clamp<std::int64_t>(kMaxCodesPerCall / std::ssize(ids), 1, count);
+  Json body{{"owner", options_.owner}, {"store", options_.store},  {"region", common.region}, {"vouchers", vouchers},
+                  {"count", count},           {"resume", resume},         {"finished", finished}};
+  if (bypass) body["bypass_cache"] = true;  // else left out: an older code service does not know it
   rpc::CallContext call;
   call.ns = Namespace::parse(common.ns).value_or(Namespace("voucher"));
   call.idempotency_key = fmt::format("{}-{}", run_, asked_.fetch_add(1, std::memory_order_relaxed));
@@ -251,6 +280,7 @@ Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Dow
   auto calling = codes_->call(command(*codes_, kGetCodes, common.region, false, &CodesAnswer::decode), std::move(call), body.dump());
   auto response = co_await calling;
   if (!response) {
+    if (response.error().code() == "blocked_by_breaker") refused_.fetch_add(1, std::memory_order_relaxed);
     supply_.not_told(common.ns, std::move(told));
     co_return fail(response.error());
   }
@@ -269,7 +299,7 @@ Task<Result<std::vector<resilience::CacheAside<Downstream::Marker>::Found>>> Dow
     if (!added) co_return fail(added.error());
   }
   std::vector<Found> answers;
-  for (const auto& id : ids) answers.push_back(found_of(common.ns, parts_of(id).id, *answer, resume));
+  for (const auto& id : ids) answers.push_back(found_of(common.ns, parts_of(id).id, *answer, resume || bypass));
   co_return answers;
 }
 
@@ -281,6 +311,7 @@ resilience::CacheAside<Downstream::Marker>::Found Downstream::found_of(const std
   const auto leased = answer.leased.find(voucher);
   const bool none = leased != answer.leased.end();
   if (none && !resumed) supply_.set_dry(ns, voucher);
+  if (options_.bypass_cache && supply_.has(ns, voucher, clock_.now())) return std::optional<Marker>(Marker{});  // given back
   if (!resumed || (!none && !supply_.all_held(ns, voucher))) return std::optional<Marker>(Marker{});
   const Duration left = none ? Duration(leased->second) : kLeasedFor;
   supply_.all_leased(ns, voucher, clock_.now() + std::min(left, kLeasedFor));
@@ -309,7 +340,7 @@ Task<Result<std::vector<resilience::CacheAside<bool>::Found>>> Downstream::fetch
 
 Downstream::Stats Downstream::stats() const {
   const auto now = [](const std::atomic<std::uint64_t>& one) { return one.load(std::memory_order_relaxed); };
-  return {now(asked_), now(at_hand_), now(code_waits_), now(user_calls_), now(users_asked_)};
+  return {now(asked_), now(refused_), now(at_hand_), now(code_waits_), now(user_calls_), now(users_asked_)};
 }
 
 }  // namespace sluice::voucher

@@ -20,8 +20,12 @@ struct DownstreamOptions {
   /// Of segments; unique among the services that ask one code service, kept over restarts. Empty: by the
   /// number of the node on a shared store.
   std::string owner;
+  std::string store;                          ///< of the assignments; only it gets segments again that were leased to it
   Duration timeout = milliseconds(500);       ///< of one fetch, retries included
   std::int64_t segment_codes = 200;           ///< asked for at once, per voucher
+  /// Every item's code is asked for when it is wanted, as many as items wait, fresh ones; what is at hand, or was told a
+  /// moment ago, answers nobody.
+  bool bypass_cache = false;
   Duration users_ttl = seconds(60);
   Duration unknown_users_ttl = seconds(5);
 };
@@ -65,6 +69,7 @@ class Downstream {
   Task<void> prefetch_users(Namespace ns, std::string region, std::vector<std::string> users, Told told);
   struct Stats {
     std::uint64_t code_calls = 0;     ///< asked of the code service, or refused by the guard
+    std::uint64_t code_calls_refused = 0;  ///< of those, by an open breaker: nothing was sent
     std::uint64_t codes_at_hand = 0;  ///< items whose code was there: of a leased segment, or universal
     std::uint64_t code_waits = 0;     ///< items that waited for one of those calls
     std::uint64_t user_calls = 0;
@@ -75,8 +80,8 @@ class Downstream {
  private:
   struct Marker {};  // a segment came: its codes are in the supply
   struct PerLane;
-  /// A code that is there, or why none can be had now; null: ask.
-  Result<std::shared_ptr<CodeHold>> at_hand(const std::string& ns, const std::string& voucher, const Told& told);
+  /// A code that is there, or why none can be had now; null: ask. Not `remembered`: of this batch's calls alone.
+  Result<std::shared_ptr<CodeHold>> at_hand(const std::string& ns, const std::string& voucher, const Told& told, bool remembered);
   resilience::CacheAside<Marker>::Found found_of(const std::string& ns, const std::string& voucher,
                                                  const CodesAnswer& answer, bool resumed);
   PerLane& here(Lane& lane);
@@ -94,7 +99,7 @@ class Downstream {
   const DownstreamOptions options_;
   const std::string run_;  // part of the idempotency keys of this process
   std::atomic<std::uint64_t> asked_{0};
-  std::atomic<std::uint64_t> at_hand_{0}, code_waits_{0}, user_calls_{0}, users_asked_{0};
+  std::atomic<std::uint64_t> refused_{0}, at_hand_{0}, code_waits_{0}, user_calls_{0}, users_asked_{0};
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<PerLane>> lanes_;
 };

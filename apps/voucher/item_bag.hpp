@@ -6,6 +6,7 @@ namespace sluice::voucher {
 
 inline const flow::BagKey<Item> kItem{"item"};
 inline const flow::BagKey<Voucher> kVoucher{"voucher"};
+inline const flow::BagKey<std::int64_t> kDay{"day"};
 inline const flow::BagKey<std::int64_t> kOrdinal{"ordinal"};
 inline const flow::BagKey<std::string> kCodeText{"code_text"};
 inline const flow::BagKey<std::shared_ptr<BatchCalls>> kTold{"told"};

@@ -77,10 +77,9 @@ Task<Result<Vote>> Distribution::ask_codes(Exchange& x) {
   auto held = co_await asking;
   if (!held && held.error().code() == kCodesLeased) {
     // Who holds the last codes may have taken the last of the stock with them: that is an end, and told as one.
-    // What is read has our own taking in it.
     auto reading = x.read_task(stock_key(x.ns().text(), v.id), flow::Read::verified);
     const auto stock = co_await reading;
-    if (stock && (!*stock || (*stock)->number < 0)) co_return no_code(x, v);
+    if (stock && (!*stock || (*stock)->number <= 0)) co_return no_code(x, v);
   }
   if (!held) co_return fail(held.error());
   if (!*held) co_return no_code(x, v);

@@ -83,7 +83,11 @@ void add_app_options(CLI::App& command, AppOptions& options) {
   command.add_option("--segment-codes", options.segment_codes, "voucher: codes leased at once, per voucher")
       ->check(CLI::Range(1, 10'000))
       ->capture_default_str();
+  command.add_flag("--bypass-code-cache", options.bypass_code_cache, "voucher: ask the code service for each code when it is wanted, for fresh ones; no segments are kept at hand");
   command.add_option("--caller-rate", options.caller_rate, "voucher: items per second of one caller, over all regions; 0: no limit")
+      ->check(CLI::Range(0, 1'000'000'000))
+      ->capture_default_str();
+  command.add_option("--caller-region-rate", options.caller_region_rate, "voucher: items per second of one caller in one region, within that; 0: no limit")
       ->check(CLI::Range(0, 1'000'000'000))
       ->capture_default_str();
   command.add_option("--keep-requests-hours", options.keep_requests_hours, "voucher: how long a batch's request id is remembered, with what its items got")
@@ -125,10 +129,12 @@ std::vector<std::unique_ptr<server::App>> linked_apps(const AppOptions& options)
     chosen.user_token = options.user_token;
     chosen.service_ca = options.service_ca;
     chosen.caller_rate = options.caller_rate;
+    chosen.caller_region_rate = options.caller_region_rate;
     chosen.requests_kept = std::chrono::hours(options.keep_requests_hours);
     for (const auto& several : options.regions)
       for (auto& region : split(several)) chosen.regions.push_back(std::move(region));
     chosen.downstream.segment_codes = options.segment_codes;
+    chosen.downstream.bypass_cache = options.bypass_code_cache;
     chosen.downstream.owner = options.owner;
     chosen.downstream.timeout = milliseconds(options.downstream_timeout_ms);
     apps.push_back(voucher::make_app(std::move(chosen)));

@@ -33,7 +33,8 @@ struct AppOptions {
   std::string code_service, user_service, code_token, user_token, service_ca, owner, fault_plan;
   int downstream_timeout_ms = 500;
   std::int64_t segment_codes = 200;
-  std::uint64_t caller_rate = 0;
+  std::uint64_t caller_rate = 0, caller_region_rate = 0;
+  bool bypass_code_cache = false;
 };
 void add_app_options(CLI::App& command, AppOptions& options);
 /// Ends the command when an option is wrong.

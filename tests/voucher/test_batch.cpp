@@ -134,7 +134,7 @@ TEST_F(VoucherBatch, VOUCHER_9_shadow_traffic_takes_nothing_of_a_callers_rate) {
   resilience::HotKeyOptions rate;
   rate.limit = rate.burst = 2;
   resilience::HotKeys limit(rate, world.random);
-  distribution = std::make_unique<Distribution>(*world.store, world.clock, ids, nullptr, &limit);
+  distribution = std::make_unique<Distribution>(*world.store, world.clock, ids, nullptr, CallerLimits{&limit, nullptr});
   std::string refusal;
   const auto asked = [&](const std::string& id, bool shadow) {
     auto call = start(id, batch(id, {{"ann", "v1"}, {"ben", "v1"}}));

@@ -66,11 +66,12 @@ class VoucherDownstream : public testing::Test {
   }
   using Code = Result<std::shared_ptr<CodeHold>>;
   /// The items of one batch, each of whose vouchers is wanted in the same turn.
-  std::vector<Code> codes_of(const std::vector<std::string>& vouchers, const std::shared_ptr<BatchCalls>& told) {
+  std::vector<Code> codes_of(const std::vector<std::string>& vouchers, const std::shared_ptr<BatchCalls>& told,
+                             Downstream* by = nullptr) {
     CancelScope scope;
     TaskContext context{&lane, &scope, kNever, true};
     std::vector<Task<Code>> tasks;
-    for (const auto& voucher : vouchers) tasks.push_back(downstream.code(Namespace("voucher"), "SG", voucher, told));
+    for (const auto& voucher : vouchers) tasks.push_back((by != nullptr ? *by : downstream).code(Namespace("voucher"), "SG", voucher, told));
     std::size_t done = 0;
     const auto ended = [](void* count) noexcept { ++*static_cast<std::size_t*>(count); };
     for (auto& task : tasks)
@@ -326,6 +327,31 @@ TEST_F(VoucherAnswers, VOUCHER_8_an_answer_about_another_number_of_users_counts_
   const auto good = finish(asking.user_exists(Namespace("voucher"), "SG", "u9"));
   ASSERT_TRUE(good) << good.error().to_string();
   EXPECT_TRUE(*good);
+}
+
+TEST_F(VoucherDownstream, VOUCHER_3_past_the_cache_each_turn_asks_for_as_many_fresh_codes_as_items_wait) {
+  DownstreamOptions options;
+  options.bypass_cache = true;
+  Downstream past{supply, &codes, nullptr, world.clock, world.random, options};
+  const auto ask = [&](const std::vector<std::string>& vouchers) { return codes_of(vouchers, std::make_shared<BatchCalls>(), &past); };
+  std::int64_t next = 0;
+  channel->answer = [&](const Json& asked) {
+    const int count = asked["count"].get<int>();
+    next += count;
+    return segment("v1", next - count, count);
+  };
+  const auto first = ask({"v1", "v1", "v1"});
+  for (const auto& one : first) ASSERT_TRUE(one && *one);
+  ASSERT_EQ(channel->asked.size(), 1u) << "those of a batch share the call";
+  EXPECT_EQ(channel->asked[0]["count"], 3);
+  EXPECT_EQ(channel->asked[0]["bypass_cache"], true);
+  EXPECT_EQ(channel->asked[0]["resume"], false);
+  ASSERT_TRUE(*ask({"v1"})[0]);
+  ASSERT_EQ(channel->asked.size(), 2u) << "what is at hand answers nobody";
+  EXPECT_EQ(channel->asked[1]["count"], 1);
+  channel->answer = [](const Json&) { return R"({"lease_ms":600000,"segments":[{"voucher":"v1","none":true}]})"; };
+  for (int i = 0; i < 2; ++i) EXPECT_FALSE(*ask({"v1"})[0]);
+  EXPECT_EQ(channel->asked.size(), 4u) << "nor what was told a moment ago";
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ class VoucherEligibility : public VoucherBatchTest {
 TEST_F(VoucherEligibility, VOUCHER_3_the_stages_stand_in_the_order_of_the_specification) {
   const std::string drawn = distribution->flow().to_dot();
   std::size_t before = 0;
-  for (const char* stage : {"check_user_existence", "load_vouchers", "check_eligibility", "load_codes", "distribute"}) {
+  for (const char* stage : {"check_user_existence", "load_vouchers", "check_eligibility", "load_codes", "reserve", "distribute"}) {
     const auto at = drawn.find('"' + std::string(stage) + '"');
     ASSERT_NE(at, std::string::npos) << stage << drawn;
     EXPECT_GT(at, before) << stage << drawn;

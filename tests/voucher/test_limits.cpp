@@ -1,6 +1,7 @@
 // What is asked and refused before an item runs: users, the caller's rate, regions.
 #include <gmock/gmock.h>
 
+#include "voucher/batch_fixture.hpp"
 #include "voucher/services_fixture.hpp"
 
 namespace sluice::voucher {
@@ -55,6 +56,43 @@ TEST(VoucherLimits, VOUCHER_3_a_caller_past_its_rate_is_refused_as_a_whole_and_t
   EXPECT_EQ(refused["http"], 429) << refused.dump();
   EXPECT_EQ(refused["code"], "caller_rate_limit");
   EXPECT_EQ(send("c", "TH")["code"], "caller_rate_limit") << "over all regions: a caller names what region he likes";
+}
+
+// The limits by themselves, in virtual time.
+class VoucherCallerLimits : public VoucherBatchTest {
+ protected:
+  static resilience::HotKeyOptions a_second(std::uint64_t items) {
+    resilience::HotKeyOptions options;
+    options.limit = items;
+    return options;
+  }
+  resilience::HotKeys everywhere{a_second(30), world.random}, in_region{a_second(20), world.random};
+  Distribution limited{*world.store, world.clock, ids, nullptr, CallerLimits{&everywhere, &in_region}};
+  bool may(std::size_t items, const char* region, const char* caller = "ann") {
+    return limited.check_rate_limit_availability("voucher", caller, region, items).has_value();
+  }
+};
+
+TEST_F(VoucherCallerLimits, VOUCHER_3_a_caller_has_a_rate_in_each_region_and_one_over_all_of_them) {
+  EXPECT_TRUE(may(20, "SG"));
+  const auto refused = limited.check_rate_limit_availability("voucher", "ann", "SG", 1);
+  ASSERT_FALSE(refused) << "the region's is spent";
+  EXPECT_EQ(refused.error().code(), "caller_rate_limit");
+  EXPECT_EQ(refused.error().detail(), "1 items are more than caller 'ann' may ask for in SG now: 0 are left (--caller-region-rate); nothing was run");
+  EXPECT_EQ(refused.error().retry_after(), milliseconds(50));
+  EXPECT_FALSE(may(11, "TH")) << "over all regions: a caller names what region he likes";
+  EXPECT_TRUE(may(10, "TH")) << "what was refused has taken nothing";
+  EXPECT_FALSE(may(1, "VN"));
+  EXPECT_TRUE(may(20, "SG", "ben")) << "another caller";
+  world.clock.advance(seconds(1));
+  EXPECT_TRUE(may(20, "TH")) << "what was refused over all regions took nothing in its own";
+}
+
+TEST_F(VoucherCallerLimits, VOUCHER_3_a_caller_who_names_many_regions_gets_no_more_for_it) {
+  std::size_t passed = 0;
+  for (char a = 'A'; a <= 'Z'; ++a)
+    for (char b = 'A'; b <= 'Z'; ++b) passed += may(1, std::string{a, b}.c_str());
+  EXPECT_EQ(passed, 30u);
 }
 
 TEST(VoucherLimits, VOUCHER_3_only_regions_that_are_served_are_taken) {

@@ -50,6 +50,16 @@ TEST_F(VoucherOutage, VOUCHER_8_a_hung_code_service_costs_a_bounded_time_and_onl
   EXPECT_EQ(breaker("SG"), "closed");
 }
 
+TEST_F(VoucherOutage, VOUCHER_10_calls_that_the_breaker_saved_are_counted_apart) {
+  faults({{"rules", {{{"region", "SG"}, {"error_rate", 1.0}}}}});
+  for (int i = 0; i < 20; ++i) (void)batch({{user(i), "v2"}});
+  const Json saved = shop.ask("voucher.downstream.show", Json::object());
+  const Json shown = shop.ask("sluice.breakers.show", {{"name", std::string(kGetCodes) + ".SG"}});
+  EXPECT_GE(saved["code_calls_refused"], 1) << saved.dump();
+  EXPECT_EQ(saved["code_calls_refused"], shown["blocked"]) << shown.dump();
+  EXPECT_EQ(saved["code_calls"], 20) << "refused or not";
+}
+
 // Threads, permits and memory after a thousand callers of a hung service are those after the first hundred.
 TEST_F(VoucherOutage, VOUCHER_8_a_hung_code_service_makes_neither_threads_nor_memory_grow) {
   faults({{"rules", {{{"hang_rate", 1.0}}}}});

@@ -37,6 +37,37 @@ TEST_F(VoucherServices, VOUCHER_6_codes_come_in_segments_from_the_code_service_a
   EXPECT_EQ(saved["codes_at_hand"].get<int>() + saved["code_waits"].get<int>(), 100) << "the others shared: " << saved.dump();
 }
 
+TEST_F(VoucherServices, VOUCHER_3_past_the_cache_every_batch_asks_and_no_code_is_kept_at_hand) {
+  VoucherOptions options = options_for(codes.server->grpc_port(), codes.token);
+  options.downstream.bypass_cache = true;
+  Service past{make_app(options), true};
+  const Voucher v = open_for_all("v1", 100);
+  store::Commit fill;
+  fill.then = {store::KvPut{voucher_key("voucher", v.id), encode(v), {}}, store::KvPut{stock_key("voucher", v.id), "", v.stock},
+               store::KvPut{budget_key("voucher", v.id), "", v.budget_minor}};
+  Json items = Json::array();
+  for (int i = 0; i < 20; ++i) {
+    items.push_back({{"user", user(i)}, {"voucher", "v1"}});
+    fill.then.push_back(store::KvPut{user_key("voucher", user(i)), encode(User{user(i), "SG"}), {}});
+  }
+  ASSERT_TRUE(store::commit_and_wait(past.store(), std::move(fill)));
+  std::set<std::string> given;
+  for (const char* id : {"a", "b"}) {
+    const Json answer = past.ask(kBatch, {{"request_id", id}, {"region", "SG"}, {"items", items}}, std::string("Idempotency-Key: ") + id + "\r\n");
+    for (const auto& one : answer["results"]) {
+      ASSERT_EQ(one["status"], "issued") << one.dump();
+      given.insert(one["code"].get<std::string>());
+    }
+  }
+  EXPECT_EQ(given.size(), 40u);
+  const Json saved = past.ask("voucher.downstream.show", Json::object());
+  EXPECT_EQ(saved["code_calls"], 2) << saved.dump();
+  EXPECT_EQ(saved["codes_at_hand"], 0);
+  std::int64_t leased = 0;
+  for (const auto& one : codes.ask("voucher.code.segments.list", {{"store", saved["store"]}})["segments"]) leased += one["count"].get<std::int64_t>();
+  EXPECT_LE(leased, 20) << "what the second batch has not told yet; no more was asked for than was wanted";
+}
+
 TEST_F(VoucherServices, VOUCHER_6_no_code_stands_in_the_log) {
   const Json reply = batch({{user(0), "v1"}, {user(1), "v1"}});
   shop.server->stop();  // what is logged is written
@@ -204,7 +235,7 @@ TEST_F(VoucherServices, VOUCHER_6_finished_segments_are_told_also_when_no_code_i
 TEST_F(VoucherServices, VOUCHER_6_what_is_resumed_fits_a_message) {
   Segments segments;
   constexpr std::int64_t kEach = 9000;
-  for (int i = 0; i < 20; ++i) (void)segments.lease("a", 20 * kEach, kEach, WallTime(milliseconds(0)), WallTime(milliseconds(i + 1)));
+  for (int i = 0; i < 20; ++i) (void)segments.lease({{}, "a"}, 20 * kEach, kEach, WallTime(milliseconds(0)), WallTime(milliseconds(i + 1)));
   for (int part = 0; part < 20; ++part) {
     store::Commit there;
     if (part == 0) there.then = {store::KvPut{pool_key("voucher", "big"), "", 20 * kEach}, store::KvPut{segment_key("voucher", "big"), segments.encode(), {}}};
