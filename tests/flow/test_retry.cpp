@@ -53,6 +53,17 @@ TEST_F(Retried, FLOW_18_by_default_the_retryable_kinds_of_the_failure_table_and_
   }
 }
 
+TEST_F(Retried, FLOW_18_RES_30_the_budget_lets_one_exchange_use_all_its_attempts_and_an_outage_few) {
+  resilience::RetryPolicy many = steady();
+  many.attempts = 12;
+  EXPECT_EQ(tries(FailureKind::unavailable, many), 12u);
+  at.clear();
+  Flow flow("f");
+  flow.group("main", {retry(fails(Failure(FailureKind::unavailable)), random, steady())});
+  for (int i = 0; i < 50; ++i) EXPECT_EQ(run(flow).kind, OutcomeKind::aborted);
+  EXPECT_EQ(at.size(), 53u) << "each failure takes one of the five tokens that are for retries, the last of an exchange too";
+}
+
 TEST_F(Retried, FLOW_18_a_predicate_replaces_the_table) {
   resilience::RetryPolicy policy;
   policy.retryable = [](const Failure& failure) { return failure.code() == "again"; };
