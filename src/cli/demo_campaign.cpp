@@ -79,7 +79,7 @@ std::string prepare_campaign(const std::string& database) {
 std::string prepare_services(const std::string& shop, const std::string& codes, const std::string& users) {
   voucher::GeneratorOptions campaign;
   campaign.vouchers = campaign.hot = 40;
-  campaign.codes_per_voucher = 2000;
+  campaign.codes_per_voucher = 3000;
   campaign.users = 2000;
   // Shadow traffic has catalogue, codes and users of its own.
   for (const auto& error : {import_parts(shop, campaign, {kVouchers}, {"voucher", "voucher~shadow"}, true),

@@ -13,7 +13,7 @@ inline constexpr std::int64_t kHotVouchers = 20, kHotStock = 50;
 /// stock for half their codes, so that it is the stock that must hold. Empty: done; else what went wrong.
 std::string prepare_campaign(const std::string& database);
 
-/// A smaller one whose codes lie in another database: 40 vouchers, each with 2,000 codes.
+/// A smaller one whose codes lie in another database: 40 vouchers, each with 3,000 codes.
 std::string prepare_services(const std::string& shop, const std::string& codes, const std::string& users);
 
 struct CampaignBooks {

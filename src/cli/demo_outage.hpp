@@ -1,5 +1,5 @@
 // The second act of the demonstration: the distribution service beside a code service and a user
-// service, each a process of its own. The code service hangs for one region, is killed, comes back;
+// service, each a process of its own. The code service hangs for one region, is slow for it, is killed, comes back;
 // shadow traffic runs against a failing service.
 #pragma once
 #include <string>
