@@ -12,7 +12,7 @@ constexpr std::string_view kRules = R"(
 window = "count"
 window_calls = 10
 minimum_calls = 5
-isolation = "20ms"
+isolation = "50ms"
 isolation_jitter = 0
 trials = 2
 
@@ -46,10 +46,10 @@ int main() {
   if (!guards.reload(std::move(*rules))) return 1;
 
   Protector& protector = guards.find("code.issue");  // resolved once
-  int answered = 0, refused = 0;
+  int reached = 0, answered = 0, refused = 0;
   for (int i = 0; i < 60; ++i) {
-    const bool broken = i < 8;
-    auto call = [broken](AttemptNote&) { return ask_for_code(broken); };
+    // It is back after the five calls that it takes to open the breaker.
+    auto call = [&reached](AttemptNote&) { return ask_for_code(reached++ < 5); };
     const Result<int> code = block_on(lane, guarded(protector, GuardedCall{}, random, call));
     answered += code ? 1 : 0;
     refused += !code && code.error().code() == "blocked_by_breaker" ? 1 : 0;

@@ -160,6 +160,14 @@ class Campaign {
       std::thread pressed([&] { client_.load(other.port()); });
       std::thread victims([&] { client_.load(nodes[at]->port()); });
       Client::pause(client_.draw(100'000));
+      // What a release after both brings: it widens what is there, in the middle of the load, and suits both.
+      if (round == rounds / 3)
+        database.sql("BEGIN; SET LOCAL lock_timeout = '30s'; SELECT pg_advisory_xact_lock(7310868734);"
+                     "ALTER TABLE sluice.kv ADD COLUMN of_next text DEFAULT 'x';"
+                     "ALTER TABLE sluice.open_exchanges ADD COLUMN of_next bigint;"
+                     "ALTER TABLE sluice.keys ADD COLUMN of_next bigint;"
+                     "UPDATE sluice.meta SET value = value + 1 WHERE name = 'schema'; COMMIT",
+                     "crash");
       if (client_.draw(3) == 0) {
         nodes[at]->kill_in(0);
         nodes[at]->reap();
@@ -182,7 +190,7 @@ class Campaign {
       if (const int status = node->stop_gracefully(); status != 0)
         client_.problem(fmt::format("on SIGTERM a node ended with wait status {:#x}: {}", status, node->log()));
     client_.check_partner();
-    fmt::print("{} replacements, {} times two versions side by side; {} transfers, {} answers cut off, {} told to try later; {} committed, {} "
+    fmt::print("{} replacements, one migration, {} times two versions side by side; {} transfers, {} answers cut off, {} told to try later; {} committed, {} "
                "declined; slowest opening {:.1f} s\n",
                rounds, mixed, client_.asked(), client_.cut_off, client_.later, client_.committed, client_.declined, slowest_open_);
     return client_.verdict();

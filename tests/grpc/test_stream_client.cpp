@@ -253,6 +253,26 @@ class HangingStore final : public testing_support::ForwardingStore {
   std::atomic<store::PendingCommit*> waiting{nullptr};
 };
 
+// Nothing ends such a line: without a ping the client would wait for its whole window.
+TEST_F(StreamClientTest, STREAM_16_a_line_that_is_dead_and_was_not_ended_is_found_and_the_stream_goes_on) {
+  start();
+  test::ChaosProxy proxy(door->port());
+  with.window = 30;
+  with.channel.keepalive = with.channel.keepalive_timeout = milliseconds(200);
+  bool stranded = false;
+  with.progress = [&](std::uint64_t sent, std::uint64_t) {
+    if (sent >= 1 && !std::exchange(stranded, true)) proxy.strand();
+  };
+  Numbers source(101);
+  const Instant began = clock.now();
+  const auto report = send(source, proxy.port());
+  ASSERT_TRUE(report) << report.error().to_string();
+  EXPECT_TRUE(report->complete);
+  EXPECT_GE(report->resumed, 1u);
+  EXPECT_EQ(counted(), 99);
+  EXPECT_LT(clock.now() - began, with.call_deadline / 4);
+}
+
 // Taken over, sent and half-closed: all that is missing is the mark.
 TEST_F(StreamClientTest, STREAM_12_a_stream_that_waits_for_its_mark_is_not_drained_and_does_not_hold_up_the_stop) {
   HangingStore marks(*store);

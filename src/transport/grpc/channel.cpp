@@ -10,6 +10,7 @@
 #include "transport/envelope.hpp"
 #include "transport/grpc/codec.hpp"
 #include "transport/grpc/metadata.hpp"
+#include "transport/grpc/keepalive.hpp"
 #include "transport/grpc/silence.hpp"
 #include "transport/grpc/whole_process.hpp"
 #include "transport/grpc/status.hpp"
@@ -269,12 +270,7 @@ std::shared_ptr<Line> GrpcChannel::open(const std::shared_ptr<grpc::ChannelCrede
   grpc::ChannelArguments arguments;
   arguments.SetLoadBalancingPolicyName(options.balancing);
   arguments.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, as_ms(options.keepalive));
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, as_ms(options.keepalive_timeout));
-  // Calls that have timed out look after no connection. A callee that allows no such pings counts two and ends
-  // the connection at the third; gRPC sends no more than two without data between them.
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 2);
+  set_keepalive(arguments, options);
   // The first is also how long one attempt to connect may take.
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, as_ms(options.connect_timeout));
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS,

@@ -7,6 +7,7 @@
 
 #include "sluice/transport/grpc_stream_client.hpp"
 #include "sluice/v1/commands.pb.h"
+#include "transport/grpc/keepalive.hpp"
 #include "transport/grpc/metadata.hpp"
 #include "transport/grpc/status.hpp"
 #include "transport/grpc/stream_channel.hpp"
@@ -82,6 +83,7 @@ Result<std::shared_ptr<grpc::Channel>> connect_stream(const GrpcChannelOptions& 
   }
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  set_keepalive(arguments, options);
   if (!options.tls_server_name.empty()) arguments.SetSslTargetNameOverride(options.tls_server_name);
   return grpc::CreateCustomChannel(options.target, credentials, arguments);
 }
