@@ -1,10 +1,10 @@
 // sluice demo --store postgres://…: two nodes on one database under load; one is killed in the middle,
-// its callers go to the other with the same keys, and every addition is there once.
+// its callers go to the other with the same keys, what it had open is finished there, and every addition is there once.
 #include <fmt/core.h>
 
-#include <map>
-#include <set>
 #include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
 
 #include "bench/http_load.hpp"
 #include "bench/report.hpp"
@@ -17,11 +17,13 @@ namespace {
 
 constexpr int kConnections = 16;
 constexpr int kAccounts = 50;
+// Every so manieth is an order, which asks a partner outside for 200 ms: a node that is killed has some open.
+constexpr std::size_t kOrderEvery = 40;
 
 class NodesDemo {
  public:
   NodesDemo(const std::string& folder, const std::string& url, std::uint64_t requests)
-      : one_(folder, "one", {"--store", url}), two_(folder, "two", {"--store", url}), told_(requests) {
+      : one_(folder, "one", {"--store", url, "--apps", "demo"}), two_(folder, "two", {"--store", url, "--apps", "demo"}), told_(requests) {
     RealRandom random;
     run_ = random.next() % 1'000'000'000;  // keys of another run on the same database are not these
   }
@@ -39,13 +41,16 @@ class NodesDemo {
     }
     fmt::print("Two nodes on one PostgreSQL: http://127.0.0.1:{} and http://127.0.0.1:{}\nAdministrator's token: {}\n", one_.port(), two_.port(), one_.token());
     if (!token_known()) return problem("the second node did not learn the token that the first made");
+    if (!learn_numbers()) return problem("the nodes do not say which numbers they have");
     watch_ = {};
     Thread killer("killer", [&] {
       Parker().park(milliseconds(400));
       changes_before_ = membership_changes();
       two_.kill_hard();
       killed_at_ = watch_.wall();
+      left_open_ = open_of_the_killed().size();
       taken_over_ = wait_for_takeover();
+      finished_ = wait_for_the_end();
     });
     // Both at once; the second one's connections break when it is killed.
     Thread second("second", [&] { drive(two_.port(), 0, told_.size() / 2, false); });
@@ -55,9 +60,13 @@ class NodesDemo {
     std::vector<std::size_t> open;
     for (std::size_t i = 0; i < told_.size(); ++i)
       if (told_[i].empty()) open.push_back(i);
-    fmt::print("{} additions sent; the second node was killed after {:.1f} s: {} without an answer\n", told_.size(), killed_at_, open.size());
+    fmt::print("{} additions sent, {} of them orders with a partner outside; the second node was killed after {:.1f} s: {} without an answer, {} orders open\n",
+               told_.size(), (told_.size() + kOrderEvery - 1) / kOrderEvery, killed_at_, open.size(), left_open_);
     if (taken_over_ < 0) return problem("the first node did not take over what the killed one had open");
-    fmt::print("the first node took over from it {:.1f} s after its death (lease: 2 s)\n", taken_over_);
+    if (left_open_ == 0) return problem("the killed node had nothing open: send more with --requests");
+    if (finished_ < 0) return problem("what the killed node had open was not finished by the first within 20 s");
+    fmt::print("the first node took over from it {:.1f} s after its death (lease: 2 s), and had finished what it left open after {:.1f} s\n",
+               taken_over_, finished_);
     const bench::Stopwatch again;
     for (int turn = 0; turn < 400 && missing() != 0; ++turn) {
       drive(one_.port(), 0, told_.size(), true);
@@ -94,6 +103,11 @@ class NodesDemo {
                        command, one_.token(), key.empty() ? "" : "Idempotency-Key: " + key + "\r\n", body.size(), body);
   }
   std::string account(std::size_t which) const { return fmt::format("nodes-{}-{:03}", run_, which % kAccounts); }
+  std::string addition(std::size_t which) {
+    const std::string key = fmt::format("nodes-{}-{}", run_, which);
+    if (which % kOrderEvery == 0) return request("demo.order", key, fmt::format(R"({{"key":"{}"}})", account(which)));
+    return request("kv.add", key, fmt::format(R"({{"collection":"demo","key":"{}","delta":1}})", account(which)));
+  }
   // From `at` to `end`; with `open` only what has no answer yet, with `compare` answers must be the same.
   void drive(std::uint16_t port, std::size_t at, std::size_t end, bool open, bool compare = false) {
     try {
@@ -103,8 +117,7 @@ class NodesDemo {
             while (open && at < end && !told_[at].empty()) ++at;
             if (at >= end) return std::nullopt;
             const std::size_t which = at++;
-            return bench::Outgoing{which, request("kv.add", fmt::format("nodes-{}-{}", run_, which),
-                                                  fmt::format(R"({{"collection":"demo","key":"{}","delta":1}})", account(which)))};
+            return bench::Outgoing{which, addition(which)};
           },
           [&](bench::Incoming in) {
             if (in.status() != 200) {
@@ -141,16 +154,48 @@ class NodesDemo {
     }
     return false;
   }
-  // What the first node has seen of the others' coming and going.
-  int membership_changes() {
-    std::string text;
+  std::string ask(std::uint16_t port, const std::string& text) {
+    std::string body;
     bench::http_drive(
-        one_.port(), 1,
+        port, 1,
         [&, sent = false]() mutable -> std::optional<bench::Outgoing> {
           if (std::exchange(sent, true)) return std::nullopt;
-          return bench::Outgoing{0, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + one_.token() + "\r\n\r\n"};
+          return bench::Outgoing{0, text};
         },
-        [&](bench::Incoming in) { text = in.body(); });
+        [&](bench::Incoming in) { body = in.body(); });
+    return body;
+  }
+  std::string look(const std::string& target) {
+    return ask(one_.port(), "GET " + target + " HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + one_.token() + "\r\n\r\n");
+  }
+  // Ids have the number of the node that made them.
+  bool learn_numbers() {
+    const auto order = nlohmann::json::parse(
+        ask(two_.port(), request("demo.order", fmt::format("nodes-{}-first", run_), R"({"key":"first"})")), nullptr, false);
+    if (!order.is_object() || !order.contains("order")) return false;
+    const auto id = id_from_text(order["order"].get<std::string>());
+    if (id) killed_number_ = IdSource::node_of(*id);
+    return id.has_value();
+  }
+  std::set<std::string> open_of_the_killed() {
+    std::set<std::string> ids;
+    const auto list = nlohmann::json::parse(look("/v1/transactions?state=open&limit=1000"), nullptr, false);
+    if (!list.is_object()) return ids;
+    for (const auto& row : list.value("transactions", nlohmann::json::array())) {
+      const std::string text = row.value("id", "");
+      if (const auto id = id_from_text(text); id && IdSource::node_of(*id) == killed_number_) ids.insert(text);
+    }
+    return ids;
+  }
+  // Seconds since the kill; negative when it does not happen.
+  double wait_for_the_end() {
+    for (int i = 0; i < 400; ++i, Parker().park(milliseconds(50)))
+      if (open_of_the_killed().empty()) return watch_.wall() - killed_at_;
+    return -1;
+  }
+  // What the first node has seen of the others' coming and going.
+  int membership_changes() {
+    const std::string text = look("/metrics");
     const std::string name = "\nsluice_store_membership_changes ";
     const auto at = text.find(name);
     return at == std::string::npos ? -1 : std::atoi(text.c_str() + at + name.size());
@@ -171,7 +216,9 @@ class NodesDemo {
   DemoServer one_, two_;
   std::vector<std::string> told_;  // each element is written by one thread at a time
   std::uint64_t run_ = 0, changed_ = 0;
-  double killed_at_ = 0, taken_over_ = -1;
+  double killed_at_ = 0, taken_over_ = -1, finished_ = -1;
+  std::size_t left_open_ = 0;
+  std::uint16_t killed_number_ = 0;
   int changes_before_ = 0;
   bench::Stopwatch watch_;
 };

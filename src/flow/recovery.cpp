@@ -258,7 +258,6 @@ void Recovery::pass_on_unknown() {
     const auto before = passed_on_.find(node);
     if (before != passed_on_.end() && now - before->second < kPassedOnAgain) continue;
     if (std::ranges::any_of(flows_.all(), [node](const Flow* flow) { return flow->running_of(node); })) continue;
-    SLUICE_PROBE("recovery.passed_on");
     passed_on_[node] = now;
     nodes_->pass_on(node);
   }

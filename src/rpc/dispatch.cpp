@@ -171,11 +171,19 @@ Bytes Registry::scope_of(const Invocation& invocation, std::uint32_t version) {
   return idempotency::make_scope(command.ns, invocation.key_owner_, command.name, version, *command.idempotency_key);
 }
 
-// Of a request that names no version by the oldest one's projection, which the most nodes of a roll have.
+// Of a request that names no version by the oldest one's projection, which the most nodes of a roll have, of
+// those that can read the payload: what only a later version takes, no node without it could have answered.
 Digest Registry::print_of(const Invocation& invocation) const {
   const auto& command = invocation.command;
   if (!invocation.unnamed_) return fingerprint_of(*invocation.spec_, command);
-  return fingerprint_of(*specs_.find(command.name)->second.begin()->second, command, idempotency::kUnnamedVersion);
+  const auto& versions = specs_.find(command.name)->second;
+  const CommandSpec& newest = *versions.rbegin()->second;
+  Digest print;
+  for (const auto& [version, spec] : versions)
+    if (spec.get() != &newest &&
+        ask_author("projection", [&] { print = fingerprint_of(*spec, command, idempotency::kUnnamedVersion); }))
+      return print;
+  return fingerprint_of(newest, command, idempotency::kUnnamedVersion);
 }
 
 // Where else the key of this very request may stand, and as what: an earlier release filed it under the newest

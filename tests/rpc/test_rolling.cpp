@@ -178,6 +178,20 @@ TEST_F(RollingNodes, IDEM_5_NODE_1_a_version_that_covers_more_of_the_payload_is_
   }
 }
 
+TEST_F(RollingNodes, IDEM_5_NODE_1_a_payload_that_only_the_later_version_can_read_is_fingerprinted_by_that) {
+  const auto of_one = [](const Command& command) -> Bytes {
+    if (command.payload.find("a") == Bytes::npos) throw std::runtime_error("no a");
+    return command.payload;
+  };
+  const auto of_two = [](const Command& command) { return command.payload.substr(0, 5); };
+  const auto first = node(1), second = node(2);
+  for (const auto& one : {first.get(), second.get()}) one->has(1, false, of_one).has(2, false, of_two);
+  EXPECT_EQ(first->send(R"({"b":1})").answer.kind, Answer::Kind::reply);
+  EXPECT_TRUE(second->send(R"({"b":2})").answer.replayed) << "the same by the later one's projection";
+  EXPECT_EQ(second->send(R"({"c":2})").code(), "fingerprint_mismatch");
+  EXPECT_EQ(sold(), 1);
+}
+
 TEST_F(RollingNodes, G1_keys_that_the_release_before_filed_under_a_version_are_found_without_one) {
   for (const std::uint32_t version : {1u, 2u, 3u}) {
     SCOPED_TRACE(version);
