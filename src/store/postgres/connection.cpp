@@ -34,6 +34,12 @@ std::string without_password(std::string_view url) {
   return text.substr(0, colon) + ":***" + text.substr(last_at);
 }
 
+// A FATAL is the session's last word. It may come after a COMMIT that is done, so it says nothing of that.
+static bool ends_session(const PGresult* result) {
+  const char* const severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+  return severity != nullptr && (std::string_view(severity) == "FATAL" || std::string_view(severity) == "PANIC");
+}
+
 PgConnection::PgConnection(Raw raw, const PostgresOptions& options)
     : raw_(std::move(raw)), prepare_(!options.pooled), timeout_(options.io_timeout) {
   const auto text = [](const char* s) { return s != nullptr ? std::string(s) : std::string(); };
@@ -75,6 +81,13 @@ Failure PgConnection::lost(const char* what) {
                  "PostgreSQL at " + where_ + ": " + what + (message.empty() ? "" : ": " + message) +
                      "; it will be tried again")
       .with_retry_after(seconds(1));
+}
+
+// What the server said before it hung up says more than that it did.
+Failure PgConnection::hung_up(const std::optional<Failure>& said) {
+  if (!said) return lost("reading");
+  broken_ = true;
+  return *said;
 }
 
 Failure PgConnection::told(PGresult* result) {
@@ -133,12 +146,12 @@ Result<std::vector<PgRows>> PgConnection::finish() {
     if (unsent < 0) return fail(lost("sending"));
     if (PQisBusy(raw_.get()) != 0) {
       if (!wait(true, unsent == 1, until)) return fail(lost("no answer in time"));
-      if (PQconsumeInput(raw_.get()) == 0) return fail(failed ? *failed : lost("reading"));
+      if (PQconsumeInput(raw_.get()) == 0) return fail(hung_up(failed));
       continue;
     }
     PGresult* const raw = PQgetResult(raw_.get());
     if (raw == nullptr) {
-      if (PQstatus(raw_.get()) == CONNECTION_BAD) return fail(failed ? *failed : lost("reading"));
+      if (PQstatus(raw_.get()) == CONNECTION_BAD) return fail(hung_up(failed));
       continue;  // the end of one statement's results
     }
     PgRows rows(raw);
@@ -156,7 +169,7 @@ Result<std::vector<PgRows>> PgConnection::finish() {
       failed = told(raw);
       failed_state = sqlstate_;
     }
-    if (PQstatus(raw_.get()) == CONNECTION_BAD) {
+    if (ends_session(raw) || PQstatus(raw_.get()) == CONNECTION_BAD) {
       broken_ = true;
       return fail(*std::move(failed));
     }
@@ -193,7 +206,7 @@ Status PgConnection::script(const char* sql) {
     if (unsent < 0) return fail(lost("sending"));
     if (PQisBusy(raw_.get()) != 0) {
       if (!wait(true, unsent == 1, until)) return fail(lost("no answer in time"));
-      if (PQconsumeInput(raw_.get()) == 0) return fail(failed ? *failed : lost("reading"));
+      if (PQconsumeInput(raw_.get()) == 0) return fail(hung_up(failed));
       continue;
     }
     PGresult* const raw = PQgetResult(raw_.get());
@@ -201,6 +214,7 @@ Status PgConnection::script(const char* sql) {
     const PgRows rows(raw);
     const auto status = PQresultStatus(raw);
     if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK && status != PGRES_EMPTY_QUERY && !failed) failed = told(raw);
+    if (ends_session(raw)) broken_ = true;
   }
   if (PQstatus(raw_.get()) == CONNECTION_BAD) broken_ = true;
   if (unreplicated_) return fail(lost("a commit was cut off from its synchronous standby"));

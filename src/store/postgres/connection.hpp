@@ -88,6 +88,7 @@ class PgConnection {
   PgConnection(Raw raw, const PostgresOptions& options);
   static void notice(void* self, const PGresult* result);
   Failure lost(const char* what);
+  Failure hung_up(const std::optional<Failure>& said);
   Failure told(PGresult* result);
   bool wait(bool reading, bool writing, Instant until) noexcept;
 

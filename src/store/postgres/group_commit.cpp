@@ -227,13 +227,14 @@ Status PgGroupCommit::try_group(std::size_t from, std::size_t count, bool alone,
     auto rows = connection.finish();
     if (rows && std::string_view(rows->back().tag()) != "COMMIT")
       return failed({FailureKind::internal, "not_committed", "PostgreSQL answered COMMIT with " + std::string(rows->back().tag())});
-    if (!rows && !connection.broken()) return failed(std::move(rows).error());
+    if (!rows && !connection.broken() && !leaves_open(connection.sqlstate())) return failed(std::move(rows).error());
     if (rows) {
       if (!alone) store_clock_.told(rows->at(1).time(0, 0));
     } else {
       const Failure why = std::move(rows).error();
       drop_connection();
       SLUICE_ASSIGN(const bool committed, settle(group_));
+      again = !committed;  // for certain, so it may be written
       if (!committed) return fail(why);
     }
     written_ = group_;
