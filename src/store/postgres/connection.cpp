@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "store/postgres/failures.hpp"
+#include "store/postgres/plans.hpp"
 
 namespace sluice::store {
 
@@ -191,6 +192,26 @@ Result<PgRows> PgConnection::run(const char* sql, PgParams params) {
   sent_.push_back(nullptr);
   SLUICE_ASSIGN(auto all, finish());
   return std::move(all.at(0));
+}
+
+Result<PgRows> PgConnection::transact(const char* sql, PgParams params) {
+  send(kBegin);
+  if (!send_failed_) {
+    if (PQsendQueryParams(raw_.get(), sql, static_cast<int>(params.count()), params.types(), params.values(),
+                          params.lengths(), params.formats(), 1) == 0)
+      send_failed_ = lost("sending");
+    ++statements_;
+    sent_.push_back(nullptr);
+  }
+  send(kCommit);
+  auto all = finish();
+  if (!all) {
+    const std::string kept = sqlstate_;
+    if (!broken_ && in_transaction()) (void)script("ROLLBACK");
+    sqlstate_ = kept;
+    return fail(std::move(all).error());
+  }
+  return std::move(all->at(1));
 }
 
 Status PgConnection::script(const char* sql) {

@@ -123,7 +123,7 @@ class PostgresStoreImpl final : public PostgresStore {
 
  private:
   Status draw_incarnation(PgConnection& connection, Random& random) {
-    SLUICE_TRY(connection.run("INSERT INTO sluice.meta VALUES ('incarnation', $1::bigint) ON CONFLICT (name) DO NOTHING",
+    SLUICE_TRY(connection.transact("INSERT INTO sluice.meta VALUES ('incarnation', $1::bigint) ON CONFLICT (name) DO NOTHING",
                               std::move(PgParams().integer(static_cast<std::int64_t>(random.next() >> 1 | 1)))));
     SLUICE_ASSIGN(const PgRows rows, connection.run("SELECT value FROM sluice.meta WHERE name = 'incarnation'"));
     incarnation_ = rows.number(0, 0);

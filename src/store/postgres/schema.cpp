@@ -193,7 +193,7 @@ Status migrate_postgres(PgConnection& connection) {
   if (before.there && before.version >= kNewest) return check_postgres_schema(connection);
   for (int version = 0; version < kNewest; ++version) {
     // Waits for another node that migrates, but not for ever.
-    if (auto begun = connection.script("BEGIN; SET LOCAL lock_timeout = '30s'; SELECT pg_advisory_xact_lock(7310868734)"); !begun)
+    if (auto begun = connection.script("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '30s'; SELECT pg_advisory_xact_lock(7310868734)"); !begun)
       return undo(connection, begun.error());
     auto found = look(connection);
     if (!found) return undo(connection, found.error());
