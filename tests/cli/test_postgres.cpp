@@ -1,6 +1,9 @@
 // sluice migrate and doctor on a PostgreSQL, and a restore from a dump as the how-to says it.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <fstream>
+
 #include "cli/process.hpp"
 #include "support/private_postgres.hpp"
 
@@ -64,6 +67,41 @@ TEST_F(PostgresCommand, NODE_8_a_dump_is_restored_with_a_new_incarnation) {
   EXPECT_NE(server.sql("SELECT value FROM sluice.meta WHERE name = 'incarnation'", copy), "77");
   EXPECT_EQ(server.sql("SELECT number FROM sluice.kv", copy), "42");
   EXPECT_EQ(run(folder.path(), {"doctor", "--full", "--store", url(copy)}).status, 0);
+}
+
+TEST_F(PostgresCommand, NODE_1_doctor_joins_no_node_and_changes_nothing) {
+  ASSERT_EQ(run(folder.path(), {"migrate", "--store", url(name)}).status, 0);
+  // A dead node, which whoever joins adopts.
+  server.sql("INSERT INTO sluice.writers VALUES (5, 1, 1, 1, 1, 1, 7, NULL)", name);
+  const auto doctor = run(folder.path(), {"doctor", "--full", "--store", url(name)});
+  EXPECT_EQ(doctor.status, 0) << doctor.out << doctor.err;
+  EXPECT_EQ(server.sql("SELECT count(*) || ' ' || max(epoch) || ' ' || count(adopter) FROM sluice.writers", name), "1 1 0");
+  EXPECT_EQ(server.sql("SELECT count(*) FROM sluice.meta WHERE name = 'incarnation'", name), "0");
+}
+
+TEST_F(PostgresCommand, NODE_1_doctor_does_not_call_good_what_is_not) {
+  ASSERT_EQ(run(folder.path(), {"migrate", "--store", url(name)}).status, 0);
+  const auto says = [&](const std::string& line, const std::string& role = "sluice") {
+    std::string address = url(name);
+    const auto ran = run(folder.path(), {"doctor", "--store", address.replace(address.find("sluice@"), 7, role + "@")});
+    EXPECT_NE(ran.out.find(line), std::string::npos) << line << "\n" << ran.out << ran.err;
+  };
+  server.sql("ALTER DATABASE " + name + " SET synchronous_commit = remote_write", "template1");
+  says("warning  synchronous_commit");
+  server.sql("ALTER DATABASE " + name + " SET synchronous_commit = local", "template1");  // nothing here may wait for a standby
+  server.sql("ALTER DATABASE " + name + " SET default_transaction_isolation = serializable", "template1");
+  says("warning  default_transaction_isolation");
+  server.sql("CREATE ROLE few_" + name + " LOGIN CONNECTION LIMIT 2", name);
+  says("warning  connections of the role        1 of 2", "few_" + name);
+  server.sql("UPDATE sluice.meta SET value = 900 WHERE name = 'schema'", name);
+  says("version 900");
+  server.sql("UPDATE sluice.meta SET value = 899 WHERE name = 'suits'", name);
+  says("the database is at 900, this binary knows 1");
+  says("take a newer sluice");
+  PrivatePostgres alone({"synchronous_standby_names=gone", "synchronous_commit=local"});
+  const auto ran = run(folder.path(), {"doctor", "--store", alone.socket_url("template1")});
+  EXPECT_EQ(ran.status, 1);
+  EXPECT_NE(ran.out.find("error    synchronous_standby_names      gone; 0 of them stand"), std::string::npos) << ran.out;
 }
 
 }  // namespace
