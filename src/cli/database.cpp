@@ -65,13 +65,7 @@ void doctor(const Options& options) {
     auto found = store::examine_postgres(config.postgres, clock);
     if (!found) die(found.error());
     findings = std::move(*found);
-    if (options.full) {
-      auto postgres = config.postgres;
-      postgres.migrate = false;
-      auto store = store::open_postgres_store(std::move(postgres), clock, random, executor);
-      if (!store) die(store.error());
-      check((*store)->integrity_check());
-    }
+    if (options.full) check(store::check_postgres_database(config.postgres));
   } else {
     need_store(config);
     auto store = store::open_sqlite_store(config.sqlite, clock, random, executor);

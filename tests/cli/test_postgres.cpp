@@ -1,6 +1,9 @@
 // sluice migrate and doctor on a PostgreSQL, and a restore from a dump as the how-to says it.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <fstream>
+
 #include "cli/process.hpp"
 #include "support/private_postgres.hpp"
 
@@ -50,20 +53,118 @@ TEST_F(PostgresCommand, NODE_6_a_wrong_address_is_told_without_its_password) {
   }
 }
 
-TEST_F(PostgresCommand, NODE_8_a_dump_is_restored_with_a_new_incarnation) {
-  ASSERT_EQ(run(folder.path(), {"migrate", "--store", url(name)}).status, 0);
+// What the page says is run as it stands there, with names of this test's own; the owner is no superuser.
+class PostgresPage : public PostgresCommand {
+ protected:
+  const std::string owner = "owner_" + name, app = "app_" + name, copy = name + "_copy";
+  void SetUp() override {
+    server.sql("CREATE ROLE " + owner + " LOGIN", "template1");
+    server.sql("ALTER DATABASE " + name + " OWNER TO " + owner, "template1");
+  }
+  std::string url_of(const std::string& role, const std::string& database) const {
+    std::string text = url(database);
+    return text.replace(text.find("sluice@"), 7, role + "@");
+  }
+  static std::string replaced(std::string text, const std::string& what, const std::string& with) {
+    for (std::size_t at = 0; (at = text.find(what, at)) != std::string::npos; at += with.size()) text.replace(at, what.size(), with);
+    return text;
+  }
+  /// The blocks of code below a heading.
+  std::vector<std::string> blocks(const std::string& heading) const {
+    const std::string page = read_file(SLUICE_SOURCE_DIR "/docs/how-to/postgres.md");
+    std::vector<std::string> found;
+    const auto begin = page.find(heading);
+    const auto end = std::min(page.find("\n#", begin + 1), page.size());
+    for (std::size_t at = begin; (at = page.find("```", at)) < end;) {
+      const auto from = page.find('\n', at) + 1, to = page.find("```", from);
+      found.push_back(page.substr(from, to - from));
+      at = to + 3;
+    }
+    return found;
+  }
+  int shell(std::string words) {
+    words = replaced(words, "-O sluice", "-O " + owner);
+    words = replaced(words, "--role=sluice", "--role=" + owner);
+    words = replaced(words, "postgres://sluice@db.internal/orders2", "'" + url_of(owner, copy) + "'");
+    words = replaced(words, " orders2", " " + copy);
+    words = replaced(words, "-d orders ", "-d " + name + " ");
+    const std::string file = folder.file("words.sh");
+    std::ofstream(file) << "set -e\nexport PATH=" << folder.path() << ":$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1):$PATH\n"
+                        << "export PGHOST=" << server.folder() << "/pg PGPORT=" << server.port() << " PGUSER=sluice\n"
+                        << "ln -sf " << SLUICE_BINARY << " " << folder.path() << "/sluice\ncd " << folder.path() << "\n" << words;
+    return std::system(("bash " + file + " >" + folder.file("said") + " 2>&1").c_str());
+  }
+};
+
+TEST_F(PostgresPage, NODE_8_a_dump_is_restored_word_for_word_for_an_owner_who_is_no_superuser) {
+  ASSERT_EQ(run(folder.path(), {"migrate", "--store", url_of(owner, name)}).status, 0);
   server.sql("INSERT INTO sluice.meta VALUES ('incarnation', 77); INSERT INTO sluice.kv VALUES ('a', 'b', 'c', 1, 42, 'v')", name);
-  const std::string copy = server.new_database();
-  const std::string tools = "$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)";
-  const std::string dump = tools + "/pg_dump -Fc -n sluice -d '" + url(name) + "' -f '" + folder.file("dump") + "'";
-  ASSERT_EQ(std::system(dump.c_str()), 0);
-  const std::string restore = tools + "/pg_restore --no-owner -d '" + url(copy) + "' '" + folder.file("dump") + "'";
-  ASSERT_EQ(std::system(restore.c_str()), 0);
-  const auto migrated = run(folder.path(), {"migrate", "--restored", "--store", url(copy)});
-  ASSERT_EQ(migrated.status, 0) << migrated.err;
+  const auto words = blocks("## Backup and restore");
+  ASSERT_EQ(words.size(), 2u);
+  for (const auto& block : words) ASSERT_EQ(shell(block), 0) << block << read_file(folder.file("said"));
   EXPECT_NE(server.sql("SELECT value FROM sluice.meta WHERE name = 'incarnation'", copy), "77");
   EXPECT_EQ(server.sql("SELECT number FROM sluice.kv", copy), "42");
-  EXPECT_EQ(run(folder.path(), {"doctor", "--full", "--store", url(copy)}).status, 0);
+  const auto token = run(folder.path(), {"token", "create", "till", "--grant", "*:*", "--store", url_of(owner, copy)});
+  EXPECT_EQ(token.status, 0) << "the owner works on it: " << token.err;
+}
+
+TEST_F(PostgresPage, NODE_1_servers_work_under_a_role_that_may_not_change_the_schema) {
+  ASSERT_EQ(run(folder.path(), {"migrate", "--store", url_of(owner, name)}).status, 0);
+  const Settings settings{{"SLUICE_STORE_MIGRATE", "false"}};
+  server.sql("CREATE ROLE " + app + " LOGIN", name);
+  const auto doctor = [&] { return run(folder.path(), {"doctor", "--full", "--store", url_of(app, name)}, settings); };
+  const auto before = doctor();
+  EXPECT_EQ(before.status, 1);
+  const auto words = blocks("### Servers without the right");
+  ASSERT_EQ(words.size(), 1u);
+  const auto grants = words[0].substr(words[0].find('\n') + 1);  // the role is there
+  server.sql("SET ROLE " + owner + "; " + replaced(grants, "sluice_app", app), name);
+  const auto granted = doctor();
+  EXPECT_EQ(granted.status, 0) << granted.out << granted.err;
+  EXPECT_EQ(granted.out.find("warning  right"), std::string::npos) << granted.out;
+  const auto token = run(folder.path(), {"token", "create", "till", "--grant", "*:*", "--store", url_of(app, name)}, settings);
+  EXPECT_EQ(token.status, 0) << token.err;
+  server.sql("SET ROLE " + owner + "; CREATE TABLE sluice.later (a int)", name);
+  EXPECT_EQ(doctor().status, 0) << "what a later version adds is granted too";
+  server.sql("REVOKE INSERT ON sluice.keys FROM " + app, name);
+  const auto revoked = doctor();
+  EXPECT_EQ(revoked.status, 1);
+  EXPECT_NE(revoked.out.find("INSERT on sluice.keys"), std::string::npos) << revoked.out;
+}
+
+TEST_F(PostgresCommand, NODE_1_doctor_joins_no_node_and_changes_nothing) {
+  ASSERT_EQ(run(folder.path(), {"migrate", "--store", url(name)}).status, 0);
+  // A dead node, which whoever joins adopts.
+  server.sql("INSERT INTO sluice.writers VALUES (5, 1, 1, 1, 1, 1, 7, NULL)", name);
+  const auto doctor = run(folder.path(), {"doctor", "--full", "--store", url(name)});
+  EXPECT_EQ(doctor.status, 0) << doctor.out << doctor.err;
+  EXPECT_EQ(server.sql("SELECT count(*) || ' ' || max(epoch) || ' ' || count(adopter) FROM sluice.writers", name), "1 1 0");
+  EXPECT_EQ(server.sql("SELECT count(*) FROM sluice.meta WHERE name = 'incarnation'", name), "0");
+}
+
+TEST_F(PostgresCommand, NODE_1_doctor_does_not_call_good_what_is_not) {
+  ASSERT_EQ(run(folder.path(), {"migrate", "--store", url(name)}).status, 0);
+  const auto says = [&](const std::string& line, const std::string& role = "sluice") {
+    std::string address = url(name);
+    const auto ran = run(folder.path(), {"doctor", "--store", address.replace(address.find("sluice@"), 7, role + "@")});
+    EXPECT_NE(ran.out.find(line), std::string::npos) << line << "\n" << ran.out << ran.err;
+  };
+  server.sql("ALTER DATABASE " + name + " SET synchronous_commit = remote_write", "template1");
+  says("warning  synchronous_commit");
+  server.sql("ALTER DATABASE " + name + " SET synchronous_commit = local", "template1");  // nothing here may wait for a standby
+  server.sql("ALTER DATABASE " + name + " SET default_transaction_isolation = serializable", "template1");
+  says("warning  default_transaction_isolation");
+  server.sql("CREATE ROLE few_" + name + " LOGIN CONNECTION LIMIT 2", name);
+  says("warning  connections of the role        1 of 2", "few_" + name);
+  server.sql("UPDATE sluice.meta SET value = 900 WHERE name = 'schema'", name);
+  says("version 900");
+  server.sql("UPDATE sluice.meta SET value = 899 WHERE name = 'suits'", name);
+  says("the database is at 900, this binary knows 1");
+  says("take a newer sluice");
+  PrivatePostgres alone({"synchronous_standby_names=gone", "synchronous_commit=local"});
+  const auto ran = run(folder.path(), {"doctor", "--store", alone.socket_url("template1")});
+  EXPECT_EQ(ran.status, 1);
+  EXPECT_NE(ran.out.find("error    synchronous_standby_names      gone; 0 of them stand"), std::string::npos) << ran.out;
 }
 
 }  // namespace

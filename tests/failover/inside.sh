@@ -3,7 +3,8 @@
 # every process in them, when it does. Its temporary files go with them.
 #   inside.sh COMMAND...
 set -euo pipefail
-[ "$(id -u)" -eq 0 ] || exec sudo --preserve-env=SLUICE_LONG,SLUICE_FAILOVER_ROUNDS "$0" "$@"
+[ "$(id -u)" -eq 0 ] ||
+  exec sudo --preserve-env=SLUICE_LONG,SLUICE_FAILOVER_ROUNDS,SLUICE_CAMPAIGN_ROUNDS,FAILOVER_DISK_MB,megabytes "$0" "$@"
 if ! unshare --net --mount --pid --fork mount -t tmpfs none /mnt 2>/dev/null; then
   echo "skipped: needs the right to make namespaces (CAP_SYS_ADMIN)"
   exit 77

@@ -51,6 +51,10 @@ struct PostgresFinding {
 /// Looks at version, settings, rights, clock, replication, schema, nodes. Fails as opening does.
 Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& options, Clock& clock);
 
+/// Reads every row and holds the tables against each other; changes nothing and joins no node. Fails corrupt
+/// naming what is wrong, or as opening does.
+Status check_postgres_database(const PostgresOptions& options);
+
 struct PostgresMigration {
   int from = 0, to = 0;
   bool new_incarnation = false;

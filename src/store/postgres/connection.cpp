@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "store/postgres/failures.hpp"
+#include "store/postgres/plans.hpp"
 
 namespace sluice::store {
 
@@ -32,6 +33,12 @@ std::string without_password(std::string_view url) {
   const auto colon = text.find(':', scheme + 3);
   if (colon == std::string::npos || colon > last_at) return text;
   return text.substr(0, colon) + ":***" + text.substr(last_at);
+}
+
+// A FATAL is the session's last word. It may come after a COMMIT that is done, so it says nothing of that.
+static bool ends_session(const PGresult* result) {
+  const char* const severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+  return severity != nullptr && (std::string_view(severity) == "FATAL" || std::string_view(severity) == "PANIC");
 }
 
 PgConnection::PgConnection(Raw raw, const PostgresOptions& options)
@@ -75,6 +82,13 @@ Failure PgConnection::lost(const char* what) {
                  "PostgreSQL at " + where_ + ": " + what + (message.empty() ? "" : ": " + message) +
                      "; it will be tried again")
       .with_retry_after(seconds(1));
+}
+
+// What the server said before it hung up says more than that it did.
+Failure PgConnection::hung_up(const std::optional<Failure>& said) {
+  if (!said) return lost("reading");
+  broken_ = true;
+  return *said;
 }
 
 Failure PgConnection::told(PGresult* result) {
@@ -133,12 +147,12 @@ Result<std::vector<PgRows>> PgConnection::finish() {
     if (unsent < 0) return fail(lost("sending"));
     if (PQisBusy(raw_.get()) != 0) {
       if (!wait(true, unsent == 1, until)) return fail(lost("no answer in time"));
-      if (PQconsumeInput(raw_.get()) == 0) return fail(failed ? *failed : lost("reading"));
+      if (PQconsumeInput(raw_.get()) == 0) return fail(hung_up(failed));
       continue;
     }
     PGresult* const raw = PQgetResult(raw_.get());
     if (raw == nullptr) {
-      if (PQstatus(raw_.get()) == CONNECTION_BAD) return fail(failed ? *failed : lost("reading"));
+      if (PQstatus(raw_.get()) == CONNECTION_BAD) return fail(hung_up(failed));
       continue;  // the end of one statement's results
     }
     PgRows rows(raw);
@@ -156,7 +170,7 @@ Result<std::vector<PgRows>> PgConnection::finish() {
       failed = told(raw);
       failed_state = sqlstate_;
     }
-    if (PQstatus(raw_.get()) == CONNECTION_BAD) {
+    if (ends_session(raw) || PQstatus(raw_.get()) == CONNECTION_BAD) {
       broken_ = true;
       return fail(*std::move(failed));
     }
@@ -180,6 +194,26 @@ Result<PgRows> PgConnection::run(const char* sql, PgParams params) {
   return std::move(all.at(0));
 }
 
+Result<PgRows> PgConnection::transact(const char* sql, PgParams params) {
+  send(kBegin);
+  if (!send_failed_) {
+    if (PQsendQueryParams(raw_.get(), sql, static_cast<int>(params.count()), params.types(), params.values(),
+                          params.lengths(), params.formats(), 1) == 0)
+      send_failed_ = lost("sending");
+    ++statements_;
+    sent_.push_back(nullptr);
+  }
+  send(kCommit);
+  auto all = finish();
+  if (!all) {
+    const std::string kept = sqlstate_;
+    if (!broken_ && in_transaction()) (void)script("ROLLBACK");
+    sqlstate_ = kept;
+    return fail(std::move(all).error());
+  }
+  return std::move(all->at(1));
+}
+
 Status PgConnection::script(const char* sql) {
   if (broken_) return fail(lost("the connection was lost"));
   if (PQpipelineStatus(raw_.get()) != PQ_PIPELINE_OFF && PQexitPipelineMode(raw_.get()) == 0)
@@ -193,7 +227,7 @@ Status PgConnection::script(const char* sql) {
     if (unsent < 0) return fail(lost("sending"));
     if (PQisBusy(raw_.get()) != 0) {
       if (!wait(true, unsent == 1, until)) return fail(lost("no answer in time"));
-      if (PQconsumeInput(raw_.get()) == 0) return fail(failed ? *failed : lost("reading"));
+      if (PQconsumeInput(raw_.get()) == 0) return fail(hung_up(failed));
       continue;
     }
     PGresult* const raw = PQgetResult(raw_.get());
@@ -201,6 +235,7 @@ Status PgConnection::script(const char* sql) {
     const PgRows rows(raw);
     const auto status = PQresultStatus(raw);
     if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK && status != PGRES_EMPTY_QUERY && !failed) failed = told(raw);
+    if (ends_session(raw)) broken_ = true;
   }
   if (PQstatus(raw_.get()) == CONNECTION_BAD) broken_ = true;
   if (unreplicated_) return fail(lost("a commit was cut off from its synchronous standby"));

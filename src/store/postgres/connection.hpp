@@ -66,6 +66,9 @@ class PgConnection {
   Result<std::vector<PgRows>> finish();
   /// One statement, or several without parameters separated by semicolons, outside of pipelines.
   Result<PgRows> run(const char* sql, PgParams params = {});
+  /// One statement in a transaction of its own, of the level that is counted on whatever the default is: sees what
+  /// was committed before it got its locks.
+  Result<PgRows> transact(const char* sql, PgParams params = {});
   Status script(const char* sql);
 
   bool broken() const noexcept { return broken_; }
@@ -88,6 +91,7 @@ class PgConnection {
   PgConnection(Raw raw, const PostgresOptions& options);
   static void notice(void* self, const PGresult* result);
   Failure lost(const char* what);
+  Failure hung_up(const std::optional<Failure>& said);
   Failure told(PGresult* result);
   bool wait(bool reading, bool writing, Instant until) noexcept;
 

@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 
+#include "store/postgres/purge.hpp"
 #include "store/postgres/row_codec.hpp"
 #include "store/postgres/schema.hpp"
 
@@ -25,38 +26,123 @@ class Doctor {
     if (!rows || rows->size() == 0 || rows->null(0, 0)) return std::nullopt;
     return rows->bytes(0, 0);
   }
+  long number(const std::string& expression) { return std::atol(ask(expression).value_or("0").c_str()); }
   void setting(const char* name, auto good, Level otherwise, const char* advice) {
     const auto found = ask(std::string("current_setting('") + name + "', true)");
     say(found && good(*found) ? Level::good : otherwise, name, found.value_or("unknown"), advice);
   }
 
+  void settings();
+  void standbys();
+  void connections(long need);
+  void rights(bool migrates);
+  bool schema();
+  void left_behind();
+
  private:
+  void bound(const char* what, long used, long bound, long need, const std::string& advice);
   PgConnection& connection_;
 };
+
+void Doctor::settings() {
+  const auto on = [](const std::string& v) { return v == "on"; };
+  setting("fsync", on, Level::error, "turn it on: without it a power cut loses what was acknowledged, and may damage the database");
+  setting("full_page_writes", on, Level::error, "turn it on, unless the file system never tears a page");
+  setting("synchronous_commit", [](const auto& v) { return v == "on" || v == "remote_apply"; }, Level::warning,
+          "set it to on; sluice sets it for its own transactions when it is off or local, but not when it is remote_write: a "
+          "standby that loses power then has not what was acknowledged");
+  setting("wal_level", [](const auto& v) { return v != "minimal"; }, Level::warning, "set it to replica, for backups by log and for standbys");
+  setting("autovacuum", on, Level::error, "turn it on: idempotency keys and leases leave dead rows behind");
+  setting("default_transaction_read_only", [](const auto& v) { return v == "off"; }, Level::error, "turn it off for this user and database");
+  setting("default_transaction_isolation", [](const auto& v) { return v == "read committed"; }, Level::warning,
+          "sluice names its own level, read committed, in each transaction; other programs that work on these tables may not");
+}
+
+// That one is named does not say that it stands: without it every COMMIT waits.
+void Doctor::standbys() {
+  const char* const kName = "synchronous_standby_names";
+  const auto names = ask("current_setting('synchronous_standby_names')").value_or("");
+  if (names.empty())
+    return say(Level::warning, kName, "none", "with one machine that is what there is; with several, name synchronous standbys or a "
+                                              "failover loses the last commits");
+  if (ask("pg_has_role('pg_read_all_stats', 'USAGE')") != "true")
+    return say(Level::warning, kName, names + "; whether one stands may not be seen",
+               "GRANT pg_monitor TO the user, or look at sync_state in pg_stat_replication");
+  const long stand = number("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state IN ('sync', 'quorum')");
+  say(stand > 0 ? Level::good : Level::error, kName, fmt::format("{}; {} of them stand", names, stand),
+      "start the standby, or name another: every COMMIT waits for one of these names");
+}
+
+void Doctor::bound(const char* what, long used, long bound, long need, const std::string& advice) {
+  say(bound >= need && used * 10 < bound * 8 ? Level::good : Level::warning, what, fmt::format("{} of {}", used, bound), advice);
+}
+
+// Who may not look into the others' sessions still sees that they are, and in which database: which workers of the
+// server's own mostly are not.
+void Doctor::connections(long need) {
+  const std::string count = "SELECT count(*) FROM pg_stat_activity a WHERE coalesce(a.backend_type = 'client backend', a.datid IS NOT NULL)";
+  const std::string takes = fmt::format("each node takes {}; ", need);
+  bound("connections", number(count), number("current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"),
+        need, takes + "raise max_connections or use a pooler with store.pooled");
+  const long role = number("SELECT CASE WHEN rolsuper THEN -1 ELSE rolconnlimit END FROM pg_roles WHERE rolname = current_user");
+  if (role >= 0)
+    bound("connections of the role", number(count + " AND a.usename = current_user"), role, need, takes + "ALTER ROLE … CONNECTION LIMIT");
+  const long database = number("SELECT datconnlimit FROM pg_database WHERE datname = current_database()");
+  if (database >= 0)
+    bound("connections of the database", number(count + " AND a.datname = current_database()"), database, need,
+          takes + "ALTER DATABASE … CONNECTION LIMIT");
+}
+
+void Doctor::rights(bool migrates) {
+  if (const auto rights = check_postgres_rights(connection_); !rights)
+    say(Level::error, "rights", std::string(rights.error().detail()), "GRANT them; the lines stand in docs/how-to/postgres.md");
+  else
+    say(Level::good, "rights", "all that are needed on the tables");
+  const bool may = ask("has_database_privilege(current_database(), 'CREATE') OR "
+                       "coalesce(has_schema_privilege(to_regnamespace('sluice')::oid, 'CREATE'), false)") == "true";
+  if (migrates)
+    say(may ? Level::good : Level::warning, "right to migrate", may ? "yes" : "no",
+        "GRANT CREATE ON DATABASE … TO the user; or run sluice migrate as another one, and set store.migrate = false");
+  else
+    say(Level::good, "right to migrate", may ? "yes" : "no, and store.migrate is false");
+}
+
+bool Doctor::schema() {
+  const auto known = check_postgres_schema(connection_);
+  const auto found = postgres_schema_found(connection_);
+  const bool too_new = !known && known.error().code() == "schema_too_new";
+  if (known && found)
+    say(Level::good, "schema", *found == postgres_schema_version() ? fmt::format("version {}", *found)
+                                                                    : fmt::format("version {}; this binary knows {}, which suits it", *found, postgres_schema_version()));
+  else if (too_new && found)
+    say(Level::error, "schema", fmt::format("the database is at {}, this binary knows {}", *found, postgres_schema_version()), "take a newer sluice");
+  else
+    say(Level::error, "schema", std::string(known ? found.error().detail() : known.error().detail()),
+        !known && known.error().code() == "schema_old" ? "run sluice migrate" : "see that it can be read, and ask again");
+  return known.has_value();
+}
+
+void Doctor::left_behind() {
+  const auto nodes = ask("SELECT count(*) FROM sluice.writers WHERE expires_at > sluice.now_ms()").value_or("0");
+  const auto dead = ask("SELECT count(*) FROM sluice.writers w WHERE node IS NOT NULL AND expires_at <= sluice.now_ms() "
+                        "AND EXISTS (SELECT 1 FROM sluice.open_exchanges o WHERE (o.exchange >> 12) & 1023 = w.node)").value_or("0");
+  say(dead == "0" || nodes != "0" ? Level::good : Level::warning, "nodes",
+      fmt::format("{} alive, {} dead with open exchanges", nodes, dead), "start a node: what a dead one left is finished by the living");
+  const auto doubt = ask("SELECT count(*) FROM sluice.open_exchanges WHERE state = 4").value_or("0");
+  say(doubt == "0" ? Level::good : Level::warning, "in doubt", doubt, "see sluice tx list --in-doubt");
+}
 
 }  // namespace
 
 Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& options, Clock& clock) {
   SLUICE_ASSIGN(auto connection, PgConnection::open(options));
   Doctor doctor(*connection);
-  const auto on = [](const std::string& v) { return v == "on"; };
-  const int version = std::atoi(doctor.ask("current_setting('server_version_num')").value_or("0").c_str());
+  const long version = doctor.number("current_setting('server_version_num')");
   doctor.say(version >= 130000 ? Level::good : Level::error, "server version",
              doctor.ask("current_setting('server_version')").value_or("unknown"), "run PostgreSQL 13 or newer; 15 is what is tested");
-  doctor.setting("fsync", on, Level::error, "turn it on: without it a power cut loses what was acknowledged, and may damage the database");
-  doctor.setting("full_page_writes", on, Level::error, "turn it on, unless the file system never tears a page");
-  doctor.setting("synchronous_commit", [](const auto& v) { return v != "off" && v != "local"; }, Level::warning,
-                 "set it to on; sluice sets it for its own transactions when it is off");
-  doctor.setting("wal_level", [](const auto& v) { return v != "minimal"; }, Level::warning, "set it to replica, for backups by log and for standbys");
-  doctor.setting("autovacuum", on, Level::error, "turn it on: idempotency keys and leases leave dead rows behind");
-  doctor.setting("default_transaction_read_only", [](const auto& v) { return v == "off"; }, Level::error, "turn it off for this user and database");
-  const auto standbys = doctor.ask("current_setting('synchronous_standby_names')").value_or("");
-  doctor.say(standbys.empty() ? Level::warning : Level::good, "synchronous_standby_names", standbys.empty() ? "none" : standbys,
-             "with one machine that is what there is; with several, name synchronous standbys or a failover loses the last commits");
-  const auto connections = std::atoi(doctor.ask("current_setting('max_connections')").value_or("0").c_str());
-  const auto used = std::atoi(doctor.ask("SELECT count(*) FROM pg_stat_activity").value_or("0").c_str());
-  doctor.say(used * 10 < connections * 8 ? Level::good : Level::warning, "connections", fmt::format("{} of {}", used, connections),
-             fmt::format("each node takes {}; raise max_connections or use a pooler with store.pooled", 2 + options.max_readers));
+  doctor.settings();
+  doctor.standbys();
+  doctor.connections(static_cast<long>(2 + options.max_readers));
   const auto tls = doctor.ask("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").value_or("false");
   const bool remote = doctor.ask("inet_server_addr() IS NOT NULL AND NOT inet_server_addr() <<= '127.0.0.0/8'::inet").value_or("false") == "true";
   doctor.say(tls == "true" || !remote ? Level::good : Level::warning, "TLS", tls == "true" ? "yes" : remote ? "no" : "no, on this machine",
@@ -66,28 +152,20 @@ Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& opt
   const auto skew = theirs - before.time_since_epoch().count();
   doctor.say(std::abs(skew) < 1000 ? Level::good : Level::warning, "clock", fmt::format("the database is {} ms ahead of this node", skew),
              "let both be set by NTP; leases go by the database's clock, ids by the node's");
-  const bool has_rights = doctor.ask("has_database_privilege(current_database(), 'CREATE') OR "
-                                     "coalesce(has_schema_privilege(to_regnamespace('sluice')::oid, 'CREATE'), false)")
-                              .value_or("false") == "true";
-  doctor.say(has_rights ? Level::good : Level::warning, "rights", has_rights ? "may migrate" : "may not migrate",
-             "GRANT CREATE ON DATABASE … TO the user, or run sluice migrate as another one");
-  const auto schema = check_postgres_schema(*connection);
-  doctor.say(schema ? Level::good : Level::error, "schema", schema ? fmt::format("version {}", postgres_schema_version()) : std::string(schema.error().detail()),
-             "run sluice migrate");
-  if (schema) {
-    const auto nodes = doctor.ask("SELECT count(*) FROM sluice.writers WHERE expires_at > sluice.now_ms()").value_or("0");
-    const auto dead = doctor.ask("SELECT count(*) FROM sluice.writers w WHERE node IS NOT NULL AND expires_at <= sluice.now_ms() "
-                                 "AND EXISTS (SELECT 1 FROM sluice.open_exchanges o WHERE (o.exchange >> 12) & 1023 = w.node)").value_or("0");
-    doctor.say(dead == "0" || nodes != "0" ? Level::good : Level::warning, "nodes",
-               fmt::format("{} alive, {} dead with open exchanges", nodes, dead), "start a node: what a dead one left is finished by the living");
-    const auto doubt = doctor.ask("SELECT count(*) FROM sluice.open_exchanges WHERE state = 4").value_or("0");
-    doctor.say(doubt == "0" ? Level::good : Level::warning, "in doubt", doubt, "see sluice tx list --in-doubt");
-  }
+  doctor.rights(options.migrate);
+  if (doctor.schema()) doctor.left_behind();
   const auto oldest = doctor.ask("SELECT coalesce(max(extract(epoch FROM now() - xact_start))::bigint, 0) FROM pg_stat_activity "
                                  "WHERE datname = current_database() AND pid <> pg_backend_pid()").value_or("0");
   doctor.say(std::atoi(oldest.c_str()) < 300 ? Level::good : Level::warning, "oldest transaction", oldest + " s",
              "end it: vacuum cannot clean up behind it, and the tables grow");
   return std::move(doctor.findings);
+}
+
+Status check_postgres_database(const PostgresOptions& options) {
+  SLUICE_ASSIGN(auto connection, PgConnection::open(options));
+  connection->set_timeout(std::chrono::hours(1));
+  SLUICE_TRY(check_postgres_schema(*connection));
+  return check_postgres_rows(*connection);
 }
 
 Result<PostgresMigration> migrate_postgres_database(const PostgresOptions& options, Random& random, bool restored) {

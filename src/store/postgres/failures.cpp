@@ -17,6 +17,7 @@ constexpr Row kRows[] = {
     {"53300", FailureKind::unavailable, "too_many_connections", "raise max_connections, or put a pooler in between"},
     {"53", FailureKind::unavailable, "database_resources", "the database server ran out of something; see its log"},
     {"57014", FailureKind::unavailable, "statement_cancelled", "an operator or a time limit cancelled it; try again"},
+    {"57P05", FailureKind::unavailable, "database_idle", "idle_session_timeout ends sessions between two requests; it will be tried again"},
     {"57P03", FailureKind::unavailable, "database_starting", "the database is starting up or recovering; it will be tried again"},
     {"57", FailureKind::unavailable, "database_stopping", "the database is being shut down; it will be tried again"},
     {"58030", FailureKind::unavailable, "database_io", "the database server met an I/O error; see its log and its disks"},
@@ -56,6 +57,8 @@ Failure postgres_failure(std::string_view sqlstate, std::string_view message, co
 bool worth_another_try(std::string_view sqlstate) noexcept {
   return sqlstate == kRowsChanged || sqlstate == kTooLate || sqlstate == "40001" || sqlstate == "40P01" || sqlstate == "23505";
 }
+
+bool leaves_open(std::string_view sqlstate) noexcept { return sqlstate.starts_with("57") || sqlstate.starts_with("08"); }
 
 bool fault_of_the_data(std::string_view sqlstate) noexcept {
   return sqlstate.starts_with("22") || sqlstate.starts_with("23") || sqlstate.starts_with("54");

@@ -16,6 +16,8 @@ inline constexpr std::string_view kTooLate = "SL003";       ///< evaluated too l
 Failure postgres_failure(std::string_view sqlstate, std::string_view message, const std::string& where);
 /// The group may succeed when it is evaluated again on fresh rows, with nobody else writing.
 bool worth_another_try(std::string_view sqlstate) noexcept;
+/// Says that the session ends, or was cut off: not whether the COMMIT before it is done.
+bool leaves_open(std::string_view sqlstate) noexcept;
 /// Something in the rows themselves is refused: only one Commit of the group may be at fault.
 bool fault_of_the_data(std::string_view sqlstate) noexcept;
 

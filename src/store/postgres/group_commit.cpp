@@ -2,13 +2,12 @@
 
 #include "store/postgres/failures.hpp"
 #include "store/postgres/group_writer.hpp"
+#include "store/postgres/plans.hpp"
 #include "store/postgres/row_codec.hpp"
 
 namespace sluice::store {
 namespace {
 
-constexpr PgStatement kBegin{"begin", "BEGIN"};
-constexpr PgStatement kCommit{"commit", "COMMIT"};
 constexpr PgStatement kBeginGroup{"begin_group",
                                   "SELECT sluice.begin_group($1::bigint, $2::bigint, $3::bigint, $4::boolean, NULLIF($5::bigint, 0))"};
 
@@ -227,13 +226,14 @@ Status PgGroupCommit::try_group(std::size_t from, std::size_t count, bool alone,
     auto rows = connection.finish();
     if (rows && std::string_view(rows->back().tag()) != "COMMIT")
       return failed({FailureKind::internal, "not_committed", "PostgreSQL answered COMMIT with " + std::string(rows->back().tag())});
-    if (!rows && !connection.broken()) return failed(std::move(rows).error());
+    if (!rows && !connection.broken() && !leaves_open(connection.sqlstate())) return failed(std::move(rows).error());
     if (rows) {
       if (!alone) store_clock_.told(rows->at(1).time(0, 0));
     } else {
       const Failure why = std::move(rows).error();
       drop_connection();
       SLUICE_ASSIGN(const bool committed, settle(group_));
+      again = !committed;  // for certain, so it may be written
       if (!committed) return fail(why);
     }
     written_ = group_;
@@ -254,7 +254,7 @@ Result<bool> PgGroupCommit::settle(std::int64_t group) {
     if (opened) {
       // Takes the row's lock: an old session that still runs the group is waited for, and one that has
       // not begun is shut out by the new epoch. This commit is durable only after the one it asks about.
-      auto rows = (*opened)->run("UPDATE sluice.writers SET epoch = epoch + 1 WHERE writer = $1::bigint RETURNING last, epoch",
+      auto rows = (*opened)->transact("UPDATE sluice.writers SET epoch = epoch + 1 WHERE writer = $1::bigint RETURNING last, epoch",
                                  std::move(PgParams().integer(writer_)));
       if (rows) {
         if (rows->size() == 0)  // a database that does not know us: the next connect() says so

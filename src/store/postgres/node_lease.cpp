@@ -1,5 +1,6 @@
 // The node's side of its row among the writers: a number, a life, a lease that is renewed, and who else lives.
 #include "store/postgres/group_commit.hpp"
+#include "store/postgres/plans.hpp"
 
 namespace sluice::store {
 namespace {
@@ -16,7 +17,7 @@ constexpr const char* kPassOn =
 // Takes a number, and a new life: what an old one may still send is shut out.
 Status PgGroupCommit::join() {
   SLUICE_ASSIGN(const PgRows rows,
-                connection_->run("SELECT epoch, node, now, adopted FROM sluice.join_nodes($1::bigint, $2::bigint, $3::bigint, "
+                connection_->transact("SELECT epoch, node, now, adopted FROM sluice.join_nodes($1::bigint, $2::bigint, $3::bigint, "
                                  "$4::bigint, NULLIF($5::bigint, 0))",
                                  std::move(PgParams().integer(writer_).integer(epoch_).integer(group_).integer(
                                      options_.lease.count()).integer(node()))));
@@ -81,9 +82,15 @@ Status PgGroupCommit::pass_on() {
 
 Status PgGroupCommit::beat_now() {
   SLUICE_TRY(pass_on());
+  connection_->send(kBegin);
   connection_->send(kBeat, std::move(PgParams().integer(writer_).integer(epoch_)));
-  SLUICE_ASSIGN(const auto all, connection_->finish());
-  const PgRows& rows = all.at(0);
+  connection_->send(kCommit);
+  const auto all = connection_->finish();
+  if (!all) {
+    if (!connection_->broken() && connection_->in_transaction()) (void)connection_->script("ROLLBACK");
+    return fail(all.error());
+  }
+  const PgRows& rows = all->at(1);
   if (rows.size() == 0) {
     membership_.none();
     SLUICE_TRY(join());

@@ -1,10 +1,15 @@
-// How PostgreSQL is to plan what follows in the same transaction. Left to itself it decides by what it
+// How a transaction begins, and how PostgreSQL is to plan what follows in it. Left to itself it decides by what it
 // last saw of a table: of one that was young then it reads all rows for each lookup, and keeps that
 // plan while the table grows.
 #pragma once
 #include "store/postgres/connection.hpp"
 
 namespace sluice::store {
+
+/// Each statement sees what was committed before it, and so what another node wrote before it gave a lock back. The
+/// level is named because the database, or the role, may have another default.
+inline constexpr PgStatement kBegin{"begin", "BEGIN ISOLATION LEVEL READ COMMITTED"};
+inline constexpr PgStatement kCommit{"commit", "COMMIT"};
 
 /// Lookups of keys go by index. A list of keys is joined with LATERAL and OFFSET 0, which leaves no
 /// other order than key by key.

@@ -87,10 +87,14 @@ class PostgresStoreImpl final : public PostgresStore {
     if (!inside) return fail(store_closed());
     SLUICE_TRY(commits_->closed());
     const std::scoped_lock lock(purging_);
-    if (!purger_ || purger_->broken()) {
-      SLUICE_ASSIGN(purger_, PgConnection::open(options_));
-    }
+    // Between two purges its session may have been ended; doing one twice deletes no more than doing it once.
+    const bool fresh = !purger_ || purger_->broken();
+    SLUICE_TRY(connect_purger());
     auto result = purge_postgres(*purger_, store_clock_.now(), keep, limit);
+    if (!result && !fresh && purger_->broken()) {
+      SLUICE_TRY(connect_purger());
+      result = purge_postgres(*purger_, store_clock_.now(), keep, limit);
+    }
     if (!result && !purger_->broken() && purger_->in_transaction()) (void)purger_->script("ROLLBACK");
     return result;
   }
@@ -118,10 +122,16 @@ class PostgresStoreImpl final : public PostgresStore {
 
  private:
   Status draw_incarnation(PgConnection& connection, Random& random) {
-    SLUICE_TRY(connection.run("INSERT INTO sluice.meta VALUES ('incarnation', $1::bigint) ON CONFLICT (name) DO NOTHING",
+    SLUICE_TRY(connection.transact("INSERT INTO sluice.meta VALUES ('incarnation', $1::bigint) ON CONFLICT (name) DO NOTHING",
                               std::move(PgParams().integer(static_cast<std::int64_t>(random.next() >> 1 | 1)))));
     SLUICE_ASSIGN(const PgRows rows, connection.run("SELECT value FROM sluice.meta WHERE name = 'incarnation'"));
     incarnation_ = rows.number(0, 0);
+    return {};
+  }
+
+  Status connect_purger() {
+    if (purger_ && !purger_->broken()) return {};
+    SLUICE_ASSIGN(purger_, PgConnection::open(options_));
     return {};
   }
 

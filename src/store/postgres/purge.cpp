@@ -1,13 +1,12 @@
 #include "store/postgres/purge.hpp"
 
 #include "sluice/base/ids.hpp"
+#include "store/postgres/plans.hpp"
 #include "store/postgres/row_codec.hpp"
 
 namespace sluice::store {
 namespace {
 
-constexpr PgStatement kBegin{"begin", "BEGIN"};
-constexpr PgStatement kCommit{"commit", "COMMIT"};
 constexpr PgStatement kPurgeKeys{
     "purge_keys",
     "DELETE FROM sluice.keys WHERE id IN (SELECT id FROM sluice.keys k WHERE expires_at <= $1::bigint AND NOT EXISTS "

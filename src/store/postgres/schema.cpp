@@ -187,13 +187,30 @@ Status check_postgres_schema(PgConnection& connection) {
   return {};
 }
 
+Status check_postgres_rights(PgConnection& connection) {
+  SLUICE_ASSIGN(const PgRows rows, connection.run(
+      "SELECT coalesce(string_agg(lacks, ', ' ORDER BY lacks), ''), current_user::text FROM ("
+      "SELECT 'USAGE on the schema sluice' FROM pg_namespace n WHERE n.nspname = 'sluice' AND NOT has_schema_privilege(n.oid, 'USAGE') "
+      "UNION ALL SELECT r || ' on sluice.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+      "CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) r WHERE n.nspname = 'sluice' AND c.relkind = 'r' "
+      // What no statement of ours does.
+      "AND (c.relname, r) NOT IN (('meta', 'UPDATE'), ('meta', 'DELETE'), ('leases', 'DELETE'), ('events', 'UPDATE'), "
+      "('event_heads', 'DELETE')) AND NOT has_table_privilege(c.oid, r) "
+      "UNION ALL SELECT 'EXECUTE on sluice.' || p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+      "WHERE n.nspname = 'sluice' AND NOT has_function_privilege(p.oid, 'EXECUTE')) l (lacks)"));
+  if (rows.view(0, 0).empty()) return {};
+  return fail(Failure(FailureKind::unavailable, "database_rights",
+                      "the user " + rows.bytes(0, 1) + " lacks " + rows.bytes(0, 0) + "; see docs/how-to/postgres.md")
+                  .with_retry_after(seconds(1)));
+}
+
 Status migrate_postgres(PgConnection& connection) {
   // Most starts find everything in place and need no lock.
   SLUICE_ASSIGN(const Found before, look(connection));
   if (before.there && before.version >= kNewest) return check_postgres_schema(connection);
   for (int version = 0; version < kNewest; ++version) {
     // Waits for another node that migrates, but not for ever.
-    if (auto begun = connection.script("BEGIN; SET LOCAL lock_timeout = '30s'; SELECT pg_advisory_xact_lock(7310868734)"); !begun)
+    if (auto begun = connection.script("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '30s'; SELECT pg_advisory_xact_lock(7310868734)"); !begun)
       return undo(connection, begun.error());
     auto found = look(connection);
     if (!found) return undo(connection, found.error());

@@ -11,6 +11,8 @@ int postgres_schema_version() noexcept;
 Status migrate_postgres(PgConnection& connection);
 /// The version of the schema that is there; 0: none.
 Result<int> postgres_schema_found(PgConnection& connection);
+/// Fails database_rights, naming each right on table or function that the user lacks.
+Status check_postgres_rights(PgConnection& connection);
 /// Without changing anything: fails unavailable when the schema is missing or older.
 Status check_postgres_schema(PgConnection& connection);
 
