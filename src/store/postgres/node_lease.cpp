@@ -73,7 +73,7 @@ Status PgGroupCommit::pass_on() {
   if (passing.none()) return {};
   for (std::size_t number = 0; number < passing.size(); ++number) {
     if (!passing[number]) continue;
-    SLUICE_TRY(connection_->run(
+    SLUICE_TRY(connection_->transact(
         kPassOn, std::move(PgParams().integer(writer_).integer(node()).integer(static_cast<std::int64_t>(number)))));
     membership_.passed(number);
   }
