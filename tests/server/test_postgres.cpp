@@ -114,6 +114,31 @@ TEST_F(PostgresServer, NODE_6_readyz_says_that_the_database_is_gone_and_that_it_
   EXPECT_EQ(server.runs(), 1);
 }
 
+// Without keys, whose replay would hide a lie.
+TEST_F(PostgresServer, G3_whatever_sessions_the_database_ends_what_is_told_is_what_was_applied) {
+  RunningServer server(config());
+  std::atomic<int> good{0}, later{0}, other{0}, busy{4};
+  std::vector<Thread> clients;
+  for (int c = 0; c < 4; ++c)
+    clients.emplace_back("client", [&] {
+      for (int i = 0; i < 60; ++i) {
+        const int status = server.ask(test::post("probe.count", "{}", server.bearer())).status;
+        ++(status == 200 ? good : status == 503 ? later : other);
+      }
+      --busy;
+    });
+  int ended = 0;
+  for (; busy != 0; Parker().park(milliseconds(15)))
+    ended += std::stoi(database.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND "
+                                    "pid <> pg_backend_pid() AND query = 'COMMIT'", name));
+  for (auto& client : clients) client.join();
+  EXPECT_GT(ended, 10);
+  EXPECT_GT(good, 0);
+  EXPECT_EQ(other, 0) << "the database was there all the time";
+  EXPECT_EQ(server.runs(), good) << later << " were told that nothing took effect";
+  EXPECT_EQ(database.sql("SELECT count(*) FROM sluice.audit WHERE command = 'probe.count' AND outcome = 1", name), std::to_string(good));
+}
+
 TEST_F(PostgresServer, NODE_6_a_right_that_was_revoked_is_503_to_callers_and_probes_until_it_is_granted_again) {
   Config c = config();
   database.sql("CREATE ROLE plain LOGIN; GRANT CREATE ON DATABASE " + name + " TO plain", name);
