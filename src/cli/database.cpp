@@ -58,8 +58,10 @@ void doctor(const Options& options) {
   std::vector<store::PostgresFinding> findings;
   using Level = store::PostgresFinding::Level;
   const auto check = [&](Status checked) {
+    // What could not be read is not damaged.
+    const bool damaged = !checked && checked.error().kind() == FailureKind::corrupt && !checked.error().code().starts_with("schema_");
     findings.push_back({checked ? Level::good : Level::error, "integrity", checked ? "good" : std::string(checked.error().detail()),
-                        checked ? "" : "restore a backup; see docs/operations.md"});
+                        damaged ? "restore a backup; see docs/operations.md" : ""});
   };
   if (!config.postgres.url.empty()) {
     auto found = store::examine_postgres(config.postgres, clock);

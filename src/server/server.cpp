@@ -274,6 +274,7 @@ void Server::Impl::show_progress() {
 
 // Other nodes make and revoke tokens too. On the reader's lane, which may block.
 void Server::Impl::refresh_tokens() {
+  (void)store_watch->ready();  // tells the log, also where nobody asks /readyz
   if (const auto read = tokens->load(); !read)
     logger.warn("reading the tokens failed; those known so far stay valid", {{"failure", read.error().to_string()}});
   tokens_timer.arm(reader.lane(), reader.lane().clock().now() + kTokensEvery,

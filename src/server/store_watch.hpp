@@ -12,14 +12,21 @@ class StoreWatch {
  public:
   StoreWatch(store::Store& store, Logger& logger) noexcept : store_(store), logger_(logger) {}
 
-  /// For /healthz. A process that cannot write, for now, is alive: to start it again makes no room.
+  /// For /healthz: fails when to start the process again would help. It makes no room and brings no database back; and
+  /// on a database that has lost what was acknowledged, a process that knows of it is worth more than one that does not.
   Status alive() {
     const Status status = store_.health();
-    return writes_nothing(status) ? Status{} : status;
+    if (status || (status.error().kind() == FailureKind::unavailable && !mended_by_a_restart(status.error()))) return {};
+    return status;
   }
-  /// For /readyz. Begin and end of a time without writes are a line each.
+  /// For /readyz, and to be looked at now and then. Begin and end of a time without writes are a line each, and so is
+  /// that the store has closed itself.
   Status ready() {
     const Status status = store_.health();
+    if (closed_itself(status) && !told_closed_.exchange(true))
+      logger_.error(mended_by_a_restart(status.error()) ? "the store has closed itself; start the server again"
+                                                        : "the store has closed itself; do not start the server again before you know what was lost",
+                    {{"failure", status.error().to_string()}});
     const bool nothing = writes_nothing(status);
     if (told_.exchange(nothing) != nothing) {
       if (nothing)
@@ -32,11 +39,19 @@ class StoreWatch {
 
  private:
   static bool writes_nothing(const Status& health) {
-    return !health && (health.error().code() == "disk_full" || health.error().code() == "store_read_only");
+    return !health && (health.error().code() == "disk_full" || health.error().code() == "store_read_only" ||
+                       health.error().code() == "database_rights");
+  }
+  static bool mended_by_a_restart(const Failure& why) {
+    return why.code() == "store_failed" || why.code() == "store_closed" || why.code() == "node_number_taken";
+  }
+  static bool closed_itself(const Status& health) {
+    return !health && (health.error().code() == "database_went_back" || health.error().code() == "store_failed" ||
+                       health.error().code() == "node_number_taken");
   }
   store::Store& store_;
   Logger& logger_;
-  std::atomic<bool> told_{false};
+  std::atomic<bool> told_{false}, told_closed_{false};
 };
 
 }  // namespace sluice::server

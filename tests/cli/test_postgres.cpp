@@ -130,6 +130,10 @@ TEST_F(PostgresPage, NODE_1_servers_work_under_a_role_that_may_not_change_the_sc
   const auto revoked = doctor();
   EXPECT_EQ(revoked.status, 1);
   EXPECT_NE(revoked.out.find("INSERT on sluice.keys"), std::string::npos) << revoked.out;
+  server.sql("REVOKE SELECT ON sluice.journal FROM " + app, name);
+  const auto unread = doctor();
+  EXPECT_NE(unread.out.find("error    integrity"), std::string::npos) << unread.out;
+  EXPECT_EQ(unread.out.find("restore a backup"), std::string::npos) << "nothing is known to be damaged: " << unread.out;
 }
 
 TEST_F(PostgresCommand, NODE_1_doctor_joins_no_node_and_changes_nothing) {

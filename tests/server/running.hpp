@@ -98,14 +98,14 @@ class ProbeApp final : public App {
 };
 
 struct RunningServer {
-  explicit RunningServer(Config config = {}) {
+  explicit RunningServer(Config config = {}, Logger& logger = null_logger()) {
     if (!config.postgres.url.empty())
       config.store_kind = "sqlite";  // the address decides
     else if (config.store_kind != "sqlite" || config.sqlite.path == "sluice.db")
       config.store_kind = "memory";
     config.http.port = 0;
     ServerParts parts;
-    parts.logger = &null_logger();
+    parts.logger = &logger;
     auto app = std::make_unique<ProbeApp>();
     probe = app.get();
     parts.apps.push_back(std::move(app));

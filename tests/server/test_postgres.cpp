@@ -114,6 +114,81 @@ TEST_F(PostgresServer, NODE_6_readyz_says_that_the_database_is_gone_and_that_it_
   EXPECT_EQ(server.runs(), 1);
 }
 
+// Without keys, whose replay would hide a lie.
+TEST_F(PostgresServer, G3_whatever_sessions_the_database_ends_what_is_told_is_what_was_applied) {
+  RunningServer server(config());
+  std::atomic<int> good{0}, later{0}, other{0}, busy{4};
+  std::vector<Thread> clients;
+  for (int c = 0; c < 4; ++c)
+    clients.emplace_back("client", [&] {
+      for (int i = 0; i < 60; ++i) {
+        const int status = server.ask(test::post("probe.count", "{}", server.bearer())).status;
+        ++(status == 200 ? good : status == 503 ? later : other);
+      }
+      --busy;
+    });
+  int ended = 0;
+  for (; busy != 0; Parker().park(milliseconds(15)))
+    ended += std::stoi(database.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND "
+                                    "pid <> pg_backend_pid() AND query = 'COMMIT'", name));
+  for (auto& client : clients) client.join();
+  EXPECT_GT(ended, 10);
+  EXPECT_GT(good, 0);
+  EXPECT_EQ(other, 0) << "the database was there all the time";
+  EXPECT_EQ(server.runs(), good) << later << " were told that nothing took effect";
+  EXPECT_EQ(database.sql("SELECT count(*) FROM sluice.audit WHERE command = 'probe.count' AND outcome = 1", name), std::to_string(good));
+}
+
+TEST_F(PostgresServer, NODE_6_a_right_that_was_revoked_is_503_to_callers_and_probes_until_it_is_granted_again) {
+  Config c = config();
+  database.sql("CREATE ROLE plain LOGIN; GRANT CREATE ON DATABASE " + name + " TO plain", name);
+  c.postgres.url.replace(c.postgres.url.find("sluice@"), 7, "plain@");
+  RunningServer server(c);
+  const auto status = [&](const char* path) { return server.ask(test::get(path)).status; };
+  database.sql("REVOKE SELECT, INSERT ON sluice.keys FROM plain", name);
+  const auto refused = server.ask(run("k", server.admin));
+  EXPECT_EQ(refused.status, 503) << refused.body;
+  EXPECT_EQ(refused.headers.count("retry-after"), 1u);
+  EXPECT_NE(refused.body.find("database_rights"), std::string::npos) << refused.body;
+  EXPECT_EQ(status("/readyz"), 503);
+  EXPECT_EQ(status("/healthz"), 200) << "to start it again grants nothing";
+  database.sql("GRANT SELECT, INSERT ON sluice.keys TO plain", name);
+  for (int i = 0; i < 200 && status("/readyz") != 200; ++i) Parker().park(milliseconds(50));
+  EXPECT_EQ(status("/readyz"), 200);
+  EXPECT_EQ(server.ask(run("k", server.admin)).status, 200);
+  EXPECT_EQ(server.runs(), 1);
+}
+
+TEST_F(PostgresServer, NODE_8_a_database_that_went_back_is_an_error_in_the_log_and_nobody_restarts_the_node) {
+  struct Lines final : LogSink {
+    std::mutex mutex;
+    std::vector<std::string> lines;
+    void write(LogLevel, std::string_view line) override {
+      const std::scoped_lock lock(mutex);
+      lines.emplace_back(line);
+    }
+    std::size_t count(std::string_view words) {
+      const std::scoped_lock lock(mutex);
+      std::size_t n = 0;
+      for (const auto& line : lines) n += line.find(words) != line.npos ? 1 : 0;
+      return n;
+    }
+  };
+  RealClock clock;
+  const auto lines = std::make_shared<Lines>();
+  const auto logger = make_logger(clock, lines, {});
+  RunningServer server(config(), *logger);
+  ASSERT_EQ(server.ask(run("k", server.admin)).status, 200);
+  database.sql("UPDATE sluice.writers SET last = 0", name);  // as a restore to an earlier point leaves it
+  database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()", name);
+  // Nobody asks /readyz.
+  for (int i = 0; i < 400 && lines->count("do not start the server again") == 0; ++i) Parker().park(milliseconds(25));
+  EXPECT_EQ(lines->count("do not start the server again"), 1u);
+  EXPECT_EQ(lines->count("database_went_back"), 1u);
+  EXPECT_EQ(server.ask(test::get("/readyz")).status, 503);
+  EXPECT_EQ(server.ask(test::get("/healthz")).status, 200) << "started again it would serve without knowing what was lost";
+}
+
 TEST(PostgresConfig, a_password_is_neither_shown_nor_taken_from_a_wrong_address) {
   const auto config = parse_config("[store]\nurl = \"postgres://u:hunter2@h/d\"\n", "f", {});
   ASSERT_TRUE(config) << config.error().to_string();

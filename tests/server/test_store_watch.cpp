@@ -38,7 +38,7 @@ struct StoreWatchTest : testing::Test {
 };
 
 TEST_F(StoreWatchTest, G6_a_store_that_writes_nothing_is_alive_and_not_ready_and_each_change_is_one_line) {
-  for (const char* code : {"disk_full", "store_read_only"}) {
+  for (const char* code : {"disk_full", "store_read_only", "database_rights"}) {
     SCOPED_TRACE(code);
     sink->lines.clear();
     for (int i = 0; i < 3; ++i) {
@@ -62,11 +62,32 @@ TEST_F(StoreWatchTest, G6_a_store_that_writes_nothing_is_alive_and_not_ready_and
   }
 }
 
-TEST_F(StoreWatchTest, G6_a_store_that_closed_itself_is_neither_alive_nor_ready) {
+TEST_F(StoreWatchTest, G6_a_store_that_closed_itself_is_not_ready_and_is_one_error_line) {
   ailing.state = fail(FailureKind::unavailable, "store_failed", "a sync failed");
-  EXPECT_EQ(watch.alive().error().code(), "store_failed");
-  EXPECT_EQ(watch.ready().error().code(), "store_failed");
-  EXPECT_TRUE(sink->lines.empty()) << "it does not come back by itself: whoever restarts it is told";
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(watch.ready().error().code(), "store_failed");
+    EXPECT_EQ(watch.alive().error().code(), "store_failed") << "a restart mends it";
+  }
+  ASSERT_EQ(sink->lines.size(), 1u);
+  EXPECT_NE(sink->lines[0].find("start the server again"), std::string::npos) << sink->lines[0];
+}
+
+TEST_F(StoreWatchTest, NODE_8_on_a_database_that_went_back_nobody_is_made_to_restart) {
+  ailing.state = fail(FailureKind::unavailable, "database_went_back", "it was restored");
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(watch.ready().error().code(), "database_went_back");
+    EXPECT_TRUE(watch.alive()) << "started again it would serve without knowing what was lost";
+  }
+  ASSERT_EQ(sink->lines.size(), 1u);
+  EXPECT_NE(sink->lines[0].find("database_went_back"), std::string::npos);
+  EXPECT_NE(sink->lines[0].find("do not start"), std::string::npos) << sink->lines[0];
+}
+
+TEST_F(StoreWatchTest, NODE_6_a_process_whose_database_is_gone_is_alive_and_not_ready) {
+  ailing.state = fail(FailureKind::unavailable, "database_unreachable", "it is gone");
+  EXPECT_TRUE(watch.alive());
+  EXPECT_EQ(watch.ready().error().code(), "database_unreachable");
+  EXPECT_TRUE(sink->lines.empty());
 }
 
 }  // namespace

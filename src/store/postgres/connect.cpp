@@ -94,6 +94,7 @@ std::string_view sqlstate_of(std::string_view message) noexcept {
       {"shutting down", "57P03"},        {"too many clients", "53300"},        {"too many connections", "53300"},
       {"connection slots are reserved", "53300"}, {"session is read-only", "25006"}, {"is in hot standby", "25006"},
       {"authentication failed", "28000"}, {"no password supplied", "28000"},   {"no pg_hba.conf entry", "28000"},
+      {"not permitted to log in", "28000"}, {"permission denied for database", "42501"},
       {"certificate", kNoTls},            {"SSL", kNoTls}};
   for (const auto& [words, code] : kKnown)
     if (message.find(words) != std::string_view::npos) return code;

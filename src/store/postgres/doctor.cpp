@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 
+#include "store/postgres/failures.hpp"
 #include "store/postgres/purge.hpp"
 #include "store/postgres/row_codec.hpp"
 #include "store/postgres/schema.hpp"
@@ -134,8 +135,14 @@ void Doctor::left_behind() {
 
 }  // namespace
 
+static Result<std::unique_ptr<PgConnection>> connect(const PostgresOptions& options) {
+  auto opened = PgConnection::open(options);
+  if (!opened) return fail(at_opening(opened.error()));
+  return opened;
+}
+
 Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& options, Clock& clock) {
-  SLUICE_ASSIGN(auto connection, PgConnection::open(options));
+  SLUICE_ASSIGN(auto connection, connect(options));
   Doctor doctor(*connection);
   const long version = doctor.number("current_setting('server_version_num')");
   doctor.say(version >= 130000 ? Level::good : Level::error, "server version",
@@ -162,14 +169,14 @@ Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& opt
 }
 
 Status check_postgres_database(const PostgresOptions& options) {
-  SLUICE_ASSIGN(auto connection, PgConnection::open(options));
+  SLUICE_ASSIGN(auto connection, connect(options));
   connection->set_timeout(std::chrono::hours(1));
   SLUICE_TRY(check_postgres_schema(*connection));
   return check_postgres_rows(*connection);
 }
 
 Result<PostgresMigration> migrate_postgres_database(const PostgresOptions& options, Random& random, bool restored) {
-  SLUICE_ASSIGN(auto connection, PgConnection::open(options));
+  SLUICE_ASSIGN(auto connection, connect(options));
   connection->set_timeout(std::chrono::minutes(30));
   PostgresMigration done;
   SLUICE_ASSIGN(done.from, postgres_schema_found(*connection));

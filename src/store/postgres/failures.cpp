@@ -29,12 +29,17 @@ constexpr Row kRows[] = {
     {"SLTLS", FailureKind::unavailable, "database_tls", "check sslmode and sslrootcert in the address, and the server's certificate and its name; it will be tried again"},
     {"SL002", FailureKind::unavailable, "node_fenced", "this node stood still and another has taken over; it joins again by itself"},
     {"SL", FailureKind::unavailable, "database_conflict", "other nodes changed the same rows again and again; try again"},
-    {"28", FailureKind::forbidden, "database_login", "check user, password and pg_hba.conf"},
-    {"42501", FailureKind::forbidden, "database_rights", "grant the user rights on the schema sluice; see docs/how-to/postgres.md"},
-    {"3D000", FailureKind::not_found, "no_such_database", "create it: CREATE DATABASE …"},
+    // Faults of whoever runs the server: no caller can do anything about them, and they pass when they are mended.
+    {"28", FailureKind::unavailable, "database_login", "check user, password and pg_hba.conf"},
+    {"42501", FailureKind::unavailable, "database_rights", "grant the user rights on the schema sluice; see docs/how-to/postgres.md"},
+    {"3D000", FailureKind::unavailable, "no_such_database", "create it: CREATE DATABASE …"},
+    {"42P01", FailureKind::unavailable, "schema_missing", "run sluice migrate"},
+    {"3F000", FailureKind::unavailable, "schema_missing", "run sluice migrate"},
+    {"42883", FailureKind::unavailable, "schema_missing", "run sluice migrate"},
+    {"42P05", FailureKind::unavailable, "database_pooler", "a pooler in transaction mode? set store.pooled"},
+    {"26000", FailureKind::unavailable, "database_pooler", "a pooler in transaction mode? set store.pooled"},
     {"54", FailureKind::invalid_argument, "row_too_large", "a value or key is larger than PostgreSQL stores"},
     {"22", FailureKind::invalid_argument, "row_refused", "PostgreSQL refuses the value"},
-    {"42P01", FailureKind::corrupt, "schema_missing", "run sluice migrate"},
     {"XX001", FailureKind::corrupt, "database_damaged", "restore a backup; see docs/operations.md"},
     {"XX002", FailureKind::corrupt, "database_damaged", "REINDEX, or restore a backup; see docs/operations.md"},
 };
@@ -52,6 +57,16 @@ Failure postgres_failure(std::string_view sqlstate, std::string_view message, co
       return failure;
     }
   return {FailureKind::internal, "database_error", detail + "; this is a defect of sluice or of the schema"};
+}
+
+Failure at_opening(const Failure& failure) {
+  constexpr std::pair<std::string_view, FailureKind> kForGood[] = {{"database_login", FailureKind::forbidden},
+                                                                   {"database_rights", FailureKind::forbidden},
+                                                                   {"no_such_database", FailureKind::not_found},
+                                                                   {"schema_missing", FailureKind::corrupt}};
+  for (const auto& [code, kind] : kForGood)
+    if (failure.code() == code) return {kind, failure.code(), std::string(failure.detail())};
+  return failure;
 }
 
 bool worth_another_try(std::string_view sqlstate) noexcept {

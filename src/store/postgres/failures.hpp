@@ -14,6 +14,9 @@ inline constexpr std::string_view kTooLate = "SL003";       ///< evaluated too l
 
 /// `where` names server and database, without secrets.
 Failure postgres_failure(std::string_view sqlstate, std::string_view message, const std::string& where);
+/// What was told to somebody who opens the store, and can do something about it: a login, a right, a database that is
+/// missing is a refusal then. Callers of a store that is open are told that it is unavailable.
+Failure at_opening(const Failure& failure);
 /// The group may succeed when it is evaluated again on fresh rows, with nobody else writing.
 bool worth_another_try(std::string_view sqlstate) noexcept;
 /// Says that the session ends, or was cut off: not whether the COMMIT before it is done.

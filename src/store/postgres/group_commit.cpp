@@ -128,7 +128,7 @@ void PgGroupCommit::run_group(std::size_t count) noexcept {
   if (written) written = write_group(0, count);
   // One that had nothing to write tells nothing of the database.
   if (!written) note(written.error());
-  else if (groups_.load(std::memory_order_relaxed) != before) wrote();
+  else if (groups_.load(std::memory_order_relaxed) != before && !lacks_rights()) wrote();
   if (!written)
     for (std::size_t i = 0; i < count; ++i) taken_[i]->outcome = fail(written.error());
   count_traffic();
@@ -300,39 +300,6 @@ void PgGroupCommit::refuse_waiting(const Failure& why) noexcept {
   }
 }
 
-// Only what says that the database is in trouble: of what it refused for a reason of its own, health knows nothing.
-void PgGroupCommit::note(const Failure& why) {
-  if (why.kind() != FailureKind::unavailable && why.kind() != FailureKind::forbidden &&
-      why.kind() != FailureKind::unknown_outcome && why.kind() != FailureKind::corrupt)
-    return;
-  const std::scoped_lock lock(state_);
-  trouble_ = why;
-  trouble_at_ = clock_.now();
-  troubled_.store(true, std::memory_order_relaxed);
-}
-
-void PgGroupCommit::wrote() {
-  if (!troubled_.load(std::memory_order_relaxed)) return;
-  const std::scoped_lock lock(state_);
-  trouble_.reset();
-  troubled_.store(false, std::memory_order_relaxed);
-}
-
-// The lease is a row that is there already: on a full disk it is still written, and nothing else is.
-void PgGroupCommit::lives() {
-  if (!troubled_.load(std::memory_order_relaxed)) return;
-  {
-    const std::scoped_lock lock(state_);
-    if (!trouble_ || trouble_->code() == "disk_full") return;
-  }
-  wrote();
-}
-
-bool PgGroupCommit::wants_probe() const {
-  const std::scoped_lock lock(state_);
-  return !closed_ && trouble_ && trouble_->code() == "disk_full" && clock_.now() >= trouble_at_ + kProbedAfter;
-}
-
 void PgGroupCommit::answer(std::size_t count) noexcept {
   // Counted down first: an answered Commit may be gone, and its owner may submit the next.
   queue_.answered(count);
@@ -357,13 +324,6 @@ void PgGroupCommit::close(Failure reason) {
 Status PgGroupCommit::closed() const {
   const std::scoped_lock lock(state_);
   if (closed_) return fail(*closed_);
-  return {};
-}
-
-Status PgGroupCommit::health() const {
-  const std::scoped_lock lock(state_);
-  if (closed_) return fail(*closed_);
-  if (trouble_) return fail(*trouble_);
   return {};
 }
 

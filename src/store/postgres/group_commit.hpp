@@ -61,6 +61,10 @@ class PgGroupCommit {
   void set_expander(Expander* expander) { evaluator_.set_expander(expander); }
   static void answer_one(PendingCommit& pending) noexcept;
 
+  /// Keeps for health() what says that the database is in trouble. Thread-safe.
+  void note(const Failure& why);
+  /// A heartbeat that succeeds says nothing of it: it touches one row that is there already.
+  static bool outlives_a_heartbeat(const Failure& why) noexcept;
   /// Whether somebody should write something, to find out whether the disk is still full.
   bool wants_probe() const;
   static constexpr Duration kProbedAfter = seconds(1);
@@ -82,9 +86,9 @@ class PgGroupCommit {
   void count_traffic() noexcept;
   void answer(std::size_t count) noexcept;
   void refuse_waiting(const Failure& why) noexcept;
-  void note(const Failure& why);
   void wrote();
-  void lives();
+  Status lives();
+  bool lacks_rights() const;
   Instant next_beat() const noexcept;
   void beat();
   Status beat_now();

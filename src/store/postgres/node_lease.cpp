@@ -48,16 +48,14 @@ void PgGroupCommit::beat() {
   last_tried_ = clock_.now();
   Status alive = connect();
   if (alive) alive = beat_now();
+  if (alive) alive = lives();
   if (!alive) {
     last_tried_ = clock_.now();
     if (connection_ && connection_->broken()) drop_connection();
     // What has not been renewed may be another's by now.
     if (last_beat_ == Instant::min() || clock_.now() >= last_beat_ + options_.lease) membership_.none();
   }
-  if (alive)
-    lives();
-  else
-    note(alive.error());
+  if (!alive) note(alive.error());
 }
 
 // In trouble it is asked often, so that health comes back soon after the database does.

@@ -29,7 +29,7 @@ class PostgresStoreImpl final : public PostgresStore {
     SLUICE_ASSIGN(largest_id_, read_largest_id(*reading));
     writer_ = executor.start("store-writer", [this]() noexcept { return commits_->step(); });
     for (std::size_t i = 0; i < std::max<std::size_t>(1, options_.max_readers); ++i) {
-      auto& reader = *readers_.emplace_back(std::make_unique<PgReader>(options_, clock_, store_clock_, queries_));
+      auto& reader = *readers_.emplace_back(std::make_unique<PgReader>(options_, clock_, store_clock_, queries_, *commits_));
       reading_.push_back(executor.start("store-reader", [&reader]() noexcept { return reader.step(); }));
     }
     return {};
@@ -160,7 +160,7 @@ class PostgresStoreImpl final : public PostgresStore {
 Result<std::unique_ptr<PostgresStore>> open_postgres_store(PostgresOptions options, Clock& clock, Random& random,
                                                            Executor& executor) {
   auto store = std::make_unique<PostgresStoreImpl>(std::move(options), clock);
-  SLUICE_TRY(store->open(random, executor));
+  if (auto opened = store->open(random, executor); !opened) return fail(at_opening(opened.error()));
   return std::unique_ptr<PostgresStore>(std::move(store));
 }
 

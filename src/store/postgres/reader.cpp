@@ -190,6 +190,12 @@ Status PgReader::answer(std::vector<PendingQuery*>& batch) {
   return {};
 }
 
+// The writer may go on meanwhile, and would not know that nothing can be read.
+void PgReader::refuse(PendingQuery& pending, const Failure& why) {
+  if (PgGroupCommit::outlives_a_heartbeat(why)) health_.note(why);
+  pending.answer = fail(why);
+}
+
 Instant PgReader::step() noexcept {
   auto batch = queue_.take(kMaxBatch);
   if (batch.empty()) return kNever;
@@ -200,10 +206,10 @@ Instant PgReader::step() noexcept {
     // One query's failure ends its batch: the others are asked apart.
     for (auto* pending : batch) {
       std::vector<PendingQuery*> one{pending};
-      if (auto asked = answer(one); !asked) pending->answer = fail(asked.error());
+      if (auto asked = answer(one); !asked) refuse(*pending, asked.error());
     }
   } else if (!done) {
-    for (auto* pending : batch) pending->answer = fail(done.error());
+    for (auto* pending : batch) refuse(*pending, done.error());
   }
   for (auto* pending : batch) answer_one(*pending);
   return Instant::min();

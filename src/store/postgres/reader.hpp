@@ -43,8 +43,8 @@ class QueryQueue {
 
 class PgReader {
  public:
-  PgReader(const PostgresOptions& options, Clock& clock, StoreClock& store_clock, QueryQueue& queue)
-      : options_(options), clock_(clock), store_clock_(store_clock), queue_(queue) {}
+  PgReader(const PostgresOptions& options, Clock& clock, StoreClock& store_clock, QueryQueue& queue, PgGroupCommit& health)
+      : options_(options), clock_(clock), store_clock_(store_clock), queue_(queue), health_(health) {}
   Instant step() noexcept;
 
   static constexpr std::size_t kMaxBatch = 64;
@@ -55,12 +55,14 @@ class PgReader {
   Status connect();
   void ask(const Query& query);
   Result<Answer> read(const Query& query, const PgRows& rows);
+  void refuse(PendingQuery& pending, const Failure& why);
   static void answer_one(PendingQuery& pending) noexcept;
 
   const PostgresOptions& options_;
   Clock& clock_;
   StoreClock& store_clock_;
   QueryQueue& queue_;
+  PgGroupCommit& health_;
   std::unique_ptr<PgConnection> connection_;
   Instant failed_at_ = Instant::min();
   std::optional<Failure> failed_;
