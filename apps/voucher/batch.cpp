@@ -306,7 +306,18 @@ class Batch {
     body += "]}";
     // Not remembered while an item may still change: a repeated request then goes on with the rest.
     if (!final) invocation_.claim().release();
+    // A message of a stream is done or it is not: one of which an item may still change is sent again.
+    if (!final && invocation_.keep_key_for != milliseconds(0)) return invocation_.finish(rpc::Answer::of(not_done()));
     invocation_.finish(rpc::Answer::of(Reply::ok(std::move(body)), invocation_.exchange()));
+  }
+
+  Failure not_done() const {
+    const auto open = std::ranges::count_if(children_, [](const Child& child) { return !child.final; });
+    const auto first = std::ranges::find_if(children_, [](const Child& child) { return !child.final; });
+    return Failure(FailureKind::unavailable, "items_not_done",
+                   fmt::format("{} of {} items may succeed later, the first of them item {}: {{{}}}; what was issued stays issued, come again "
+                               "with the same request_id",
+                               open, children_.size(), first - children_.begin(), first->result));
   }
 
   rpc::Invocation& invocation_;

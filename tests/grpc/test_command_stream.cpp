@@ -8,6 +8,29 @@
 namespace sluice::transport {
 namespace {
 
+TEST_F(CommandStreamTest, STREAM_2_as_many_streams_are_open_at_once_as_calls_may_be) {
+  options.max_calls = 2;
+  start();
+  std::vector<std::unique_ptr<Upload>> open;
+  for (int i = 0; i < 2; ++i) {
+    open.push_back(std::make_unique<Upload>(channel));
+    ASSERT_TRUE(open.back()->send("note", note("a", i + 1)));
+  }
+  ASSERT_TRUE(wait_until([&] { return runs == 2; }));
+  Upload third(channel);
+  const grpc::Status refused = third.end();
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << refused.error_message();
+  EXPECT_EQ(third.trailing("grpc-retry-pushback-ms"), "1000");
+  EXPECT_TRUE(execute("echo", "{}").status.ok()) << "calls have a bound of their own";
+  EXPECT_TRUE(open.front()->finish().ok());
+  open.erase(open.begin());
+  EXPECT_TRUE(wait_until([&] {
+    Upload next(channel);
+    return next.finish().ok();
+  }));
+  EXPECT_TRUE(open.front()->finish().ok());
+}
+
 TEST_F(CommandStreamTest, STREAM_1_and_14_each_message_is_a_command_and_the_stream_answers_once_with_counts) {
   start();
   Upload up(channel);

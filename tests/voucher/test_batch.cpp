@@ -1,4 +1,5 @@
 // The batch command: what comes back of a batch, whole or item by item.
+#include "support/forwarding_store.hpp"
 #include "voucher/batch_fixture.hpp"
 
 namespace sluice::voucher {
@@ -226,6 +227,40 @@ TEST_F(VoucherBatch, VOUCHER_6_a_code_that_another_node_assigned_is_passed_over)
   }
   for (const char* node : {"batch", "batch-elsewhere"}) EXPECT_EQ(buy(node).value("reason", ""), "no_code") << node;
   for (const auto& wrong : world.books().wrong) ADD_FAILURE() << wrong;
+}
+
+// Its sender counts what is answered as done, and does not come again for it.
+TEST_F(VoucherBatch, STREAM_16_VOUCHER_8_a_streams_batch_with_an_item_that_may_succeed_later_is_not_done) {
+  class Failing final : public testing_support::ForwardingStore {
+   public:
+    using ForwardingStore::ForwardingStore;
+    bool fails = true;
+    void submit(store::PendingCommit& pending) override {
+      if (!fails) return inner_.submit(pending);
+      pending.outcome = fail(FailureKind::unavailable, "store_locked", "");
+      pending.lane->post(pending);
+    }
+  } failing(*world.store);
+  Distribution elsewhere(failing, world.clock, ids);
+  rpc::CommandSpec spec;
+  spec.name = "batch.elsewhere";
+  spec.app = "voucher";
+  spec.handler = [&](rpc::Invocation& i) { distribute_batch(i, elsewhere); };
+  ASSERT_TRUE(registry.add(std::move(spec)));
+  open_voucher("v1", 10, 10);
+  add_user("ann");
+  const auto once = [&](bool of_a_stream) {
+    auto call = prepared("k", batch("r1", {{"ann", "v1"}}), "batch.elsewhere");
+    if (of_a_stream) call->keep_key_for = std::chrono::hours(1);
+    auto* const raw = call.get();
+    lane.post([&] { registry.dispatch(*raw); });
+    drive();
+    return said(*call);
+  };
+  EXPECT_EQ(once(true), "items_not_done");
+  EXPECT_EQ(once(false)["results"][0]["retryable"], true) << "any other caller reads the results";
+  failing.fails = false;
+  EXPECT_EQ(once(true)["results"][0]["status"], "issued");
 }
 
 TEST_F(VoucherBatch, VOUCHER_6_no_code_is_not_told_while_the_last_one_is_held_by_an_item_that_is_refused) {

@@ -34,18 +34,14 @@ grpc::ServerUnaryReactor* Call::begin(const std::shared_ptr<GrpcShared>& door, c
   // Counted before draining is looked at: who drains sees the call, or the call sees the drain.
   bool ignored = false;
   const bool shadow = says_shadow(value_of(context, "x-sluice-shadow", ignored));
-  const std::size_t most = shadow ? std::max<std::size_t>(1, shared.options.max_calls / kShadowShare) : shared.options.max_calls;
   shared.running.fetch_add(1);
-  const bool full = shared.running_of[shadow].fetch_add(1) >= most;
+  const bool full = shared.running_of[shadow].fetch_add(1) >= shared.most(shadow);
   if (full || shared.draining.load()) {
     shared.running_of[shadow].fetch_sub(1);
     shared.running.fetch_sub(1);
     shared.refused.fetch_add(1, std::memory_order_relaxed);
     if (!full) return refused(context, stopping());
-    return refused(context, Failure(FailureKind::overloaded, "too_many_calls",
-                                    "this server has as many calls as it takes (" +
-                                        std::to_string(most) + (shadow ? ", a quarter of grpc.max_calls for shadow traffic)" : ", grpc.max_calls)"))
-                                .with_retry_after(seconds(1)));
+    return refused(context, shared.too_many("calls", shadow));
   }
   auto& lane = shared.lanes[shared.next_lane.fetch_add(1, std::memory_order_relaxed) %
                             shared.lanes.size()];

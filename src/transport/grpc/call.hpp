@@ -3,12 +3,14 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <memory>
 
 #include "sluice/transport/grpc.hpp"
 #include "transport/grpc/codec.hpp"
+#include "transport/grpc/metadata.hpp"
 
 namespace sluice::transport {
 
@@ -30,9 +32,20 @@ struct GrpcShared {
   std::vector<CallLane> lanes;
   std::atomic<bool> draining{false};
   std::array<std::atomic<std::uint64_t>, 2> running_of{};  // live, shadow: each has a bound of its own
+  std::array<std::atomic<std::uint64_t>, 2> open_streams{};  // so have streams, which last longer
   std::atomic<std::uint64_t> running{0}, calls{0}, refused{0}, bad_requests{0}, cancelled{0};
   std::atomic<std::size_t> next_lane{0};
   std::array<Histogram*, 2> latency{};  // of live and of shadow calls
+
+  /// How many of them may be at once.
+  std::size_t most(bool of_shadow) const { return of_shadow ? std::max<std::size_t>(1, options.max_calls / kShadowShare) : options.max_calls; }
+  /// What one more than that is told; `what`: "calls".
+  Failure too_many(std::string_view what, bool of_shadow) const {
+    return Failure(FailureKind::overloaded, "too_many_calls",
+                   "this server has as many " + std::string(what) + " as it takes (" + std::to_string(most(of_shadow)) +
+                       (of_shadow ? ", a quarter of grpc.max_calls for shadow traffic)" : ", grpc.max_calls)"))
+        .with_retry_after(seconds(1));
+  }
 };
 
 /// Deletes itself when both gRPC and the registry are done with it. The hooks of gRPC come on its

@@ -26,7 +26,29 @@ Failure bad(std::string_view code, std::string detail) {
   return Failure(FailureKind::invalid_argument, code, std::move(detail));
 }
 
+// Ended before it began.
+class Refused final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
+ public:
+  explicit Refused(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
+
 }  // namespace
+
+grpc::ServerReadReactor<grpc::ByteBuffer>* CommandStream::begin(const std::shared_ptr<StreamShared>& shared,
+                                                                grpc::CallbackServerContext& context,
+                                                                grpc::ByteBuffer& response) {
+  GrpcShared& door = *shared->door;
+  const bool shadow = shadow_says(context);
+  if (door.open_streams[shadow].fetch_add(1, std::memory_order_relaxed) >= door.most(shadow)) {
+    door.open_streams[shadow].fetch_sub(1, std::memory_order_relaxed);
+    door.refused.fetch_add(1, std::memory_order_relaxed);
+    return new Refused(stream_status(door.too_many("streams", shadow), context));
+  }
+  auto& lane = door.lanes[door.next_lane.fetch_add(1, std::memory_order_relaxed) % door.lanes.size()];
+  auto* const stream = new CommandStream(shared, *lane.lane, context, response);
+  return static_cast<GrpcStream*>(stream)->begin();
+}
 
 CommandStream::CommandStream(std::shared_ptr<StreamShared> shared, Lane& lane, grpc::CallbackServerContext& context,
                              grpc::ByteBuffer& response)

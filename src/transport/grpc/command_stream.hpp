@@ -27,8 +27,10 @@ struct StreamedCommand {
 
 class CommandStream final : public GrpcStream<grpc::ByteBuffer, StreamedCommand> {
  public:
-  CommandStream(std::shared_ptr<StreamShared> shared, Lane& lane, grpc::CallbackServerContext& context,
-                grpc::ByteBuffer& response);
+  /// Takes the stream up, or answers at once that there are too many.
+  static grpc::ServerReadReactor<grpc::ByteBuffer>* begin(const std::shared_ptr<StreamShared>& shared,
+                                                          grpc::CallbackServerContext& context, grpc::ByteBuffer& response);
+  ~CommandStream() override { shared_->door->open_streams[shadow_].fetch_sub(1, std::memory_order_relaxed); }
 
  protected:
   void prepare() override;
@@ -40,6 +42,8 @@ class CommandStream final : public GrpcStream<grpc::ByteBuffer, StreamedCommand>
   void conclude() override;
 
  private:
+  CommandStream(std::shared_ptr<StreamShared> shared, Lane& lane, grpc::CallbackServerContext& context,
+                grpc::ByteBuffer& response);
   Status read_metadata();
   Status authenticate();
   Failure told(std::string_view command, Failure failure);

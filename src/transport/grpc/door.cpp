@@ -76,8 +76,7 @@ struct GrpcDoor::Impl {
     if (service == nullptr) service = std::make_unique<RawService>();
     methods.insert("sluice.v1.Commands/ExecuteStream");
     service->add_client_stream("/sluice.v1.Commands/ExecuteStream", [this](auto* context, auto* response) {
-      auto& lane = shared->lanes[shared->next_lane.fetch_add(1, std::memory_order_relaxed) % shared->lanes.size()];
-      return (new CommandStream(streams, *lane.lane, *context, *response))->begin();
+      return CommandStream::begin(streams, *context, *response);
     });
   }
   Status listen();
