@@ -10,6 +10,7 @@
 #include "bench/report.hpp"
 #include "cli/demo_nodes.hpp"
 #include "cli/demo_server.hpp"
+#include "sluice/base/ids.hpp"
 #include "sluice/base/runtime.hpp"
 
 namespace sluice::cli {
