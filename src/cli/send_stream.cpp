@@ -194,6 +194,8 @@ std::string wrong_target(const std::string& given) {
 
 // What to look at, by what gRPC says of the connection.
 std::string advice(const StreamSendOptions& options, bool tls, std::string_view why) {
+  if (why.find("stale_epoch") != std::string_view::npos)
+    return "Somebody else sends the same stream. When that has ended, the same command goes on.";
   if (why.find("refused") != std::string_view::npos)
     return fmt::format("Start the server with: sluice serve --grpc-listen {}; then the same command goes on.", options.target);
   if (tls && why.find("andshake") != std::string_view::npos)

@@ -2,7 +2,7 @@
 #include <deque>
 #include <thread>
 
-#include "grpc/grpc_fixture.hpp"
+#include "grpc/command_stream_fixture.hpp"
 #include "sluice/transport/grpc_stream_client.hpp"
 #include "support/chaos_proxy.hpp"
 #include "support/forwarding_store.hpp"
@@ -302,6 +302,26 @@ TEST_F(StreamClientTest, STREAM_16_a_server_that_takes_nothing_is_left_alone_for
   EXPECT_GE(report->resumed, 1u);
   EXPECT_GE(waited, milliseconds(7'000));
   EXPECT_EQ(counted(), 1);
+}
+
+// As when it was sent from another machine before, whose clock is ahead.
+TEST_F(StreamClientTest, STREAM_16_a_clock_that_is_behind_keeps_nobody_from_going_on) {
+  start();
+  const auto tomorrow = clock.wall().time_since_epoch() + std::chrono::hours(24);
+  Upload ahead(channel, {{"x-sluice-stream", with.id}, {"x-sluice-stream-epoch", std::to_string(tomorrow.count())}});
+  ahead.send("count", R"({"n":1})", "1", 1);
+  ASSERT_TRUE(ahead.finish().ok());
+  Numbers source(30);
+  with.give_up_after = seconds(2);
+  Duration waited = Duration::zero();
+  with.channel.target = "127.0.0.1:" + std::to_string(door->port());
+  const auto report = send_stream(with, source, clock, [&](Duration pause) { waited += pause; });
+  ASSERT_TRUE(report) << report.error().to_string();
+  EXPECT_TRUE(report->complete);
+  EXPECT_EQ(report->done_before, 1u);
+  EXPECT_EQ(report->resumed, 1u);
+  EXPECT_LT(waited, seconds(1));
+  EXPECT_EQ(counted(), 30);
 }
 
 /// Takes Commits and does not answer, until it is told to.

@@ -8,6 +8,7 @@
 #include <charconv>
 
 #include "sluice/idempotency/key_header.hpp"
+#include "sluice/stream/ledger.hpp"
 #include "sluice/v1/commands.pb.h"
 #include "transport/envelope.hpp"
 #include "transport/grpc/status.hpp"
@@ -26,6 +27,7 @@ constexpr std::uint64_t kFirstWindow = 256;
 constexpr std::uint64_t kGrowth = 4;  // of a window over the one before
 // After a refusal, windows of the size that the server took until a larger one is tried: each refusal costs a pause.
 constexpr int kWindowsAsTaken = 16;
+constexpr std::uint64_t kEpochs = 60'000;  // more, when it is not told which one the stream is at
 constexpr Duration kLongestToldPause = seconds(60);  // whatever the server says
 
 using Writer = grpc::ClientWriter<v1::ExecuteStreamRequest>;
@@ -37,6 +39,15 @@ std::optional<std::uint64_t> number(const std::multimap<grpc::string_ref, grpc::
   const auto [end, error] = std::from_chars(at->second.begin(), at->second.end(), value);
   if (error != std::errc() || end != at->second.end()) return std::nullopt;
   return value;
+}
+
+// What a refusal as stale says that the stream is at.
+std::optional<std::uint64_t> held_epoch(const Failure& why) {
+  for (const auto& [key, value] : why.details()) {
+    std::uint64_t held = 0;
+    if (key == stream::kHeldEpoch && std::from_chars(value.data(), value.data() + value.size(), held).ec == std::errc()) return held;
+  }
+  return std::nullopt;
 }
 
 // One send_stream().
@@ -74,7 +85,7 @@ class Sending {
                         " is longer than the server takes (its grpc.max_message_bytes): " + std::string(why.detail()));
       if (clock_.now() - std::max(moved_at_, may_have_moved_at_) >= options_.give_up_after) return fail(gave_up(why));
       if (options_.stop && options_.stop()) return report_;
-      if (stale) epoch_ += 60'000;  // somebody whose clock is ahead, or ourselves
+      if (stale) epoch_ = held_epoch(why).value_or(epoch_ + kEpochs);
       ++report_.resumed;
       Duration wait = pause;
       if (why.kind() == FailureKind::overloaded) wait = std::max(wait, refused(why));
