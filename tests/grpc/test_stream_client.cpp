@@ -395,6 +395,7 @@ TEST_F(StreamClientTest, STREAM_16_a_message_that_is_too_long_is_told_and_not_se
   const auto report = send(source, door->port());
   ASSERT_FALSE(report);
   EXPECT_EQ(report.error().kind(), FailureKind::too_large) << report.error().to_string();
+  EXPECT_EQ(report.error().details().back(), std::pair(std::string(kTooLongMessage), std::string("2")));
   EXPECT_LT(clock.now() - began, with.give_up_after / 2);
 }
 

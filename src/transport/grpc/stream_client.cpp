@@ -80,9 +80,7 @@ class Sending {
                          why.kind() == FailureKind::shutting_down || why.kind() == FailureKind::unknown_outcome;
       if (!again) return fail(why);
       if (why.code() == "grpc_8" && why.detail().find("larger than max") != std::string_view::npos)  // gRPC's words
-        return fail(FailureKind::too_large, "message_too_large",
-                    "stream '" + options_.id + "': a message after " + std::to_string(report_.done) +
-                        " is longer than the server takes (its grpc.max_message_bytes): " + std::string(why.detail()));
+        return fail(too_long(why));
       if (clock_.now() - std::max(moved_at_, may_have_moved_at_) >= options_.give_up_after) return fail(gave_up(why));
       if (options_.stop && options_.stop()) return report_;
       if (stale) epoch_ = held_epoch(why).value_or(epoch_ + kEpochs);
@@ -114,6 +112,13 @@ class Sending {
                        std::to_string(std::chrono::duration_cast<seconds>(options_.give_up_after).count()) + " s (" +
                        why.to_string() + "); at least " + std::to_string(report_.done) +
                        " messages are done, come again with the same id");
+  }
+  // Which one was refused is not told; if any of the call was, its longest would have been.
+  Failure too_long(const Failure& why) const {
+    return Failure(FailureKind::too_large, "message_too_large",
+                   "stream '" + options_.id + "': message " + std::to_string(longest_) + " has " + std::to_string(longest_bytes_) +
+                       " bytes, which is longer than the server takes (its grpc.max_message_bytes): " + std::string(why.detail()))
+        .with(std::string(kTooLongMessage), std::to_string(longest_));
   }
   // One call: what is done, the next messages, the answer.
   Status window(const std::shared_ptr<grpc::Channel>& channel) {
@@ -150,6 +155,7 @@ class Sending {
       return fail(why_);
     }
     tell(*done, true);
+    longest_bytes_ = 0;
     told_at_ = Instant();  // the first message is told too
     const Instant began = clock_.now();
     bool all = false;
@@ -178,6 +184,7 @@ class Sending {
       request.set_idempotency_key(std::move((*message)->idempotency_key));
       request.set_ordering_key(std::move((*message)->ordering_key));
       request.set_sequence(at);
+      if (const std::size_t bytes = request.ByteSizeLong(); bytes > longest_bytes_) longest_bytes_ = bytes, longest_ = at;
       if (!writer->Write(request)) break;
       tell(at, false);
     }
@@ -252,6 +259,8 @@ class Sending {
   StreamReport report_;
   std::uint64_t epoch_ = 0;
   std::uint64_t size_ = std::min(kFirstWindow, options_.window);  // of the next window
+  std::uint64_t longest_ = 0;  // message of the last call
+  std::size_t longest_bytes_ = 0;
   int as_taken_ = 0;           // windows yet that are not larger than the one before
   std::uint64_t began_at_ = 0;  // what was done when the last call began
   Instant moved_at_;
