@@ -1,5 +1,7 @@
 #include "cli/stream_results.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -30,6 +32,10 @@ bool passing(const Failure& failure) {
   }
 }
 
+bool unsettled(const Failure& failure) {
+  return failure.kind() == FailureKind::pending || failure.kind() == FailureKind::in_doubt || failure.kind() == FailureKind::in_progress;
+}
+
 // Comes again until the server answers, or nothing came for `give_up_after`.
 Result<StreamReply> ask(transport::StreamReplies& replies, const transport::StreamClientOptions& how, std::uint64_t sequence,
                         const transport::StreamMessage& message, Clock& clock) {
@@ -37,7 +43,7 @@ Result<StreamReply> ask(transport::StreamReplies& replies, const transport::Stre
   const Instant began = clock.now();
   while (true) {
     auto reply = replies.of(sequence, message);
-    if (reply || !passing(reply.error()) || clock.now() - began >= how.give_up_after) return reply;
+    if (reply || !passing(reply.error()) || clock.now() - began >= how.give_up_after || how.stop()) return reply;
     nobody.park(kPause);
   }
 }
@@ -77,7 +83,7 @@ std::string line_of(Json line, const Result<StreamReply>& reply, bool all_failur
 Result<StreamResults> StreamResults::create(const std::string& path) {
   StreamResults made;
   made.path_ = path;
-  made.part_ = path + ".part";
+  made.part_ = path + "." + std::to_string(getpid()) + ".part";  // two that write the same results have one each
   made.out_.open(made.part_, std::ios::binary | std::ios::trunc);
   if (!made.out_) return fail(FailureKind::invalid_argument, "no_file", "--results: cannot write " + made.part_);
   return made;
@@ -88,13 +94,16 @@ StreamResults::~StreamResults() {
   if (!part_.empty()) std::filesystem::remove(part_, ignored);
 }
 
-Status StreamResults::write(const transport::StreamClientOptions& how, const StreamReport& report, JsonLines& lines, Clock& clock) {
+Status StreamResults::write(const transport::StreamClientOptions& how, const StreamReport& report, JsonLines& lines, Clock& clock,
+                            const std::function<void(std::uint64_t)>& progress) {
   SLUICE_ASSIGN(const auto replies, transport::StreamReplies::open(how));
   std::uint64_t failed = report.unsettled;
   for (const auto& [what, count] : report.failed) failed += count;
   const bool all_known = failed == report.first_failures.size() && report.succeeded + failed == report.done;
   auto told = report.first_failures.begin();
   for (std::uint64_t sequence = 1; sequence <= std::min(report.done, lines.count()); ++sequence) {
+    progress(sequence - 1);
+    if (how.stop()) return fail(FailureKind::cancelled, "stopped", "--results: " + path_ + " was not written");
     SLUICE_ASSIGN(const auto message, lines.at(sequence));
     Json line;
     line["line"] = lines.line();
@@ -108,10 +117,17 @@ Status StreamResults::write(const transport::StreamClientOptions& how, const Str
       continue;
     }
     const auto reply = ask(*replies, how, sequence, *message, clock);
+    if (!reply && unsettled(reply.error())) {
+      line["outcome"] = "unsettled";
+      put(line, reply.error());
+      out_ << with_reply(line, {}) << '\n';
+      continue;
+    }
     const bool about_the_key = !reply && (reply.error().kind() == FailureKind::not_found || reply.error().kind() == FailureKind::invalid_argument);
     if (!reply && !about_the_key) return fail(reply.error().at("line " + std::to_string(lines.line())));
     out_ << line_of(std::move(line), reply, all_known) << '\n';
   }
+  progress(std::min(report.done, lines.count()));
   out_.close();
   std::error_code error;
   if (out_) std::filesystem::rename(part_, path_, error);
