@@ -191,7 +191,7 @@ namespace {
   throw CLI::RuntimeError(away && reached ? kUnknownOutcomeStatus : 1);
 }
 
-void write_results(StreamResults& results, const transport::StreamClientOptions& how, const transport::StreamReport& report,
+void write_results(StreamResults& results, const transport::StreamClientOptions& how, transport::StreamReport& report,
                    JsonLines& lines, Clock& clock, bool json) {
   Progress progress(clock, std::min(report.done, lines.count()), Progress::What::results, json);
   const Status written = results.write(how, report, lines, clock, [&](std::uint64_t asked) { progress.tell(asked, asked); });

@@ -22,9 +22,9 @@ class StreamResults {
       : path_(std::exchange(other.path_, {})), part_(std::exchange(other.part_, {})), out_(std::move(other.out_)) {}
   StreamResults& operator=(StreamResults&&) = delete;
   ~StreamResults();
-  /// Blocks; tells `progress` how many lines it has. Fails as the server does, after `how.give_up_after` without an
+  /// Counts in `report` what was not settled, and is by now. Blocks; tells `progress` how many lines it has. Fails as the server does, after `how.give_up_after` without an
   /// answer, `cancelled` when `how.stop` says so, or when the disk is full.
-  Status write(const transport::StreamClientOptions& how, const transport::StreamReport& report, JsonLines& lines,
+  Status write(const transport::StreamClientOptions& how, transport::StreamReport& report, JsonLines& lines,
                Clock& clock, const std::function<void(std::uint64_t)>& progress);
 
  private:

@@ -292,6 +292,23 @@ TEST_F(SendStream, STREAM_16_results_tell_what_became_of_each_line) {
     EXPECT_NE(left.path().extension(), ".part") << left.path();
 }
 
+// A message's deadline that no disk keeps: what was told as unsettled commits a little later.
+TEST_F(SendStream, STREAM_16_what_was_not_settled_and_is_by_now_is_told_as_what_it_became) {
+  constexpr int kRows = 1000;  // more than the mark tells of them
+  write_rows(kRows);
+  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"}, {{"SLUICE_STREAMS_MESSAGE_DEADLINE_MS", "1"}});
+  (void)send(server, {"rows.jsonl", "kv.add", "--any-order"});
+  const Ran again = send(server, {"rows.jsonl", "kv.add", "--any-order", "--json", "--results", "became.jsonl"});
+  EXPECT_EQ(again.status, 0) << again.out << again.err;
+  const json told = json::parse(again.out);
+  EXPECT_EQ(told["unsettled"], 0);
+  EXPECT_EQ(told["succeeded"], kRows);
+  std::istringstream text(read_file(folder.file("became.jsonl")));
+  int lines = 0;
+  for (std::string one; std::getline(text, one); ++lines) ASSERT_EQ(json::parse(one)["outcome"], "succeeded") << one;
+  EXPECT_EQ(lines, kRows);
+}
+
 TEST_F(SendStream, STREAM_16_ctrl_c_while_results_are_asked_for_stops_and_leaves_nothing_behind) {
   constexpr int kRows = 20'000;
   write_rows(kRows);
