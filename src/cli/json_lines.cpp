@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "sluice/base/bytes.hpp"
@@ -132,6 +133,11 @@ Failure JsonLines::bad(std::string_view code, const std::string& what) const {
 }
 
 Status JsonLines::read_all() {
+  // A file that is redirected to /dev/stdin is one.
+  std::error_code ignored;
+  const auto kind = std::filesystem::status(path_, ignored).type();
+  if (kind == std::filesystem::file_type::fifo || kind == std::filesystem::file_type::character || kind == std::filesystem::file_type::socket)
+    return fail(FailureKind::invalid_argument, "no_file", path_ + ": a pipe cannot be sent: it is read twice; write it to a file first");
   file_.open(path_, std::ios::binary);
   if (!file_ || file_.peek() == std::ifstream::traits_type::eof())
     return fail(FailureKind::invalid_argument, "no_file",

@@ -9,7 +9,6 @@
 #include <cerrno>
 #include <charconv>
 #include <map>
-#include <mutex>
 #include <nlohmann/json.hpp>
 #include <span>
 
@@ -17,6 +16,7 @@
 #include "cli/commands.hpp"
 #include "cli/json_lines.hpp"
 #include "cli/options.hpp"
+#include "cli/stream_progress.hpp"
 #include "cli/stream_results.hpp"
 #include "sluice/base/runtime.hpp"
 
@@ -26,15 +26,19 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 std::atomic<bool> interrupted{false};
+std::atomic<bool> all_sent{false};  // only replies are asked for
 
-// The first Ctrl-C ends in good order; the next one at once.
+// The first Ctrl-C ends in good order; the next one at once. Set again, it looks out for a first one again.
 void end_on_interrupt() {
+  interrupted.store(false);
   struct sigaction action {};
   action.sa_handler = [](int) {
     const int before = errno;  // of whatever was interrupted
     interrupted.store(true);
     // Only what a signal handler may call. What was sent is answered first, which may take the server a while.
-    constexpr std::string_view said = "\nStopping: what was sent is waited for; Ctrl-C again leaves at once, and the same command goes on.\n";
+    constexpr std::string_view sending = "\nStopping: what was sent is waited for; Ctrl-C again leaves at once, and the same command goes on.\n";
+    constexpr std::string_view asking = "\nStopping: no results are written; the same command asks for the replies again.\n";
+    const std::string_view said = all_sent.load() ? asking : sending;
     [[maybe_unused]] const auto written = ::write(STDERR_FILENO, said.data(), said.size());
     errno = before;
   };
@@ -42,70 +46,6 @@ void end_on_interrupt() {
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
 }
-
-// A line that is written over on a terminal; now and then a line elsewhere. Told again by a timer while the
-// server works and nothing is sent or answered.
-class Progress {
- public:
-  Progress(Clock& clock, std::uint64_t all) : clock_(clock), all_(all), began_(clock.now()) {}
-  ~Progress() { end(); }
-  void tell(std::uint64_t sent, std::uint64_t done) {
-    const std::lock_guard lock(mutex_);
-    if (done != done_) moved_ = clock_.now();
-    sent_ = sent;
-    done_ = done;
-    print();
-    if (!ticker_.joinable()) ticker_ = Thread("progress", [this] { tick(); });
-  }
-  void end() {
-    ended_ = true;
-    parker_.wake();
-    if (ticker_.joinable()) ticker_.join();
-    if (std::exchange(open_, false)) fmt::print(stderr, "\n");
-  }
-
- private:
-  void tick() {
-    while (!ended_) {
-      parker_.park(seconds(1));
-      const std::lock_guard lock(mutex_);
-      if (!ended_) print();
-    }
-  }
-  void print() {
-    const Instant now = clock_.now();
-    const std::uint64_t sent = sent_, done = done_;
-    if (first_) {
-      first_ = false;
-      before_ = done;
-      began_ = moved_ = now;
-    }
-    if (!terminal_ && now - told_ < seconds(5)) return;
-    told_ = now;
-    const double took = std::chrono::duration<double>(now - began_).count();
-    const double rate = took > 0 ? static_cast<double>(done - before_) / took : 0;
-    std::string left;
-    if (now - moved_ >= kStill && done < all_)
-      left = fmt::format(", nothing new for {} s", std::chrono::duration_cast<seconds>(now - moved_).count());
-    else if (rate > 0 && done < all_) left = fmt::format(", {:.0f} s left", static_cast<double>(all_ - done) / rate);
-    fmt::print(stderr, "{}{} of {} done ({:.0f} %), {} sent, {:.0f}/s{}{}", terminal_ ? "\r" : "", done, all_,
-               100.0 * static_cast<double>(done) / static_cast<double>(all_), sent - std::min(sent, before_), rate, left, terminal_ ? "\033[K" : "\n");
-    std::fflush(stderr);
-    open_ = terminal_;
-  }
-
-  static constexpr Duration kStill = seconds(3);
-  Clock& clock_;
-  const std::uint64_t all_;
-  const bool terminal_ = isatty(STDERR_FILENO) == 1;
-  std::mutex mutex_;
-  Instant began_, told_, moved_;
-  std::uint64_t before_ = 0, sent_ = 0, done_ = 0;
-  bool first_ = true, open_ = false;
-  std::atomic<bool> ended_{false};
-  Parker parker_;
-  Thread ticker_;
-};
 
 Json as_json(const transport::StreamReport& report, const std::string& id, JsonLines& lines) {
   Json failures = Json::array();
@@ -194,6 +134,8 @@ std::string wrong_target(const std::string& given) {
 
 // What to look at, by what gRPC says of the connection.
 std::string advice(const StreamSendOptions& options, bool tls, std::string_view why) {
+  if (why.find("stale_epoch") != std::string_view::npos)
+    return "Somebody else sends the same stream. When that has ended, the same command goes on.";
   if (why.find("refused") != std::string_view::npos)
     return fmt::format("Start the server with: sluice serve --grpc-listen {}; then the same command goes on.", options.target);
   if (tls && why.find("andshake") != std::string_view::npos)
@@ -232,6 +174,35 @@ void add_stream_options(CLI::App& command, StreamSendOptions& options) {
   with(command.add_option("--tls-name", options.tls_name, "The name the server's certificate has"));
 }
 
+namespace {
+
+[[noreturn]] void not_sent(const StreamSendOptions& options, const transport::StreamClientOptions& how, const Failure& why, bool reached,
+                           JsonLines& lines) {
+  fmt::print(stderr, "sluice: {}\n", why.to_string());
+  for (const auto& [key, value] : why.details()) {
+    std::uint64_t sequence = 0;
+    if (key == transport::kTooLongMessage && std::from_chars(value.data(), value.data() + value.size(), sequence).ec == std::errc())
+      fmt::print(stderr, "  It is line {} of {}.\n", lines.line_of(sequence), options.file);
+  }
+  if (why.kind() == FailureKind::unauthenticated && how.channel.token.empty())
+    fmt::print(stderr, "  No token was given: --token or SLUICE_TOKEN.\n");
+  const bool away = why.kind() == FailureKind::unavailable || why.kind() == FailureKind::timeout;
+  if (away) fmt::print(stderr, "  {}\n", advice(options, how.channel.tls, why.detail()));
+  throw CLI::RuntimeError(away && reached ? kUnknownOutcomeStatus : 1);
+}
+
+void write_results(StreamResults& results, const transport::StreamClientOptions& how, transport::StreamReport& report,
+                   JsonLines& lines, Clock& clock, bool json) {
+  Progress progress(clock, std::min(report.done, lines.count()), Progress::What::results, json);
+  const Status written = results.write(how, report, lines, clock, [&](std::uint64_t asked) { progress.tell(asked, asked); });
+  progress.end();
+  if (written) return;
+  fmt::print(stderr, "sluice: {}\n  Nothing is lost: the same command asks for the replies again.\n", written.error().to_string());
+  throw CLI::RuntimeError(kUnknownOutcomeStatus);
+}
+
+}  // namespace
+
 void send_stream_file(const StreamSendOptions& options, const StreamSender& who) {
   // Known by its content too: under a name used before, the lines of another file would count as done.
   constexpr std::size_t kOfContent = 32;  // hexadecimal digits
@@ -241,7 +212,7 @@ void send_stream_file(const StreamSendOptions& options, const StreamSender& who)
   if (!opened) die(opened.error());
   JsonLines& lines = **opened;
   RealClock clock;
-  Progress progress(clock, lines.count());
+  Progress progress(clock, lines.count(), Progress::What::sending, who.json);
   transport::StreamClientOptions how;
   how.channel.target = options.target;
   how.channel.token = who.token;
@@ -267,30 +238,22 @@ void send_stream_file(const StreamSendOptions& options, const StreamSender& who)
   bool reached = false;
   how.progress = [&](std::uint64_t sent, std::uint64_t done) {
     reached = true;
-    if (!who.json) progress.tell(sent, done);
+    progress.tell(sent, done);
   };
   if (!who.json)
     fmt::print(stderr, "{} messages to {}, stream {}; Ctrl-C stops, the same command goes on.\n", lines.count(),
                options.target, how.id);
   end_on_interrupt();
   Parker nobody;
-  const auto sent = transport::send_stream(how, lines, clock, [&](Duration pause) {
+  auto sent = transport::send_stream(how, lines, clock, [&](Duration pause) {
     if (!interrupted.load()) nobody.park(pause);
   });
   progress.end();
-  if (!sent) {
-    fmt::print(stderr, "sluice: {}\n", sent.error().to_string());
-    if (sent.error().kind() == FailureKind::unavailable || sent.error().kind() == FailureKind::timeout) {
-      fmt::print(stderr, "  {}\n", advice(options, how.channel.tls, sent.error().detail()));
-      throw CLI::RuntimeError(reached ? kUnknownOutcomeStatus : 1);
-    }
-    throw CLI::RuntimeError(1);
-  }
-  if (results)
-    if (const Status written = results->write(how, *sent, lines, clock); !written) {
-      fmt::print(stderr, "sluice: {}\n  Nothing is lost: the same command asks for the replies again.\n", written.error().to_string());
-      throw CLI::RuntimeError(kUnknownOutcomeStatus);
-    }
+  if (!sent) not_sent(options, how, sent.error(), reached, lines);
+  all_sent = true;
+  if (results) end_on_interrupt();
+  if (const Status asked = transport::ask_unsettled(how, lines, *sent); !asked) die(asked.error());
+  if (results) write_results(*results, how, *sent, lines, clock, who.json);
   if (who.json)
     fmt::print("{}\n", as_json(*sent, how.id, lines).dump());
   else

@@ -1,6 +1,7 @@
 // sluice send --stream --results: one JSON line for each message that is done, in the file's order.
 #pragma once
 #include <fstream>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -21,9 +22,10 @@ class StreamResults {
       : path_(std::exchange(other.path_, {})), part_(std::exchange(other.part_, {})), out_(std::move(other.out_)) {}
   StreamResults& operator=(StreamResults&&) = delete;
   ~StreamResults();
-  /// Blocks. Fails as the server does, after `how.give_up_after` without an answer, or when the disk is full.
-  Status write(const transport::StreamClientOptions& how, const transport::StreamReport& report, JsonLines& lines,
-               Clock& clock);
+  /// Counts in `report` what was not settled, and is by now. Blocks; tells `progress` how many lines it has. Fails as the server does, after `how.give_up_after` without an
+  /// answer, `cancelled` when `how.stop` says so, or when the disk is full.
+  Status write(const transport::StreamClientOptions& how, transport::StreamReport& report, JsonLines& lines,
+               Clock& clock, const std::function<void(std::uint64_t)>& progress);
 
  private:
   std::string path_, part_;

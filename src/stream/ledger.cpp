@@ -19,6 +19,11 @@ Failure stale(std::uint64_t epoch) {
                      " of this stream is over: another connection has taken it over; come again with a higher one");
 }
 
+// Who comes with a clock that is behind learns what to be higher than.
+Failure stale(std::uint64_t epoch, std::uint64_t held) {
+  return stale(epoch).at("the stream is at epoch " + std::to_string(held)).with(std::string(kHeldEpoch), std::to_string(held));
+}
+
 Failure too_old(std::uint64_t done, milliseconds age) {
   const auto days = [](milliseconds time) { return std::to_string(time / std::chrono::hours(24)); };
   return Failure(FailureKind::precondition_failed, "stream_too_old",
@@ -124,7 +129,7 @@ Task<Status> Ledger::open(std::uint64_t epoch) {
     if (const auto& row = rows->at(0)) {
       Result<Progress> known = Progress::decode(row->value);
       if (!known) co_return fail(known.error());
-      if (epoch <= known->epoch) co_return fail(stale(epoch));
+      if (epoch <= known->epoch) co_return fail(stale(epoch, known->epoch));
       if (known->moved_at == WallTime{}) known->moved_at = now;  // of the first format: nobody wrote it down
       const auto age = std::chrono::duration_cast<milliseconds>(now - known->moved_at);
       if (known->done < known->reach && age > kResumableFor) co_return fail(too_old(known->done, age));

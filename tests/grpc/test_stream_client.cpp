@@ -1,8 +1,7 @@
 // The client of command streams against a real door, whole and cut.
 #include <thread>
 
-#include "grpc/grpc_fixture.hpp"
-#include "sluice/transport/grpc_stream_client.hpp"
+#include "grpc/stream_client_fixture.hpp"
 #include "support/chaos_proxy.hpp"
 #include "support/forwarding_store.hpp"
 
@@ -23,46 +22,6 @@ class DoubtfulStore final : public testing_support::ForwardingStore {
  private:
   const int doubtful_;
   int seen_ = 0;
-};
-
-class StreamClientTest : public GrpcTest {
- protected:
-  struct Numbers final : StreamSource {
-    explicit Numbers(std::uint64_t n) : total(n) {}
-    Result<std::optional<StreamMessage>> at(std::uint64_t sequence) override {
-      highest = std::max(highest, sequence);
-      if (sequence > total) return std::nullopt;
-      if (fails_at == sequence) return fail(FailureKind::invalid_argument, "bad_line", "line 7");
-      StreamMessage message;
-      message.name = sequence % decline_every == 0 ? "decline" : "count";
-      message.payload = "{\"n\":" + std::to_string(sequence) + "}";
-      message.ordering_key = std::to_string(sequence % 3);
-      return message;
-    }
-    std::uint64_t total, highest = 0, fails_at = 0, decline_every = 50;
-  };
-  StreamClientTest() {
-    hooks.marks = store.get();
-    add("count", rpc::KeyUse::required, [](rpc::Invocation& invocation) {
-      store::Commit commit;
-      commit.then.push_back(store::KvAdd{{"shop", "counts", invocation.command.payload}, 1});
-      commit.then.push_back(store::KvAdd{{"shop", "counts", "all"}, 1});
-      invocation.finish_with(std::move(commit), Reply::ok("{}"));
-    });
-    with.id = "numbers";
-    with.channel.token = "ann-token";
-    with.give_up_after = seconds(20);
-  }
-  std::int64_t counted() {
-    auto rows = store::ask_and_wait(*store, store::GetRows{{{"shop", "counts", "all"}}});
-    const auto& row = std::get<store::GetRows::Answer>(*rows).at(0);
-    return row ? row->number : 0;
-  }
-  Result<StreamReport> send(StreamSource& source, std::uint16_t port) {
-    with.channel.target = "127.0.0.1:" + std::to_string(port);
-    return send_stream(with, source, clock, [](Duration) {});
-  }
-  StreamClientOptions with;
 };
 
 TEST_F(StreamClientTest, STREAM_16_sends_in_windows_and_knows_what_became_of_each) {
@@ -312,6 +271,7 @@ TEST_F(StreamClientTest, STREAM_16_a_message_that_is_too_long_is_told_and_not_se
   const auto report = send(source, door->port());
   ASSERT_FALSE(report);
   EXPECT_EQ(report.error().kind(), FailureKind::too_large) << report.error().to_string();
+  EXPECT_EQ(report.error().details().back(), std::pair(std::string(kTooLongMessage), std::string("2")));
   EXPECT_LT(clock.now() - began, with.give_up_after / 2);
 }
 

@@ -148,7 +148,10 @@ TEST_F(OpenLedger, STREAM_15_a_mark_that_moves_while_the_stream_is_taken_over_do
   old.advance(4, FailureClass::none, false, nullptr, 100);
   EXPECT_EQ(save(old).error().code(), "stale_epoch");
   Ledger late(store, row);
-  EXPECT_EQ(open(late, 2).error().code(), "stale_epoch") << "an epoch that was used is told so at once";
+  const Status told = open(late, 2);
+  EXPECT_EQ(told.error().code(), "stale_epoch") << "an epoch that was used is told so at once";
+  ASSERT_EQ(told.error().details().size(), 1u);
+  EXPECT_EQ(told.error().details().front(), std::pair(std::string(kHeldEpoch), std::string("2")));
   Ledger third(store, row);
   ASSERT_TRUE(open(third, 3));
   busy.times = 1000;

@@ -24,6 +24,9 @@ inline constexpr milliseconds kMarksKept = std::chrono::hours(24 * 90);
 inline constexpr std::string_view kMarksApp = "sluice";
 inline constexpr std::string_view kMarks = "streams";
 
+/// Detail of a refusal as `stale_epoch`: the epoch that the stream is at, where that is known.
+inline constexpr std::string_view kHeldEpoch = "held_epoch";
+
 /// What a stream came to up to `done`, in order of sequence.
 struct Progress {
   static constexpr std::uint64_t kUnknown = std::numeric_limits<std::uint64_t>::max();

@@ -97,6 +97,14 @@ class StreamReplies {
   virtual Result<StreamReply> of(std::uint64_t sequence, const StreamMessage& message) = 0;
 };
 
+/// Asks once for the reply of each message that `report` tells as unsettled, and counts and tells those that are over
+/// by now as what they became; the others stay. Blocks; ends early when the server is away or at options.stop.
+/// Fails as `source` and StreamReplies::open do.
+Status ask_unsettled(const StreamClientOptions& options, StreamSource& source, StreamReport& report);
+
+/// Detail of the failure `message_too_large`: the sequence of the message.
+inline constexpr std::string_view kTooLongMessage = "sequence";
+
 inline constexpr std::size_t kMaxStreamId = 100;
 /// What may name a stream: it becomes part of its messages' idempotency keys. Fails invalid_argument,
 /// bad_stream_id.

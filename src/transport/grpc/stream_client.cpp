@@ -8,6 +8,7 @@
 #include <charconv>
 
 #include "sluice/idempotency/key_header.hpp"
+#include "sluice/stream/ledger.hpp"
 #include "sluice/v1/commands.pb.h"
 #include "transport/envelope.hpp"
 #include "transport/grpc/status.hpp"
@@ -24,6 +25,10 @@ constexpr int kStandstill = 2;
 
 constexpr std::uint64_t kFirstWindow = 256;
 constexpr std::uint64_t kGrowth = 4;  // of a window over the one before
+// After a refusal, windows of the size that the server took until a larger one is tried: each refusal costs a pause.
+constexpr int kWindowsAsTaken = 16;
+constexpr std::uint64_t kEpochs = 60'000;  // more, when it is not told which one the stream is at
+constexpr Duration kLongestToldPause = seconds(60);  // whatever the server says
 
 using Writer = grpc::ClientWriter<v1::ExecuteStreamRequest>;
 
@@ -34,6 +39,15 @@ std::optional<std::uint64_t> number(const std::multimap<grpc::string_ref, grpc::
   const auto [end, error] = std::from_chars(at->second.begin(), at->second.end(), value);
   if (error != std::errc() || end != at->second.end()) return std::nullopt;
   return value;
+}
+
+// What a refusal as stale says that the stream is at.
+std::optional<std::uint64_t> held_epoch(const Failure& why) {
+  for (const auto& [key, value] : why.details()) {
+    std::uint64_t held = 0;
+    if (key == stream::kHeldEpoch && std::from_chars(value.data(), value.data() + value.size(), held).ec == std::errc()) return held;
+  }
+  return std::nullopt;
 }
 
 // One send_stream().
@@ -53,12 +67,11 @@ class Sending {
       if (channel == nullptr) {
         SLUICE_ASSIGN(channel, connect_stream(options_.channel));
       }
+      const std::uint64_t before = began_at_ = report_.done;
       const Status status = window(channel);
-      if (status) {
-        if (report_.complete || stopped_) return report_;
-        pause = kFirstPause;
-        continue;
-      }
+      if (status && (report_.complete || stopped_)) return report_;
+      if (report_.done > before) pause = kFirstPause;
+      if (status) continue;
       channel.reset();  // gRPC's own would wait before it connects again
       const Failure& why = why_ = status.error();
       const bool stale = why.code() == "stale_epoch";
@@ -67,25 +80,45 @@ class Sending {
                          why.kind() == FailureKind::shutting_down || why.kind() == FailureKind::unknown_outcome;
       if (!again) return fail(why);
       if (why.code() == "grpc_8" && why.detail().find("larger than max") != std::string_view::npos)  // gRPC's words
-        return fail(FailureKind::too_large, "message_too_large",
-                    "stream '" + options_.id + "': a message after " + std::to_string(report_.done) +
-                        " is longer than the server takes (its grpc.max_message_bytes): " + std::string(why.detail()));
+        return fail(too_long(why));
       if (clock_.now() - std::max(moved_at_, may_have_moved_at_) >= options_.give_up_after) return fail(gave_up(why));
       if (options_.stop && options_.stop()) return report_;
-      if (stale) epoch_ += 60'000;  // somebody whose clock is ahead, or ourselves
+      if (stale) epoch_ = held_epoch(why).value_or(epoch_ + kEpochs);
       ++report_.resumed;
-      sleep_(pause);
+      Duration wait = pause;
+      if (why.kind() == FailureKind::overloaded) wait = std::max(wait, refused(why));
+      rest(wait);
       pause = std::min(pause * 2, kLongestPause);
     }
   }
 
  private:
+  // The next window has what the server took of this one; how long to stay away when that was nothing.
+  Duration refused(const Failure& why) {
+    const std::uint64_t taken = report_.done - began_at_;
+    size_ = std::max<std::uint64_t>(1, std::min(size_, taken));
+    as_taken_ = kWindowsAsTaken;
+    const milliseconds told = why.retry_after().value_or(milliseconds(0));
+    return taken > 0 ? Duration::zero() : std::min<Duration>(told, kLongestToldPause);
+  }
+  // In pieces, because it may be stopped meanwhile.
+  void rest(Duration left) {
+    for (; left > Duration::zero() && !(options_.stop && options_.stop()); left -= kLongestPause)
+      sleep_(std::min(left, kLongestPause));
+  }
   Failure gave_up(const Failure& why) const {
     return Failure(FailureKind::unavailable, "gave_up",
                    "stream '" + options_.id + "': nothing moved for " +
                        std::to_string(std::chrono::duration_cast<seconds>(options_.give_up_after).count()) + " s (" +
                        why.to_string() + "); at least " + std::to_string(report_.done) +
                        " messages are done, come again with the same id");
+  }
+  // Which one was refused is not told; if any of the call was, its longest would have been.
+  Failure too_long(const Failure& why) const {
+    return Failure(FailureKind::too_large, "message_too_large",
+                   "stream '" + options_.id + "': message " + std::to_string(longest_) + " has " + std::to_string(longest_bytes_) +
+                       " bytes, which is longer than the server takes (its grpc.max_message_bytes): " + std::string(why.detail()))
+        .with(std::string(kTooLongMessage), std::to_string(longest_));
   }
   // One call: what is done, the next messages, the answer.
   Status window(const std::shared_ptr<grpc::Channel>& channel) {
@@ -114,6 +147,7 @@ class Sending {
     }
     if (!std::exchange(told_before_, true)) report_.done_before = *done;
     moved_to(*done);
+    began_at_ = *done;
     if (++still_ > kStandstill && clock_.now() - moved_at_ >= options_.give_up_after) {
       context.TryCancel();
       (void)writer->Finish();
@@ -121,6 +155,7 @@ class Sending {
       return fail(why_);
     }
     tell(*done, true);
+    longest_bytes_ = 0;
     told_at_ = Instant();  // the first message is told too
     const Instant began = clock_.now();
     bool all = false;
@@ -149,6 +184,7 @@ class Sending {
       request.set_idempotency_key(std::move((*message)->idempotency_key));
       request.set_ordering_key(std::move((*message)->ordering_key));
       request.set_sequence(at);
+      if (const std::size_t bytes = request.ByteSizeLong(); bytes > longest_bytes_) longest_bytes_ = bytes, longest_ = at;
       if (!writer->Write(request)) break;
       tell(at, false);
     }
@@ -157,7 +193,11 @@ class Sending {
     if (!status.ok()) {
       if (at > *done + 1) may_have_moved_at_ = clock_.now();
       if (const auto mark = number(context.GetServerTrailingMetadata(), "x-sluice-stream-done")) moved_to(*mark);
-      return fail(from_grpc_status(status));
+      Failure why = from_grpc_status(status);
+      // Also of who is in between and tells no details. Source: gRPC proposal A6, "Pushback".
+      if (const auto after = number(context.GetServerTrailingMetadata(), "grpc-retry-pushback-ms"); after && !why.retry_after())
+        why = why.with_retry_after(milliseconds(std::min<std::uint64_t>(*after, 86'400'000)));
+      return fail(std::move(why));
     }
     take(reply);
     resize(at - 1 - *done, clock_.now() - began);
@@ -172,7 +212,8 @@ class Sending {
     if (sent == 0) return;
     const double fits = took > Duration::zero() ? static_cast<double>(sent) * (static_cast<double>(options_.window_time.count()) / static_cast<double>(took.count()))
                                                 : static_cast<double>(options_.window);
-    const std::uint64_t most = std::min(options_.window, size_ * kGrowth);
+    if (as_taken_ > 0) --as_taken_;
+    const std::uint64_t most = as_taken_ > 0 ? size_ : std::min(options_.window, size_ * kGrowth);
     size_ = std::max<std::uint64_t>(1, fits >= static_cast<double>(most) ? most : static_cast<std::uint64_t>(fits));
   }
 
@@ -218,6 +259,10 @@ class Sending {
   StreamReport report_;
   std::uint64_t epoch_ = 0;
   std::uint64_t size_ = std::min(kFirstWindow, options_.window);  // of the next window
+  std::uint64_t longest_ = 0;  // message of the last call
+  std::size_t longest_bytes_ = 0;
+  int as_taken_ = 0;           // windows yet that are not larger than the one before
+  std::uint64_t began_at_ = 0;  // what was done when the last call began
   Instant moved_at_;
   Instant may_have_moved_at_;  // a call with messages was cut: it could not say what is done
   int still_ = 0;              // calls in a row that began where the one before had begun

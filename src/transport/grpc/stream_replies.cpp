@@ -5,6 +5,9 @@
 #include <grpcpp/impl/client_unary_call.h>
 #include <grpcpp/impl/codegen/proto_utils.h>
 
+#include <algorithm>
+
+#include "sluice/stream/failure.hpp"
 #include "sluice/transport/grpc_stream_client.hpp"
 #include "sluice/v1/commands.pb.h"
 #include "transport/grpc/keepalive.hpp"
@@ -21,6 +24,12 @@ std::string text_of(const std::multimap<grpc::string_ref, grpc::string_ref>& met
   const auto at = metadata.find(key);
   return at == metadata.end() ? std::string() : std::string(at->second.data(), at->second.size());
 }
+
+// A message that is still at work is waited for by the server: not for long, and not for each of many.
+constexpr Duration kPatience = seconds(2);
+constexpr int kWaitedMax = 5;
+
+bool is_unsettled(const StreamReport::Failed& one) { return one.what == stream::traits(stream::FailureClass::unsettled).name; }
 
 class Replies final : public StreamReplies {
  public:
@@ -91,6 +100,36 @@ Result<std::shared_ptr<grpc::Channel>> connect_stream(const GrpcChannelOptions& 
 Result<std::unique_ptr<StreamReplies>> StreamReplies::open(const StreamClientOptions& options) {
   SLUICE_ASSIGN(auto channel, connect_stream(options.channel));
   return std::make_unique<Replies>(options, std::move(channel));
+}
+
+Status ask_unsettled(const StreamClientOptions& options, StreamSource& source, StreamReport& report) {
+  if (report.unsettled == 0) return {};
+  StreamClientOptions asking = options;
+  asking.channel.default_deadline = std::min(options.channel.default_deadline, kPatience);
+  SLUICE_ASSIGN(const auto replies, StreamReplies::open(asking));
+  int waited = 0;
+  for (auto& one : report.first_failures) {
+    if (!is_unsettled(one)) continue;
+    if (options.stop && options.stop()) break;
+    SLUICE_ASSIGN(const auto message, source.at(one.sequence));
+    if (!message) break;
+    const auto reply = replies->of(one.sequence, *message);
+    if (!reply && reply.error().kind() == FailureKind::unavailable) break;
+    if (!reply && reply.error().kind() == FailureKind::timeout && ++waited == kWaitedMax) break;
+    if (!reply) continue;
+    --report.unsettled;
+    if (!reply->failure) {
+      ++report.succeeded;
+      one.sequence = 0;  // told no more
+      continue;
+    }
+    one.what = stream::traits(stream::classify_failure(*reply->failure)).name;
+    one.failure = *reply->failure;
+    one.retryable = stream::is_retryable(one.failure);
+    ++report.failed[one.what];
+  }
+  std::erase_if(report.first_failures, [](const auto& one) { return one.sequence == 0; });
+  return {};
 }
 
 }  // namespace sluice::transport
