@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "sluice/admission/gate.hpp"
 #include "sluice/base/text.hpp"
 
 namespace sluice::voucher {
@@ -102,10 +103,47 @@ class Batch {
       child.result = R"("status":"refused","reason":"duplicate_item","retryable":false)";
     }
     fingerprint_ = sha256(whole);
-    claim_whole();
+    wait_for_room();
   }
 
  private:
+  struct Waiting : admission::PendingAdmission {
+    Batch* batch = nullptr;
+  };
+
+  // Before anything is claimed: who waits holds nothing, and nothing has run when its deadline passes.
+  void wait_for_room() {
+    const rpc::Command& command = invocation_.command;
+    waiting_.batch = this;
+    waiting_.permits = children_.size();
+    waiting_.bytes = command.payload.size();
+    waiting_.scope = &invocation_.scope;
+    waiting_.deadline = command.deadline;
+    waiting_.lane = invocation_.lane;
+    waiting_.run = [](Job* job) noexcept { static_cast<Waiting*>(job)->batch->has_room(); };
+    gate_ = &distribution_.items(command.ns.shadow());
+    if (gate_->admit(waiting_)) return has_room();
+    gone_.link(invocation_.scope, [](void* self) noexcept { static_cast<Batch*>(self)->left(); }, this);
+  }
+
+  void has_room() {
+    gone_.unlink();
+    auto room = waiting_.take();
+    if (!room) return give_up(std::move(room).error());
+    room_ = *std::move(room);
+    claim_whole();
+  }
+
+  // The caller, or the server stops.
+  void left() {
+    if (gate_->forget(waiting_)) give_up(Failure(invocation_.scope.reason(), "cancelled", "the request was given up while it waited"));
+  }
+
+  void give_up(Failure why) {
+    const std::unique_ptr<Batch> self(this);
+    invocation_.finish(rpc::Answer::of(std::move(why)));
+  }
+
   // One call for the users of all items that run, begun before the first of them asks. They wait for it, or are
   // told how it failed. Codes are asked for when an item has passed what comes before.
   void prefetch_users() {
@@ -324,6 +362,10 @@ class Batch {
   Distribution& distribution_;
   Parsed parsed_;
   std::vector<Child> children_;
+  Waiting waiting_;
+  admission::Gate* gate_ = nullptr;
+  CancelListener gone_;
+  admission::Admission room_;
   Whole whole_;
   idempotency::Claim held_;  // of the request id; empty: one of its items ended before
   bool side_by_side_ = false;  // the keys that are left are claimed at once

@@ -23,6 +23,14 @@ flow::FlowOptions options_of(store::Store& store, IdSource& ids, Metrics* metric
   return options;
 }
 
+admission::GateOptions room_for_items(const char* name, Metrics* metrics) {
+  admission::GateOptions options;
+  options.name = name;
+  options.capacity = kItemsAtOnce;
+  options.metrics = metrics;
+  return options;
+}
+
 std::unexpected<Failure> too_many(const resilience::RateAnswer& answer, std::string detail) {
   Failure refused(FailureKind::rate_limited, "caller_rate_limit", std::move(detail) + "; nothing was run");
   if (answer.wait == resilience::kNoRetryAfter) return fail(std::move(refused));
@@ -49,6 +57,7 @@ Result<Item> Item::decode(ByteView bytes) {
 Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids, Downstream* downstream,
                            CallerLimits limits, Metrics* metrics, Logger* log)
     : clock_(clock), downstream_(downstream), limits_(limits), codes_(store),
+      items_(room_for_items("voucher_items", metrics)), shadow_items_(room_for_items("voucher_items_shadow", metrics)),
       flow_("voucher.distribute", options_of(store, ids, metrics, log)), restock_("voucher.restock", options_of(store, ids, metrics, log)) {
   const auto stage = [this](const char* name, Result<Vote> (Distribution::*method)(Exchange&)) {
     return flow::func(name, [this, method](Exchange& x) { return (this->*method)(x); });

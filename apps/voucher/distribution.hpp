@@ -7,6 +7,7 @@
 #include "apps/voucher/downstream.hpp"
 #include "apps/voucher/model.hpp"
 #include "apps/voucher/sold_out.hpp"
+#include "sluice/admission/gate.hpp"
 #include "sluice/flow.hpp"
 #include "sluice/resilience/hot_keys.hpp"
 
@@ -42,6 +43,11 @@ struct CallerLimits {
   resilience::HotKeys* in_region = nullptr;
 };
 
+/// Items of batches that run at once, of live and of shadow traffic each; further batches wait. About what a lane gets
+/// through in a quarter of a downstream call's time: behind more of them its answers would come too late, and a healthy
+/// service be taken for a dead one. At least one largest batch.
+inline constexpr std::size_t kItemsAtOnce = 2'000;
+
 class Distribution {
  public:
   /// All must outlive it. Without a downstream, or without one of its services, codes and users are
@@ -63,6 +69,8 @@ class Distribution {
   static std::shared_ptr<HeldCode> know(flow::Exchange& item, std::shared_ptr<BatchCalls> told);
   bool sold_out(const std::string& ns, const std::string& voucher) const { return sold_out_.has(ns, voucher, clock_.now()); }
   flow::Flow& flow() noexcept { return flow_; }
+  /// Where a batch waits until there is room for its items, each a permit.
+  admission::Gate& items(bool shadow) noexcept { return shadow ? shadow_items_ : items_; }
   /// More stock and budget for a voucher: {"voucher":ID,"stock":N,"budget_minor":M}. What was sold out is
   /// not, from the commit on.
   flow::Flow& restock() noexcept { return restock_; }
@@ -95,6 +103,7 @@ class Distribution {
   milliseconds kept_ = idempotency::KeyPolicy().ttl;
   CodeAllocator codes_;
   SoldOut sold_out_;
+  admission::Gate items_, shadow_items_;
   flow::Flow flow_, restock_;
 };
 

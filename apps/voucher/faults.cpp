@@ -30,6 +30,14 @@ double normal(Random& random) {
 
 std::string got(const Json& value) { return std::string(beginning_of(value.dump(-1, ' ', false, Json::error_handler_t::replace), 64)); }
 
+Result<FailureKind> parse_error(const Json& value, const std::string& where) {
+  if (value.is_string())
+    if (const auto kind = failure_kind_from_name(value.get_ref<const std::string&>()); kind && *kind != FailureKind::none) return *kind;
+  std::string names;
+  for (int i = 1; i <= static_cast<int>(FailureKind::internal); ++i) names += (i == 1 ? "" : ", ") + std::string(traits(static_cast<FailureKind>(i)).name);
+  return bad(fmt::format("{}.error: expected the name of a failure kind ({}), got {}", where, names, got(value)));
+}
+
 Result<FaultRule> parse_rule(const Json& json, const std::string& where) {
   if (!json.is_object()) return bad(where + ": expected an object");
   FaultRule rule;
@@ -45,12 +53,13 @@ Result<FaultRule> parse_rule(const Json& json, const std::string& where) {
       return {};
     };
     constexpr double kHour = 3'600'000;
-    if (name == "region" && value.is_string())
+    if (name == "region" && !value.is_string())
+      return bad(fmt::format("{}.region: expected the text of a region, got {}", where, got(value)));
+    if (name == "region")
       rule.region = value.get<std::string>();
-    else if (name == "error" && value.is_string() &&
-             failure_kind_from_name(value.get<std::string>()).value_or(FailureKind::none) != FailureKind::none)
-      rule.error = *failure_kind_from_name(value.get<std::string>());
-    else if (name == "latency_ms")
+    else if (name == "error") {
+      SLUICE_ASSIGN(rule.error, parse_error(value, where));
+    } else if (name == "latency_ms")
       SLUICE_TRY(number(kHour, rule.latency));
     else if (name == "latency_p99_ms")
       SLUICE_TRY(number(kHour, rule.latency_p99));
@@ -63,7 +72,7 @@ Result<FaultRule> parse_rule(const Json& json, const std::string& where) {
     else if (name == "wrong_rate")
       SLUICE_TRY(number(1, rule.wrong_rate));
     else
-      return bad(fmt::format("{}.{}: expected region, error (the name of a failure kind), latency_ms, latency_p99_ms, "
+      return bad(fmt::format("{}.{}: expected region, error, latency_ms, latency_p99_ms, "
                              "slow_start_ms, error_rate, hang_rate or wrong_rate, got {}",
                              where, beginning_of(name, 64), got(value)));
   }
@@ -90,15 +99,19 @@ Result<FaultPlan> FaultPlan::parse(std::string_view text) {
   if (!json.is_object()) return bad("expected a JSON object with rules and kill_after, got " + std::string(beginning_of(text, 64)));
   FaultPlan plan;
   for (const auto& [name, value] : json.items()) {
-    if (name == "kill_after" && value.is_number_unsigned()) {
+    if (name == "kill_after" && !value.is_number_unsigned())
+      return bad("kill_after: expected a whole number from 0, of questions after which the service ends itself (0: never), got " + got(value));
+    if (name == "rules" && (!value.is_array() || value.size() > 100))
+      return bad("rules: expected a list of at most 100, got " + (value.is_array() ? std::to_string(value.size()) + " rules" : got(value)));
+    if (name == "kill_after") {
       plan.kill_after = value.get<std::uint64_t>();
-    } else if (name == "rules" && value.is_array() && value.size() <= 100) {
+    } else if (name == "rules") {
       for (std::size_t i = 0; i < value.size(); ++i) {
         SLUICE_ASSIGN(FaultRule rule, parse_rule(value[i], fmt::format("rules[{}]", i)));
         plan.rules.push_back(std::move(rule));
       }
     } else {
-      return bad(std::string(beginning_of(name, 64)) + ": expected rules (a list of at most 100) or kill_after (after so many questions, from 1; 0: never), got " +
+      return bad(std::string(beginning_of(name, 64)) + ": expected rules or kill_after, got " +
                  got(value));
     }
   }

@@ -8,12 +8,12 @@ namespace sluice::admission {
 
 void Admission::give_back() noexcept {
   Gate* gate = std::exchange(gate_, nullptr);
-  gate->give_back(std::exchange(slot_, nullptr), std::exchange(permit_, false));
+  gate->give_back(std::exchange(slot_, nullptr), std::exchange(permits_, 0));
 }
 
 void Admission::release_permit() noexcept {
   if (slot_ == nullptr) return release();
-  if (std::exchange(permit_, false)) gate_->give_back(nullptr, true);
+  if (permits_ != 0) gate_->give_back(nullptr, std::exchange(permits_, 0));
 }
 
 Result<Admission> PendingAdmission::take() {
@@ -83,38 +83,39 @@ std::optional<Failure> Gate::Impl::stopped(const PendingAdmission& pending,
   return std::nullopt;
 }
 
-Gate::Impl::Verdict Gate::Impl::take_permit() {
+Gate::Impl::Verdict Gate::Impl::take_permits(const PendingAdmission& pending) {
+  const std::size_t count = wanted(pending);
   std::size_t before = 0;
   switch (options.policy) {
     case AtCapacity::queue:
-      if (permits.queued() == 0 && permits.try_take(options.capacity, before))
+      if (permits.queued() == 0 && permits.try_take(count, options.capacity, before))
         return Verdict::taken;
       return Verdict::queue;
     case AtCapacity::hard_reject:
-      return permits.try_take(options.capacity, before) ? Verdict::taken : Verdict::refused;
+      return permits.try_take(count, options.capacity, before) ? Verdict::taken : Verdict::refused;
     case AtCapacity::soft_allow:
     case AtCapacity::soft_allow_with_signal:
       break;
   }
-  if (!permits.try_take(ceiling, before)) return Verdict::refused;
-  if (before < options.capacity) return Verdict::taken;
+  if (!permits.try_take(count, ceiling, before)) return Verdict::refused;
+  if (before + count <= options.capacity) return Verdict::taken;
   pressed.fetch_add(1, std::memory_order_relaxed);
   if (options.policy == AtCapacity::soft_allow_with_signal && options.on_pressure)
-    options.on_pressure(before + 1, options.capacity);
+    options.on_pressure(before + count, options.capacity);
   return Verdict::pressed;
 }
 
-Admission Gate::Impl::made(KeySlot* slot, bool is_pressed) noexcept {
+Admission Gate::Impl::made(const PendingAdmission& pending, KeySlot* slot, bool is_pressed) noexcept {
   Admission admission;
   admission.gate_ = &gate;
   admission.slot_ = slot;
-  admission.permit_ = true;
+  admission.permits_ = wanted(pending);
   admission.pressed_ = is_pressed;
   return admission;
 }
 
 void Gate::Impl::admit_now(PendingAdmission& pending, KeySlot* slot, bool is_pressed) {
-  Admission admission = made(slot, is_pressed);
+  Admission admission = made(pending, slot, is_pressed);
   // The last check: whoever drains sees either this permit or that we gave it back.
   if (auto failure = stopped(pending, State::running)) return refuse(pending, *failure);
   admitted.fetch_add(1, std::memory_order_relaxed);
@@ -125,10 +126,11 @@ bool Gate::Impl::ask_permit(PendingAdmission& pending, KeySlot* slot) {
   auto& waiting = pending.waiting;
   auto verdict = Verdict::taken;
   std::size_t before = 0;
+  const std::size_t count = wanted(pending);
   const bool queues = options.policy == AtCapacity::queue;
-  if (queues && !(for_permit.empty() && permits.try_take(options.capacity, before))) {
+  if (queues && !(for_permit.empty() && permits.try_take(count, options.capacity, before))) {
     permits.announce();  // tried once more after it: who gives back sees us, or we see what he gave
-    if (!for_permit.empty() || !permits.try_take(options.capacity, before)) {
+    if (!for_permit.empty() || !permits.try_take(count, options.capacity, before)) {
       // One that has had its turn already counted as waiting then.
       const Failure* const why = waiting.place == Place::none ? no_place(pending, Place::permit) : nullptr;
       if (why != nullptr) {
@@ -142,14 +144,14 @@ bool Gate::Impl::ask_permit(PendingAdmission& pending, KeySlot* slot) {
     }
     permits.withdraw();
   } else if (!queues) {
-    verdict = take_permit();
+    verdict = take_permits(pending);
   }
   if (verdict == Verdict::refused) {
     refuse(pending, no_permit);
     return true;
   }
   move_to(pending, Place::none, nullptr);
-  Admission admission = made(slot, verdict == Verdict::pressed);
+  Admission admission = made(pending, slot, verdict == Verdict::pressed);
   if (pending.held) {
     pending.held.gate_ = nullptr;
     pending.held.slot_ = nullptr;
@@ -172,7 +174,7 @@ void Gate::Impl::pass_on(KeySlot* slot, Answered& answered) {
 
 void Gate::Impl::grant(Answered& answered) {
   std::size_t before = 0;
-  while (!for_permit.empty() && permits.try_take(options.capacity, before)) {
+  while (!for_permit.empty() && permits.try_take(wanted(for_permit.front()), options.capacity, before)) {
     PendingAdmission* next = for_permit.pop();
     permits.withdraw();
     KeySlot* slot = next->waiting.slot;
@@ -182,7 +184,7 @@ void Gate::Impl::grant(Answered& answered) {
       next->held.slot_ = nullptr;
     }
     admitted.fetch_add(1, std::memory_order_relaxed);
-    next->answer = made(slot, false);
+    next->answer = made(*next, slot, false);
     answered.add(*next);
   }
 }
@@ -261,11 +263,11 @@ bool Gate::admit(PendingAdmission& pending) {
     impl.refuse(pending, *failure);
     return true;
   }
-  SLUICE_ASSERT(!pending.held.permit_, "a held turn must have given its permit back");
+  SLUICE_ASSERT(pending.held.permits_ == 0, "a held turn must have given its permit back");
   const bool keyed = !pending.ordering_key.empty() && !pending.held;
   if (!keyed && !pending.held) {
     // The common case, without the lock.
-    const auto verdict = impl.take_permit();
+    const auto verdict = impl.take_permits(pending);
     if (verdict == Impl::Verdict::refused) return impl.refuse(pending, impl.no_permit), true;
     if (verdict != Impl::Verdict::queue) {
       impl.admit_now(pending, nullptr, verdict == Impl::Verdict::pressed);
@@ -314,9 +316,9 @@ bool Gate::forget(PendingAdmission& pending) noexcept {
   return true;
 }
 
-void Gate::give_back(KeySlot* slot, bool permit) noexcept {
+void Gate::give_back(KeySlot* slot, std::size_t permits) noexcept {
   Impl& impl = *impl_;
-  if (permit) impl.permits.give_back();
+  if (permits != 0) impl.permits.give_back(permits);
   if (slot == nullptr && impl.permits.queued() == 0) return;
   Answered answered;
   {

@@ -1,6 +1,7 @@
 // What the gate knows. Permits without a queue are counted without the lock; everything that
 // waits, and every turn, is under it.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 
@@ -36,8 +37,12 @@ struct Gate::Impl {
 
   /// Nothing: it may go on.
   std::optional<Failure> stopped(const PendingAdmission& pending, State worst_allowed) const;
-  Verdict take_permit();
-  Admission made(KeySlot* slot, bool pressed) noexcept;
+  /// How many it takes of what there are.
+  std::size_t wanted(const PendingAdmission& pending) const noexcept {
+    return std::clamp<std::size_t>(pending.permits, 1, options.capacity);
+  }
+  Verdict take_permits(const PendingAdmission& pending);
+  Admission made(const PendingAdmission& pending, KeySlot* slot, bool pressed) noexcept;
   void admit_now(PendingAdmission& pending, KeySlot* slot, bool pressed);
 
   // Under the lock.

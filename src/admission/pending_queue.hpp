@@ -10,6 +10,7 @@ class PendingQueue {
  public:
   bool empty() const noexcept { return first_ == nullptr; }
   std::size_t size() const noexcept { return size_; }
+  PendingAdmission& front() const noexcept { return *first_; }
   void push(PendingAdmission& pending) noexcept {
     auto& w = pending.waiting;
     w.next = nullptr;

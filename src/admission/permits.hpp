@@ -10,14 +10,14 @@ namespace sluice::admission {
 /// sees the other and no permit is lost.
 class Permits {
  public:
-  /// Takes one if fewer than `limit` are out; `before` is how many were.
-  bool try_take(std::size_t limit, std::size_t& before) noexcept {
+  /// Takes `count` if no more than `limit` are out then; `before` is how many were.
+  bool try_take(std::size_t count, std::size_t limit, std::size_t& before) noexcept {
     before = in_use_.load(std::memory_order_relaxed);
-    while (before < limit)
-      if (in_use_.compare_exchange_weak(before, before + 1, std::memory_order_seq_cst)) return true;
+    while (before + count <= limit)
+      if (in_use_.compare_exchange_weak(before, before + count, std::memory_order_seq_cst)) return true;
     return false;
   }
-  void give_back() noexcept { in_use_.fetch_sub(1, std::memory_order_seq_cst); }
+  void give_back(std::size_t count) noexcept { in_use_.fetch_sub(count, std::memory_order_seq_cst); }
   void announce() noexcept { queued_.fetch_add(1, std::memory_order_seq_cst); }
   void withdraw() noexcept { queued_.fetch_sub(1, std::memory_order_seq_cst); }
   std::size_t queued() const noexcept { return queued_.load(std::memory_order_seq_cst); }

@@ -283,6 +283,53 @@ TEST_F(GateTest, STREAM_5_queue_admits_first_come_first_served_and_is_bounded) {
   c.take()->release();
 }
 
+// What is large gets its permits all at once, in its turn; what is smaller does not starve it.
+TEST_F(GateTest, STREAM_5_one_that_takes_many_permits_waits_for_all_of_them_and_is_not_overtaken) {
+  Gate gate({.capacity = 10});
+  auto first = request(), large = request(), small = request(), huge = request();
+  first.permits = 6;
+  large.permits = 5;
+  huge.permits = 1000;
+  ASSERT_TRUE(gate.admit(first));
+  EXPECT_EQ(gate.stats().in_use, 6u);
+  ASSERT_FALSE(gate.admit(large)) << "four are left";
+  ASSERT_FALSE(gate.admit(small)) << "large came before";
+  ASSERT_FALSE(gate.admit(huge));
+  first.take()->release();
+  turn();
+  EXPECT_TRUE(large.ran);
+  EXPECT_TRUE(small.ran);
+  EXPECT_FALSE(huge.ran) << "it takes all there are";
+  EXPECT_EQ(gate.stats().in_use, 6u);
+  large.take()->release();
+  small.take()->release();
+  turn();
+  ASSERT_TRUE(huge.ran);
+  EXPECT_EQ(gate.stats().in_use, 10u);
+  huge.take()->release();
+  EXPECT_TRUE(gate.drained());
+}
+
+// One that leaves the front lets those behind it in, if they fit.
+TEST_F(GateTest, STREAM_4_a_large_one_that_gives_up_lets_smaller_ones_in) {
+  Gate gate({.capacity = 4});
+  auto in = request(), large = request(), small = request();
+  in.permits = 2;
+  large.permits = 3;
+  large.deadline = clock.now() + seconds(1);
+  ASSERT_TRUE(gate.admit(in));
+  ASSERT_FALSE(gate.admit(large));
+  ASSERT_FALSE(gate.admit(small));
+  turn(seconds(2));
+  ASSERT_TRUE(large.ran);
+  EXPECT_EQ(large.refused(), FailureKind::timeout);
+  turn();
+  ASSERT_TRUE(small.ran);
+  small.take()->release();
+  in.take()->release();
+  EXPECT_TRUE(gate.drained());
+}
+
 TEST_F(GateTest, STREAM_4_those_who_wait_for_a_turn_take_no_place_from_arrivals_of_other_keys) {
   Gate gate({.name = "g", .capacity = 1, .max_waiting = 2});
   auto a = request("k"), b = request("k"), c = request("k"), d = request("k"), other = request("l"), last = request("m");

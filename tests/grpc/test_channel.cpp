@@ -2,7 +2,9 @@
 // dead, hung, speaks garbage or is cut off in the middle.
 #include <gmock/gmock.h>
 
+#include <atomic>
 #include <fstream>
+#include <thread>
 
 #include "grpc/channel_fixture.hpp"
 #include "grpc_probe/probe.pb.h"
@@ -187,6 +189,28 @@ TEST_F(ChannelTest, RES_32_a_callers_cancellation_reaches_the_callee_and_is_no_t
   EXPECT_TRUE(wait_until([&] { return door->drained(); })) << "the callee was told";
   const auto late = call(reads("echo"), "{}", seconds(5), {}, &scope);
   EXPECT_EQ(late.error().kind(), FailureKind::cancelled) << "not even begun";
+}
+
+TEST_F(ChannelTest, RES_32_an_answer_that_came_in_time_counts_however_late_a_busy_lane_looks_at_it) {
+  std::atomic<bool> held{false};
+  add("shop.busy", rpc::KeyUse::none, [&](rpc::Invocation& invocation) {
+    // The caller's lane is held until the time of the call is over; what stands before the answer is more than
+    // one turn of it runs, and timers come first in the next.
+    callers.lane().post([&, until = clock.now() + milliseconds(1100)] {
+      for (int i = 0; i < 1000; ++i) callers.lane().post([] {});
+      held = true;
+      while (clock.now() < until) std::this_thread::yield();
+    });
+    (void)wait_until([&] { return held.load(); });
+    invocation.finish(rpc::Answer::of(Reply::ok("{}")));
+  });
+  start_door();
+  resilience::Guards guards(clock, random);
+  auto rules = resilience::parse_rules("[guard.\"shop.busy\".timeout]\ntimeout = \"1s\"\n", "test");
+  ASSERT_TRUE(rules && guards.reload(*std::move(rules)));
+  connect_to(door->port(), {}, {rpc::guard_calls(guards, random)});
+  const auto answered = call(writes("shop.busy"));
+  EXPECT_TRUE(answered) << answered.error().to_string();
 }
 
 TEST_F(ChannelTest, RES_30_retries_end_to_end_carry_one_key_and_run_once) {

@@ -32,8 +32,12 @@ TEST(FaultPlan, what_is_wrong_in_a_plan_is_named) {
            {R"({"rule":[]})", "rule: expected"},
            {R"({"rules":[{"error_rate":2}]})", "rules[0].error_rate: expected a number from 0 to 1, got 2"},
            {R"({"rules":[{},{"latency":5}]})", "rules[1].latency: expected"},
-           {R"({"rules":[{"error":"boom"}]})", "rules[0].error: expected"},
-           {R"({"rules":[{"error":"none"}]})", "rules[0].error: expected"},
+           {R"({"rules":[{"error":"boom"}]})", "rules[0].error: expected the name of a failure kind (invalid_argument, "},
+           {R"({"rules":[{"error":"none"}]})", "internal), got \"none\""},
+           {R"({"rules":[{"error":5}]})", "rules[0].error: expected the name of a failure kind ("},
+           {R"({"rules":[{"region":5}]})", "rules[0].region: expected the text of a region, got 5"},
+           {R"({"rules":{}})", "rules: expected a list of at most 100, got {}"},
+           {R"({"kill_after":-1})", "kill_after: expected a whole number from 0"},
            {R"({"rules":[{"latency_p99_ms":400}]})", "rules[0].latency_p99_ms: expected a latency_ms above 0"},
            {R"({"rules":[{"latency_ms":50,"latency_p99_ms":40}]})", "got 40 and a latency_ms of 50"}}) {
     const auto plan = FaultPlan::parse(text);

@@ -51,7 +51,7 @@ struct GateStats {
 class Gate;
 struct KeySlot;
 
-/// A permit and, with an ordering key, the turn of that key. Move-only; given back when destroyed,
+/// Its permits and, with an ordering key, the turn of that key. Move-only; given back when destroyed,
 /// from any thread. The gate must outlive it.
 class Admission {
  public:
@@ -59,14 +59,14 @@ class Admission {
   Admission(Admission&& other) noexcept
       : gate_(std::exchange(other.gate_, nullptr)),
         slot_(std::exchange(other.slot_, nullptr)),
-        permit_(std::exchange(other.permit_, false)),
+        permits_(std::exchange(other.permits_, 0)),
         pressed_(std::exchange(other.pressed_, false)) {}
   Admission& operator=(Admission&& other) noexcept {
     if (this == &other) return *this;
     release();
     gate_ = std::exchange(other.gate_, nullptr);
     slot_ = std::exchange(other.slot_, nullptr);
-    permit_ = std::exchange(other.permit_, false);
+    permits_ = std::exchange(other.permits_, 0);
     pressed_ = std::exchange(other.pressed_, false);
     return *this;
   }
@@ -87,7 +87,7 @@ class Admission {
   void give_back() noexcept;
   Gate* gate_ = nullptr;
   KeySlot* slot_ = nullptr;
-  bool permit_ = false;
+  std::size_t permits_ = 0;
   bool pressed_ = false;
 };
 
@@ -99,6 +99,9 @@ struct PendingAdmission : Job {
   /// what was let in is let finish.
   Admission held;
   std::size_t bytes = 0;         ///< what it holds in memory while it waits
+  /// How many it takes, all at once and in its turn: what is smaller does not overtake it. One that is larger than
+  /// the gate takes all there are.
+  std::size_t permits = 1;
   CancelScope* scope = nullptr;  ///< may be null; read on the lane only
   Instant deadline = kNever;     ///< waiting ends then with `timeout`
   /// Admitted and forgotten on this lane. Null: `run` is called by whoever gives way, and the
@@ -149,7 +152,7 @@ class Gate final : public Component {
  private:
   friend class Admission;
   struct Impl;
-  void give_back(KeySlot* slot, bool permit) noexcept;
+  void give_back(KeySlot* slot, std::size_t permits) noexcept;
   GateOptions options_;
   std::unique_ptr<Impl> impl_;
 };

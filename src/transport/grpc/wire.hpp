@@ -91,7 +91,7 @@ class Answer final : public Suspension {
     wire_->begin(stub_, method_);
     return true;
   }
-  FailureKind await_resume() const noexcept { return cancel_kind(); }
+  FailureKind await_resume() const noexcept { return there_ ? FailureKind::none : cancel_kind(); }
   bool begun() const noexcept { return begun_; }
   void arrived() noexcept {
     wire_->waiter = nullptr;
@@ -103,13 +103,16 @@ class Answer final : public Suspension {
   void abandon() noexcept {
     if (!begun_ || wire_->waiter == nullptr) return;
     wire_->waiter = nullptr;
-    wire_->state.exchange(Wire::State::abandoned);
-    wire_->context.TryCancel();
+    auto expected = Wire::State::waiting;
+    if (wire_->state.compare_exchange_strong(expected, Wire::State::abandoned)) return wire_->context.TryCancel();
+    // It came in time and stands in line on the lane: how long that line is, is no fault of the callee.
+    there_ = cancel_kind() == FailureKind::timeout;
   }
   WirePtr wire_;
   grpc::GenericStub& stub_;
   const std::string method_;
   bool begun_ = false;
+  bool there_ = false;  // the answer, before a timeout was told
 };
 
 inline void Wire::OnDone(const grpc::Status& ended) {
