@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "store/postgres/failures.hpp"
+#include "store/postgres/incarnation.hpp"
 #include "store/postgres/purge.hpp"
 #include "store/postgres/row_codec.hpp"
 #include "store/postgres/schema.hpp"
@@ -38,6 +39,7 @@ class Doctor {
   void connections(long need);
   void rights(bool migrates);
   bool schema();
+  void place();
   void left_behind();
 
  private:
@@ -123,6 +125,13 @@ bool Doctor::schema() {
   return known.has_value();
 }
 
+void Doctor::place() {
+  if (const auto another = in_another_database(connection_); another && *another)
+    say(Level::warning, "database", "another one than these tables were in before: restored from a dump, or moved",
+        "nothing, if that was meant: the next start draws a new incarnation, leases and fencing tokens from before are void; what was "
+        "acknowledged after the dump was made is not in it");
+}
+
 void Doctor::left_behind() {
   const auto nodes = ask("SELECT count(*) FROM sluice.writers WHERE expires_at > sluice.now_ms()").value_or("0");
   const auto dead = ask("SELECT count(*) FROM sluice.writers w WHERE node IS NOT NULL AND expires_at <= sluice.now_ms() "
@@ -160,7 +169,10 @@ Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& opt
   doctor.say(std::abs(skew) < 1000 ? Level::good : Level::warning, "clock", fmt::format("the database is {} ms ahead of this node", skew),
              "let both be set by NTP; leases go by the database's clock, ids by the node's");
   doctor.rights(options.migrate);
-  if (doctor.schema()) doctor.left_behind();
+  if (doctor.schema()) {
+    doctor.place();
+    doctor.left_behind();
+  }
   const auto oldest = doctor.ask("SELECT coalesce(max(extract(epoch FROM now() - xact_start))::bigint, 0) FROM pg_stat_activity "
                                  "WHERE datname = current_database() AND pid <> pg_backend_pid()").value_or("0");
   doctor.say(std::atoi(oldest.c_str()) < 300 ? Level::good : Level::warning, "oldest transaction", oldest + " s",
@@ -182,12 +194,11 @@ Result<PostgresMigration> migrate_postgres_database(const PostgresOptions& optio
   SLUICE_ASSIGN(done.from, postgres_schema_found(*connection));
   SLUICE_TRY(migrate_postgres(*connection));
   SLUICE_ASSIGN(done.to, postgres_schema_found(*connection));
-  if (restored) {
-    // Leases of the lost time end, and their tokens belong to another incarnation.
-    SLUICE_TRY(connection->run("INSERT INTO sluice.meta VALUES ('incarnation', $1::bigint) ON CONFLICT (name) DO UPDATE "
-                               "SET value = excluded.value",
-                               std::move(PgParams().integer(static_cast<std::int64_t>(random.next() >> 1 | 1)))));
-    SLUICE_TRY(connection->run("UPDATE sluice.writers SET epoch = epoch + 1, expires_at = 0"));
+  SLUICE_ASSIGN(const bool another, in_another_database(*connection));
+  if (restored || another) {
+    SLUICE_TRY(connection->script("BEGIN ISOLATION LEVEL READ COMMITTED"));
+    SLUICE_TRY(draw_incarnation(*connection, random));
+    SLUICE_TRY(connection->script("COMMIT"));
     done.new_incarnation = true;
   }
   return done;
