@@ -99,5 +99,36 @@ TEST_F(PostgresRestored, NODE_8_an_older_database_keeps_its_incarnation) {
   EXPECT_NE(must_open(of_copy())->incarnation(), first) << "from the first opening on it is known";
 }
 
+TEST_F(Postgres, NODE_8_a_restore_under_a_running_node_is_noticed_at_the_first_commit) {
+  // The row of a node that joined after the dump, and of one that the dump has with its epoch.
+  for (const char* restored : {"DELETE FROM sluice.writers", "UPDATE sluice.writers SET last = last - 1"}) {
+    SCOPED_TRACE(restored);
+    auto store = must_open(options());
+    ASSERT_TRUE(commit_and_wait(*store, put("a")));
+    ASSERT_TRUE(commit_and_wait(*store, put("b")));
+    sql(restored);
+    EXPECT_FALSE(commit_and_wait(*store, put("lost"))) << "not one is told to be done";
+    const auto after = commit_and_wait(*store, put("c"));
+    ASSERT_FALSE(after);
+    EXPECT_EQ(after.error().code(), "database_went_back");
+    EXPECT_FALSE(there(*must_open(options()), "lost"));
+  }
+}
+
+TEST_F(Postgres, NODE_8_a_restore_under_a_running_node_is_noticed_by_its_heartbeat) {
+  for (const char* restored : {"DELETE FROM sluice.writers", "UPDATE sluice.writers SET last = last - 1"}) {
+    SCOPED_TRACE(restored);
+    auto o = options();
+    o.lease = milliseconds(500);
+    auto store = must_open(o);
+    ASSERT_TRUE(commit_and_wait(*store, put("a")));
+    sql(restored);
+    for (int i = 0; i < 200 && store->health(); ++i) Parker().park(milliseconds(50));
+    const auto health = store->health();
+    ASSERT_FALSE(health);
+    EXPECT_EQ(health.error().code(), "database_went_back");
+  }
+}
+
 }  // namespace
 }  // namespace sluice::store

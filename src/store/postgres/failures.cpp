@@ -59,6 +59,12 @@ Failure postgres_failure(std::string_view sqlstate, std::string_view message, co
   return {FailureKind::internal, "database_error", detail + "; this is a defect of sluice or of the schema"};
 }
 
+Failure database_went_back() {
+  return {FailureKind::unavailable, "database_went_back",
+          "the database does not have what this node has written to it: it was restored to an earlier point, or "
+          "another took its place; run sluice migrate --restored and restart every node"};
+}
+
 Failure at_opening(const Failure& failure) {
   constexpr std::pair<std::string_view, FailureKind> kForGood[] = {{"database_login", FailureKind::forbidden},
                                                                    {"database_rights", FailureKind::forbidden},
