@@ -187,6 +187,29 @@ Status check_postgres_database(const PostgresOptions& options) {
   return check_postgres_rows(*connection);
 }
 
+// A node that runs keeps the old incarnation: what it gives out would fit nothing.
+static Status check_no_node_lives(PgConnection& connection) {
+  SLUICE_TRY(connection.script("SELECT pg_advisory_xact_lock(7310868736)"));  // that of nodes that join
+  SLUICE_ASSIGN(const PgRows rows, connection.run("SELECT coalesce(string_agg(node::text, ', ' ORDER BY node), ''), "
+                                                  "coalesce(max(expires_at) - sluice.now_ms(), 0) FROM sluice.writers "
+                                                  "WHERE node IS NOT NULL AND expires_at > sluice.now_ms()"));
+  if (rows.view(0, 0).empty()) return {};
+  return fail(FailureKind::unavailable, "nodes_alive",
+              "nodes " + rows.bytes(0, 0) + " live on this database; stop every node first (one that was killed lives until its lease "
+              "ends, in " + std::to_string(rows.integer(0, 1)) + " ms); no incarnation was drawn");
+}
+
+static Status draw_alone(PgConnection& connection, Random& random, bool another) {
+  SLUICE_TRY(connection.script("BEGIN ISOLATION LEVEL READ COMMITTED"));
+  Status drawn;
+  // Leases that came along with a dump are nobody's here.
+  if (!another) drawn = check_no_node_lives(connection);
+  if (drawn) drawn = draw_incarnation(connection, random);
+  if (drawn) return connection.script("COMMIT");
+  if (!connection.broken()) (void)connection.script("ROLLBACK");
+  return drawn;
+}
+
 Result<PostgresMigration> migrate_postgres_database(const PostgresOptions& options, Random& random, bool restored) {
   SLUICE_ASSIGN(auto connection, connect(options));
   connection->set_timeout(std::chrono::minutes(30));
@@ -196,9 +219,7 @@ Result<PostgresMigration> migrate_postgres_database(const PostgresOptions& optio
   SLUICE_ASSIGN(done.to, postgres_schema_found(*connection));
   SLUICE_ASSIGN(const bool another, in_another_database(*connection));
   if (restored || another) {
-    SLUICE_TRY(connection->script("BEGIN ISOLATION LEVEL READ COMMITTED"));
-    SLUICE_TRY(draw_incarnation(*connection, random));
-    SLUICE_TRY(connection->script("COMMIT"));
+    SLUICE_TRY(draw_alone(*connection, random, another));
     done.new_incarnation = true;
   }
   return done;
