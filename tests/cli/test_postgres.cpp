@@ -108,6 +108,27 @@ TEST_F(PostgresPage, NODE_8_a_dump_is_restored_word_for_word_for_an_owner_who_is
   EXPECT_EQ(token.status, 0) << "the owner works on it: " << token.err;
 }
 
+TEST_F(PostgresPage, NODE_8_a_dump_that_was_restored_without_saying_so_is_noticed) {
+  const auto make = [&](const std::string& database, const char* token) {
+    return run(folder.path(), {"token", "create", token, "--grant", "*:*", "--store", url_of(owner, database)});
+  };
+  ASSERT_EQ(make(name, "till").status, 0);
+  const std::string drawn = "SELECT value FROM sluice.meta WHERE name = 'incarnation'", first = server.sql(drawn, name);
+  const auto words = blocks("## Backup and restore");
+  ASSERT_EQ(words.size(), 2u);
+  for (const auto& line : {words[0], words[1].substr(0, words[1].find('\n'))}) ASSERT_EQ(shell(line), 0) << read_file(folder.file("said"));
+  const auto doctor = [&] { return run(folder.path(), {"doctor", "--store", url_of(owner, copy)}).out; };
+  EXPECT_NE(doctor().find("warning  database                       another one"), std::string::npos) << doctor();
+  EXPECT_EQ(server.sql(drawn, copy), first) << "doctor changes nothing";
+  Serving(folder.path(), {"--store", url_of(owner, copy)});
+  EXPECT_NE(read_file(folder.file("server.err")).find("a new incarnation was drawn"), std::string::npos) << read_file(folder.file("server.err"));
+  const auto second = server.sql(drawn, copy);
+  EXPECT_NE(second, first);
+  ASSERT_EQ(make(copy, "desk").status, 0);
+  EXPECT_EQ(server.sql(drawn, copy), second);
+  EXPECT_EQ(doctor().find("another one"), std::string::npos);
+}
+
 TEST_F(PostgresPage, NODE_1_servers_work_under_a_role_that_may_not_change_the_schema) {
   ASSERT_EQ(run(folder.path(), {"migrate", "--store", url_of(owner, name)}).status, 0);
   const Settings settings{{"SLUICE_STORE_MIGRATE", "false"}};
