@@ -314,8 +314,14 @@ Status Server::Impl::make_first_token() {
   request.name = "admin";
   request.permissions = {"*:*"};
   request.may_shadow = true;
-  SLUICE_ASSIGN(const auto made, tokens->create(request));
-  first_token(made.token);
+  const auto made = tokens->create(request);
+  if (!made && made.error().code() == "token_name_taken") {
+    // Another node that started on the same empty database was first, and has shown it.
+    logger.info("another node has made the first token");
+    return tokens->load();
+  }
+  if (!made) return fail(made.error());
+  first_token(made->token);
   return {};
 }
 

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <fstream>
+#include <memory>
+#include <thread>
 
 #include "cli/process.hpp"
 #include "support/private_postgres.hpp"
@@ -155,6 +157,20 @@ TEST_F(PostgresPage, NODE_1_servers_work_under_a_role_that_may_not_change_the_sc
   const auto unread = doctor();
   EXPECT_NE(unread.out.find("error    integrity"), std::string::npos) << unread.out;
   EXPECT_EQ(unread.out.find("restore a backup"), std::string::npos) << "nothing is known to be damaged: " << unread.out;
+}
+
+TEST_F(PostgresCommand, NODE_1_nodes_that_start_first_together_all_serve_and_one_shows_the_token) {
+  for (int round = 0; round < 4; ++round) {
+    const std::string empty = server.new_database();
+    std::unique_ptr<Serving> nodes[2];
+    {
+      std::vector<std::jthread> starts;
+      for (auto& node : nodes)
+        starts.emplace_back([&] { node = std::make_unique<Serving>(folder.path(), Arguments{"--store", url(empty)}); });
+    }
+    for (const auto& node : nodes) EXPECT_FALSE(node->address().empty()) << read_file(folder.file("server.err"));
+    EXPECT_NE(nodes[0]->token().empty(), nodes[1]->token().empty()) << "one of them";
+  }
 }
 
 TEST_F(PostgresCommand, NODE_1_doctor_joins_no_node_and_changes_nothing) {
