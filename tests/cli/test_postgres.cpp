@@ -23,7 +23,10 @@ class PostgresCommand : public testing::Test {
 };
 
 TEST_F(PostgresCommand, NODE_1_migrate_makes_the_schema_once_and_doctor_is_content) {
-  const auto missing = run(folder.path(), {"doctor", "--store", url(name)});
+  const auto none = run(folder.path(), {"doctor", "--store", url(name)});
+  EXPECT_EQ(none.status, 0) << "the first start makes it";
+  EXPECT_NE(none.out.find("warning  schema                         none yet"), std::string::npos) << none.out << none.err;
+  const auto missing = run(folder.path(), {"doctor", "--store", url(name)}, {{"SLUICE_STORE_MIGRATE", "false"}});
   EXPECT_EQ(missing.status, 1);
   EXPECT_NE(missing.out.find("run sluice migrate"), std::string::npos) << missing.out << missing.err;
   const auto made = run(folder.path(), {"migrate", "--store", url(name), "--json"});
@@ -52,6 +55,7 @@ TEST_F(PostgresCommand, NODE_6_a_wrong_address_is_told_without_its_password) {
     const auto ran = run(folder.path(), {verb, "--store", "postgres://u:hunter2@127.0.0.1:1/none"});
     EXPECT_EQ(ran.status, 1);
     EXPECT_EQ((ran.out + ran.err).find("hunter2"), std::string::npos) << ran.out << ran.err;
+    EXPECT_NE(ran.err.find("start it again once the database answers"), std::string::npos) << ran.err;
   }
 }
 

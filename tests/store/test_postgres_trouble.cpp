@@ -265,6 +265,7 @@ TEST(PostgresAddress, NODE_6_a_password_is_in_no_message) {
     const auto opened = open_postgres_store(o, clock, random, executor);
     ASSERT_FALSE(opened);
     EXPECT_EQ(opened.error().to_string().find("hunter2"), std::string::npos) << opened.error().to_string();
+    EXPECT_EQ(opened.error().to_string().find("it will be tried again"), std::string::npos) << "nobody does";
   }
 }
 

@@ -38,11 +38,12 @@ class Doctor {
   void standbys();
   void connections(long need);
   void rights(bool migrates);
-  bool schema();
+  bool schema(bool migrates);
   void place();
   void left_behind();
 
  private:
+  bool may_migrate();
   void bound(const char* what, long used, long bound, long need, const std::string& advice);
   PgConnection& connection_;
 };
@@ -96,13 +97,17 @@ void Doctor::connections(long need) {
           takes + "ALTER DATABASE … CONNECTION LIMIT");
 }
 
+bool Doctor::may_migrate() {
+  return ask("has_database_privilege(current_database(), 'CREATE') OR "
+             "coalesce(has_schema_privilege(to_regnamespace('sluice')::oid, 'CREATE'), false)") == "true";
+}
+
 void Doctor::rights(bool migrates) {
   if (const auto rights = check_postgres_rights(connection_); !rights)
     say(Level::error, "rights", std::string(rights.error().detail()), "GRANT them; the lines stand in docs/how-to/postgres.md");
   else
     say(Level::good, "rights", "all that are needed on the tables");
-  const bool may = ask("has_database_privilege(current_database(), 'CREATE') OR "
-                       "coalesce(has_schema_privilege(to_regnamespace('sluice')::oid, 'CREATE'), false)") == "true";
+  const bool may = may_migrate();
   if (migrates)
     say(may ? Level::good : Level::warning, "right to migrate", may ? "yes" : "no",
         "GRANT CREATE ON DATABASE … TO the user; or run sluice migrate as another one, and set store.migrate = false");
@@ -110,7 +115,11 @@ void Doctor::rights(bool migrates) {
     say(Level::good, "right to migrate", may ? "yes" : "no, and store.migrate is false");
 }
 
-bool Doctor::schema() {
+bool Doctor::schema(bool migrates) {
+  if (const auto there = postgres_schema_found(connection_); there && *there == 0 && migrates && may_migrate()) {
+    say(Level::warning, "schema", "none yet", "nothing: the first sluice serve makes it");
+    return false;
+  }
   const auto known = check_postgres_schema(connection_);
   const auto found = postgres_schema_found(connection_);
   const bool too_new = !known && known.error().code() == "schema_too_new";
@@ -169,7 +178,7 @@ Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& opt
   doctor.say(std::abs(skew) < 1000 ? Level::good : Level::warning, "clock", fmt::format("the database is {} ms ahead of this node", skew),
              "let both be set by NTP; leases go by the database's clock, ids by the node's");
   doctor.rights(options.migrate);
-  if (doctor.schema()) {
+  if (doctor.schema(options.migrate)) {
     doctor.place();
     doctor.left_behind();
   }

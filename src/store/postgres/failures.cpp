@@ -72,6 +72,11 @@ Failure at_opening(const Failure& failure) {
                                                                    {"schema_missing", FailureKind::corrupt}};
   for (const auto& [code, kind] : kForGood)
     if (failure.code() == code) return {kind, failure.code(), std::string(failure.detail())};
+  // Nobody tries again by himself before the store is open.
+  std::string detail(failure.detail());
+  const std::string_view promise = "it will be tried again";
+  if (const auto at = detail.find(promise); at != std::string::npos)
+    return {failure.kind(), failure.code(), detail.replace(at, promise.size(), "start it again once the database answers")};
   return failure;
 }
 
