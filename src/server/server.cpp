@@ -181,6 +181,9 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   if (const auto* file = dynamic_cast<store::SqliteStore*>(self.store.get()); file != nullptr && file->of_another_file())
     self.logger.warn("the database is in another file than before, a copy or a backup that was put in its place: a new "
                      "incarnation was drawn", {{"path", self.config.sqlite.path}});
+  if (const auto* shared = dynamic_cast<store::PostgresStore*>(self.store.get()); shared != nullptr && shared->of_another_database())
+    self.logger.warn("the tables are in another database than before, restored from a dump or moved: a new incarnation was "
+                     "drawn", {{"url", store::without_password(self.config.postgres.url)}});
   if (const auto* nodes = store::nodes_of(*self.store)) self.config.node = nodes->node();
   self.ids = std::make_unique<IdSource>(self.clock, self.config.node);
   self.ids->advance_past(self.store->largest_id());
@@ -311,8 +314,14 @@ Status Server::Impl::make_first_token() {
   request.name = "admin";
   request.permissions = {"*:*"};
   request.may_shadow = true;
-  SLUICE_ASSIGN(const auto made, tokens->create(request));
-  first_token(made.token);
+  const auto made = tokens->create(request);
+  if (!made && made.error().code() == "token_name_taken") {
+    // Another node that started on the same empty database was first, and has shown it.
+    logger.info("another node has made the first token");
+    return tokens->load();
+  }
+  if (!made) return fail(made.error());
+  first_token(made->token);
   return {};
 }
 

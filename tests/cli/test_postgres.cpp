@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <fstream>
+#include <memory>
+#include <thread>
 
 #include "cli/process.hpp"
 #include "support/private_postgres.hpp"
@@ -21,7 +23,10 @@ class PostgresCommand : public testing::Test {
 };
 
 TEST_F(PostgresCommand, NODE_1_migrate_makes_the_schema_once_and_doctor_is_content) {
-  const auto missing = run(folder.path(), {"doctor", "--store", url(name)});
+  const auto none = run(folder.path(), {"doctor", "--store", url(name)});
+  EXPECT_EQ(none.status, 0) << "the first start makes it";
+  EXPECT_NE(none.out.find("warning  schema                         none yet"), std::string::npos) << none.out << none.err;
+  const auto missing = run(folder.path(), {"doctor", "--store", url(name)}, {{"SLUICE_STORE_MIGRATE", "false"}});
   EXPECT_EQ(missing.status, 1);
   EXPECT_NE(missing.out.find("run sluice migrate"), std::string::npos) << missing.out << missing.err;
   const auto made = run(folder.path(), {"migrate", "--store", url(name), "--json"});
@@ -50,6 +55,7 @@ TEST_F(PostgresCommand, NODE_6_a_wrong_address_is_told_without_its_password) {
     const auto ran = run(folder.path(), {verb, "--store", "postgres://u:hunter2@127.0.0.1:1/none"});
     EXPECT_EQ(ran.status, 1);
     EXPECT_EQ((ran.out + ran.err).find("hunter2"), std::string::npos) << ran.out << ran.err;
+    EXPECT_NE(ran.err.find("start it again once the database answers"), std::string::npos) << ran.err;
   }
 }
 
@@ -108,6 +114,27 @@ TEST_F(PostgresPage, NODE_8_a_dump_is_restored_word_for_word_for_an_owner_who_is
   EXPECT_EQ(token.status, 0) << "the owner works on it: " << token.err;
 }
 
+TEST_F(PostgresPage, NODE_8_a_dump_that_was_restored_without_saying_so_is_noticed) {
+  const auto make = [&](const std::string& database, const char* token) {
+    return run(folder.path(), {"token", "create", token, "--grant", "*:*", "--store", url_of(owner, database)});
+  };
+  ASSERT_EQ(make(name, "till").status, 0);
+  const std::string drawn = "SELECT value FROM sluice.meta WHERE name = 'incarnation'", first = server.sql(drawn, name);
+  const auto words = blocks("## Backup and restore");
+  ASSERT_EQ(words.size(), 2u);
+  for (const auto& line : {words[0], words[1].substr(0, words[1].find('\n'))}) ASSERT_EQ(shell(line), 0) << read_file(folder.file("said"));
+  const auto doctor = [&] { return run(folder.path(), {"doctor", "--store", url_of(owner, copy)}).out; };
+  EXPECT_NE(doctor().find("warning  database                       another one"), std::string::npos) << doctor();
+  EXPECT_EQ(server.sql(drawn, copy), first) << "doctor changes nothing";
+  Serving(folder.path(), {"--store", url_of(owner, copy)});
+  EXPECT_NE(read_file(folder.file("server.err")).find("a new incarnation was drawn"), std::string::npos) << read_file(folder.file("server.err"));
+  const auto second = server.sql(drawn, copy);
+  EXPECT_NE(second, first);
+  ASSERT_EQ(make(copy, "desk").status, 0);
+  EXPECT_EQ(server.sql(drawn, copy), second);
+  EXPECT_EQ(doctor().find("another one"), std::string::npos);
+}
+
 TEST_F(PostgresPage, NODE_1_servers_work_under_a_role_that_may_not_change_the_schema) {
   ASSERT_EQ(run(folder.path(), {"migrate", "--store", url_of(owner, name)}).status, 0);
   const Settings settings{{"SLUICE_STORE_MIGRATE", "false"}};
@@ -134,6 +161,20 @@ TEST_F(PostgresPage, NODE_1_servers_work_under_a_role_that_may_not_change_the_sc
   const auto unread = doctor();
   EXPECT_NE(unread.out.find("error    integrity"), std::string::npos) << unread.out;
   EXPECT_EQ(unread.out.find("restore a backup"), std::string::npos) << "nothing is known to be damaged: " << unread.out;
+}
+
+TEST_F(PostgresCommand, NODE_1_nodes_that_start_first_together_all_serve_and_one_shows_the_token) {
+  for (int round = 0; round < 4; ++round) {
+    const std::string empty = server.new_database();
+    std::unique_ptr<Serving> nodes[2];
+    {
+      std::vector<std::jthread> starts;
+      for (auto& node : nodes)
+        starts.emplace_back([&] { node = std::make_unique<Serving>(folder.path(), Arguments{"--store", url(empty)}); });
+    }
+    for (const auto& node : nodes) EXPECT_FALSE(node->address().empty()) << read_file(folder.file("server.err"));
+    EXPECT_NE(nodes[0]->token().empty(), nodes[1]->token().empty()) << "one of them";
+  }
 }
 
 TEST_F(PostgresCommand, NODE_1_doctor_joins_no_node_and_changes_nothing) {

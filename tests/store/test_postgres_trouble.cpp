@@ -238,6 +238,14 @@ TEST_F(Postgres, NODE_8_a_database_that_went_back_in_time_is_noticed_and_not_wri
   EXPECT_EQ(outcome.error().code(), "database_went_back");
   EXPECT_FALSE(store->health());
   const auto before = must_open(o)->incarnation();
+  const std::string live = "UPDATE sluice.writers SET expires_at = sluice.now_ms() + 100000 WHERE node = 1";
+  own.sql(live, "d");
+  const auto alive = migrate_postgres_database(o, rig.random, true);
+  ASSERT_FALSE(alive);
+  EXPECT_EQ(alive.error().code(), "nodes_alive");
+  EXPECT_NE(alive.error().detail().find("nodes 1 live"), std::string_view::npos) << alive.error().to_string();
+  EXPECT_EQ(must_open(o)->incarnation(), before);
+  own.sql("UPDATE sluice.writers SET expires_at = 0", "d");
   ASSERT_TRUE(migrate_postgres_database(o, rig.random, true));
   EXPECT_NE(must_open(o)->incarnation(), before) << "tokens of the lost time do not fit the new one";
 }
@@ -257,6 +265,7 @@ TEST(PostgresAddress, NODE_6_a_password_is_in_no_message) {
     const auto opened = open_postgres_store(o, clock, random, executor);
     ASSERT_FALSE(opened);
     EXPECT_EQ(opened.error().to_string().find("hunter2"), std::string::npos) << opened.error().to_string();
+    EXPECT_EQ(opened.error().to_string().find("it will be tried again"), std::string::npos) << "nobody does";
   }
 }
 

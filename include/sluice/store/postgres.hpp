@@ -38,6 +38,9 @@ class PostgresStore : public Store, public Nodes {
  public:
   /// Re-reads every index against its table (amcheck is not needed); fails `corrupt` naming what is wrong.
   virtual Status integrity_check() = 0;
+  /// Whether the opening found the tables in another database than before (restored from a dump, or moved) and so drew
+  /// a new incarnation, which old fencing tokens do not fit.
+  virtual bool of_another_database() const = 0;
 };
 
 /// What `sluice doctor` says about one thing.
@@ -60,7 +63,7 @@ struct PostgresMigration {
   bool new_incarnation = false;
 };
 /// Makes or upgrades the schema. `restored`: the database was restored to an earlier point, so a new
-/// incarnation is drawn, which old fencing tokens do not fit.
+/// incarnation is drawn, which old fencing tokens do not fit; so it is when the tables were in another database before.
 Result<PostgresMigration> migrate_postgres_database(const PostgresOptions& options, Random& random, bool restored);
 
 /// Connects, checks the server's version and settings, makes or upgrades the schema under a lock.

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "store/postgres/failures.hpp"
+#include "store/postgres/incarnation.hpp"
 #include "store/postgres/purge.hpp"
 #include "store/postgres/row_codec.hpp"
 #include "store/postgres/schema.hpp"
@@ -37,10 +38,12 @@ class Doctor {
   void standbys();
   void connections(long need);
   void rights(bool migrates);
-  bool schema();
+  bool schema(bool migrates);
+  void place();
   void left_behind();
 
  private:
+  bool may_migrate();
   void bound(const char* what, long used, long bound, long need, const std::string& advice);
   PgConnection& connection_;
 };
@@ -94,13 +97,17 @@ void Doctor::connections(long need) {
           takes + "ALTER DATABASE … CONNECTION LIMIT");
 }
 
+bool Doctor::may_migrate() {
+  return ask("has_database_privilege(current_database(), 'CREATE') OR "
+             "coalesce(has_schema_privilege(to_regnamespace('sluice')::oid, 'CREATE'), false)") == "true";
+}
+
 void Doctor::rights(bool migrates) {
   if (const auto rights = check_postgres_rights(connection_); !rights)
     say(Level::error, "rights", std::string(rights.error().detail()), "GRANT them; the lines stand in docs/how-to/postgres.md");
   else
     say(Level::good, "rights", "all that are needed on the tables");
-  const bool may = ask("has_database_privilege(current_database(), 'CREATE') OR "
-                       "coalesce(has_schema_privilege(to_regnamespace('sluice')::oid, 'CREATE'), false)") == "true";
+  const bool may = may_migrate();
   if (migrates)
     say(may ? Level::good : Level::warning, "right to migrate", may ? "yes" : "no",
         "GRANT CREATE ON DATABASE … TO the user; or run sluice migrate as another one, and set store.migrate = false");
@@ -108,7 +115,11 @@ void Doctor::rights(bool migrates) {
     say(Level::good, "right to migrate", may ? "yes" : "no, and store.migrate is false");
 }
 
-bool Doctor::schema() {
+bool Doctor::schema(bool migrates) {
+  if (const auto there = postgres_schema_found(connection_); there && *there == 0 && migrates && may_migrate()) {
+    say(Level::warning, "schema", "none yet", "nothing: the first sluice serve makes it");
+    return false;
+  }
   const auto known = check_postgres_schema(connection_);
   const auto found = postgres_schema_found(connection_);
   const bool too_new = !known && known.error().code() == "schema_too_new";
@@ -121,6 +132,13 @@ bool Doctor::schema() {
     say(Level::error, "schema", std::string(known ? found.error().detail() : known.error().detail()),
         !known && known.error().code() == "schema_old" ? "run sluice migrate" : "see that it can be read, and ask again");
   return known.has_value();
+}
+
+void Doctor::place() {
+  if (const auto another = in_another_database(connection_); another && *another)
+    say(Level::warning, "database", "another one than these tables were in before: restored from a dump, or moved",
+        "nothing, if that was meant: the next start draws a new incarnation, leases and fencing tokens from before are void; what was "
+        "acknowledged after the dump was made is not in it");
 }
 
 void Doctor::left_behind() {
@@ -160,7 +178,10 @@ Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& opt
   doctor.say(std::abs(skew) < 1000 ? Level::good : Level::warning, "clock", fmt::format("the database is {} ms ahead of this node", skew),
              "let both be set by NTP; leases go by the database's clock, ids by the node's");
   doctor.rights(options.migrate);
-  if (doctor.schema()) doctor.left_behind();
+  if (doctor.schema(options.migrate)) {
+    doctor.place();
+    doctor.left_behind();
+  }
   const auto oldest = doctor.ask("SELECT coalesce(max(extract(epoch FROM now() - xact_start))::bigint, 0) FROM pg_stat_activity "
                                  "WHERE datname = current_database() AND pid <> pg_backend_pid()").value_or("0");
   doctor.say(std::atoi(oldest.c_str()) < 300 ? Level::good : Level::warning, "oldest transaction", oldest + " s",
@@ -175,6 +196,29 @@ Status check_postgres_database(const PostgresOptions& options) {
   return check_postgres_rows(*connection);
 }
 
+// A node that runs keeps the old incarnation: what it gives out would fit nothing.
+static Status check_no_node_lives(PgConnection& connection) {
+  SLUICE_TRY(connection.script("SELECT pg_advisory_xact_lock(7310868736)"));  // that of nodes that join
+  SLUICE_ASSIGN(const PgRows rows, connection.run("SELECT coalesce(string_agg(node::text, ', ' ORDER BY node), ''), "
+                                                  "coalesce(max(expires_at) - sluice.now_ms(), 0) FROM sluice.writers "
+                                                  "WHERE node IS NOT NULL AND expires_at > sluice.now_ms()"));
+  if (rows.view(0, 0).empty()) return {};
+  return fail(FailureKind::unavailable, "nodes_alive",
+              "nodes " + rows.bytes(0, 0) + " live on this database; stop every node first (one that was killed lives until its lease "
+              "ends, in " + std::to_string(rows.integer(0, 1)) + " ms); no incarnation was drawn");
+}
+
+static Status draw_alone(PgConnection& connection, Random& random, bool another) {
+  SLUICE_TRY(connection.script("BEGIN ISOLATION LEVEL READ COMMITTED"));
+  Status drawn;
+  // Leases that came along with a dump are nobody's here.
+  if (!another) drawn = check_no_node_lives(connection);
+  if (drawn) drawn = draw_incarnation(connection, random);
+  if (drawn) return connection.script("COMMIT");
+  if (!connection.broken()) (void)connection.script("ROLLBACK");
+  return drawn;
+}
+
 Result<PostgresMigration> migrate_postgres_database(const PostgresOptions& options, Random& random, bool restored) {
   SLUICE_ASSIGN(auto connection, connect(options));
   connection->set_timeout(std::chrono::minutes(30));
@@ -182,12 +226,9 @@ Result<PostgresMigration> migrate_postgres_database(const PostgresOptions& optio
   SLUICE_ASSIGN(done.from, postgres_schema_found(*connection));
   SLUICE_TRY(migrate_postgres(*connection));
   SLUICE_ASSIGN(done.to, postgres_schema_found(*connection));
-  if (restored) {
-    // Leases of the lost time end, and their tokens belong to another incarnation.
-    SLUICE_TRY(connection->run("INSERT INTO sluice.meta VALUES ('incarnation', $1::bigint) ON CONFLICT (name) DO UPDATE "
-                               "SET value = excluded.value",
-                               std::move(PgParams().integer(static_cast<std::int64_t>(random.next() >> 1 | 1)))));
-    SLUICE_TRY(connection->run("UPDATE sluice.writers SET epoch = epoch + 1, expires_at = 0"));
+  SLUICE_ASSIGN(const bool another, in_another_database(*connection));
+  if (restored || another) {
+    SLUICE_TRY(draw_alone(*connection, random, another));
     done.new_incarnation = true;
   }
   return done;

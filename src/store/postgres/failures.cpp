@@ -59,6 +59,12 @@ Failure postgres_failure(std::string_view sqlstate, std::string_view message, co
   return {FailureKind::internal, "database_error", detail + "; this is a defect of sluice or of the schema"};
 }
 
+Failure database_went_back() {
+  return {FailureKind::unavailable, "database_went_back",
+          "the database does not have what this node has written to it: it was restored to an earlier point, or "
+          "another took its place; run sluice migrate --restored and restart every node"};
+}
+
 Failure at_opening(const Failure& failure) {
   constexpr std::pair<std::string_view, FailureKind> kForGood[] = {{"database_login", FailureKind::forbidden},
                                                                    {"database_rights", FailureKind::forbidden},
@@ -66,6 +72,11 @@ Failure at_opening(const Failure& failure) {
                                                                    {"schema_missing", FailureKind::corrupt}};
   for (const auto& [code, kind] : kForGood)
     if (failure.code() == code) return {kind, failure.code(), std::string(failure.detail())};
+  // Nobody tries again by himself before the store is open.
+  std::string detail(failure.detail());
+  const std::string_view promise = "it will be tried again";
+  if (const auto at = detail.find(promise); at != std::string::npos)
+    return {failure.kind(), failure.code(), detail.replace(at, promise.size(), "start it again once the database answers")};
   return failure;
 }
 

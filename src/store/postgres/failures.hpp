@@ -17,6 +17,8 @@ Failure postgres_failure(std::string_view sqlstate, std::string_view message, co
 /// What was told to somebody who opens the store, and can do something about it: a login, a right, a database that is
 /// missing is a refusal then. Callers of a store that is open are told that it is unavailable.
 Failure at_opening(const Failure& failure);
+/// What was told to be durable is not there.
+Failure database_went_back();
 /// The group may succeed when it is evaluated again on fresh rows, with nobody else writing.
 bool worth_another_try(std::string_view sqlstate) noexcept;
 /// Says that the session ends, or was cut off: not whether the COMMIT before it is done.

@@ -8,8 +8,11 @@
 namespace sluice::store {
 namespace {
 
-constexpr PgStatement kBeginGroup{"begin_group",
-                                  "SELECT sluice.begin_group($1::bigint, $2::bigint, $3::bigint, $4::boolean, NULLIF($5::bigint, 0))"};
+// An epoch that never was, where the last group that was told to be durable is not there: the writer is shut out then.
+constexpr PgStatement kBeginGroup{
+    "begin_group",
+    "SELECT sluice.begin_group($1::bigint, CASE WHEN (SELECT w.last FROM sluice.writers w WHERE w.writer = $1::bigint) < $6::bigint "
+    "THEN -1 ELSE $2::bigint END, $3::bigint, $4::boolean, NULLIF($5::bigint, 0))"};
 
 // Rows that no index can hold would refuse the whole group; they are found before.
 constexpr std::size_t kMaxKvKey = 2000, kMaxName = 1000;
@@ -35,12 +38,6 @@ Status check_sizes(const Commit& commit) {
   SLUICE_TRY(check_sizes(commit.then));
   for (const auto& branch : commit.otherwise) SLUICE_TRY(check_sizes(branch));
   return {};
-}
-
-Failure went_back() {
-  return {FailureKind::unavailable, "database_went_back",
-          "the database does not have what this node has written to it: it was restored to an earlier point, or "
-          "another took its place; run sluice migrate --restored and restart every node"};
 }
 
 }  // namespace
@@ -76,15 +73,7 @@ Status PgGroupCommit::connect() {
   connection_.reset();
   last_tried_ = clock_.now();
   SLUICE_ASSIGN(connection_, PgConnection::open(options_));
-  const auto joined = [this]() -> Status {
-    SLUICE_ASSIGN(const PgRows rows, connection_->run("SELECT last FROM sluice.writers WHERE writer = $1::bigint",
-                                                      std::move(PgParams().integer(writer_))));
-    if (rows.size() == 0 || rows.integer(0, 0) < written_) {
-      close(went_back());
-      return fail(went_back());
-    }
-    return join();
-  }();
+  const Status joined = join();
   if (!joined) connection_.reset();
   return joined;
 }
@@ -200,7 +189,7 @@ Status PgGroupCommit::try_group(std::size_t from, std::size_t count, bool alone,
     ++group_;
     connection.send(kBegin);
     connection.send(kBeginGroup, std::move(PgParams().integer(writer_).integer(epoch_).integer(group_).boolean(alone).integer(
-                                     store_clock_.fixed() || alone ? 0 : stored(store_clock_.now()))));
+                                     store_clock_.fixed() || alone ? 0 : stored(store_clock_.now())).integer(written_)));
   };
   loader_.begin(connection, alone);
   for (std::size_t i = from; i < from + count; ++i) loader_.foresee(taken_[i]->commit);
@@ -257,12 +246,12 @@ Result<bool> PgGroupCommit::settle(std::int64_t group) {
       auto rows = (*opened)->transact("UPDATE sluice.writers SET epoch = epoch + 1 WHERE writer = $1::bigint RETURNING last, epoch",
                                  std::move(PgParams().integer(writer_)));
       if (rows) {
-        if (rows->size() == 0)  // a database that does not know us: the next connect() says so
+        if (rows->size() == 0)  // a database that does not know us: the next join() says so
           return fail(FailureKind::unknown_outcome, "commit_unknown", "the connection was lost during COMMIT, and the "
                       "database that answers now never had it");
         // Neither this group nor the one before it: what was acknowledged is gone, so nothing is known.
         if (rows->integer(0, 0) < written_) {
-          close(went_back());
+          close(database_went_back());
           return fail(FailureKind::unknown_outcome, "commit_unknown",
                       "the connection was lost during COMMIT, and the database that answers now lacks commits before it");
         }

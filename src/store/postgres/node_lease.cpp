@@ -1,11 +1,15 @@
 // The node's side of its row among the writers: a number, a life, a lease that is renewed, and who else lives.
 #include "store/postgres/group_commit.hpp"
+#include "store/postgres/failures.hpp"
 #include "store/postgres/plans.hpp"
 
 namespace sluice::store {
 namespace {
 
-constexpr PgStatement kBeat{"beat", "SELECT number, standing, now FROM sluice.beat($1::bigint, $2::bigint)"};
+// Shut out where the last group that was told to be durable is not there, as a group is.
+constexpr PgStatement kBeat{"beat",
+                            "SELECT number, standing, now FROM sluice.beat($1::bigint, CASE WHEN (SELECT w.last FROM sluice.writers w "
+                            "WHERE w.writer = $1::bigint) < $3::bigint THEN -1 ELSE $2::bigint END)"};
 // To the next of the living by its number, and round again; nobody changes where there is none.
 constexpr const char* kPassOn =
     "UPDATE sluice.writers d SET adopter = a.writer FROM (SELECT x.writer FROM sluice.writers x WHERE x.writer <> $1::bigint "
@@ -16,6 +20,14 @@ constexpr const char* kPassOn =
 
 // Takes a number, and a new life: what an old one may still send is shut out.
 Status PgGroupCommit::join() {
+  if (node() != 0) {
+    SLUICE_ASSIGN(const PgRows known, connection_->run("SELECT last FROM sluice.writers WHERE writer = $1::bigint",
+                                                       std::move(PgParams().integer(writer_))));
+    if (known.size() == 0 || known.integer(0, 0) < written_) {
+      close(database_went_back());
+      return fail(database_went_back());
+    }
+  }
   SLUICE_ASSIGN(const PgRows rows,
                 connection_->transact("SELECT epoch, node, now, adopted FROM sluice.join_nodes($1::bigint, $2::bigint, $3::bigint, "
                                  "$4::bigint, NULLIF($5::bigint, 0))",
@@ -81,7 +93,7 @@ Status PgGroupCommit::pass_on() {
 Status PgGroupCommit::beat_now() {
   SLUICE_TRY(pass_on());
   connection_->send(kBegin);
-  connection_->send(kBeat, std::move(PgParams().integer(writer_).integer(epoch_)));
+  connection_->send(kBeat, std::move(PgParams().integer(writer_).integer(epoch_).integer(written_)));
   connection_->send(kCommit);
   const auto all = connection_->finish();
   if (!all) {

@@ -2,6 +2,7 @@
 
 #include "store/closing.hpp"
 #include "store/postgres/failures.hpp"
+#include "store/postgres/incarnation.hpp"
 #include "store/postgres/purge.hpp"
 #include "store/postgres/reader.hpp"
 #include "store/postgres/schema.hpp"
@@ -19,7 +20,9 @@ class PostgresStoreImpl final : public PostgresStore {
     SLUICE_ASSIGN(auto connection, PgConnection::open(options_));
     connection->set_timeout(seconds(60));
     SLUICE_TRY(options_.migrate ? migrate_postgres(*connection) : check_postgres_schema(*connection));
-    SLUICE_TRY(draw_incarnation(*connection, random));
+    SLUICE_ASSIGN(const Incarnation known, know_incarnation(*connection, random));
+    incarnation_ = known.value;
+    of_another_database_ = known.another;
     connection->set_timeout(options_.io_timeout);
     commits_ = std::make_unique<PgGroupCommit>(options_, clock_, store_clock_, random.next(), incarnation_);
     SLUICE_TRY(commits_->start(std::move(connection)));
@@ -99,6 +102,7 @@ class PostgresStoreImpl final : public PostgresStore {
     return result;
   }
 
+  bool of_another_database() const override { return of_another_database_; }
   Status integrity_check() override {
     SLUICE_ASSIGN(auto connection, PgConnection::open(options_));
     connection->set_timeout(std::chrono::hours(1));
@@ -121,14 +125,6 @@ class PostgresStoreImpl final : public PostgresStore {
   }
 
  private:
-  Status draw_incarnation(PgConnection& connection, Random& random) {
-    SLUICE_TRY(connection.transact("INSERT INTO sluice.meta VALUES ('incarnation', $1::bigint) ON CONFLICT (name) DO NOTHING",
-                              std::move(PgParams().integer(static_cast<std::int64_t>(random.next() >> 1 | 1)))));
-    SLUICE_ASSIGN(const PgRows rows, connection.run("SELECT value FROM sluice.meta WHERE name = 'incarnation'"));
-    incarnation_ = rows.number(0, 0);
-    return {};
-  }
-
   Status connect_purger() {
     if (purger_ && !purger_->broken()) return {};
     SLUICE_ASSIGN(purger_, PgConnection::open(options_));
@@ -144,6 +140,7 @@ class PostgresStoreImpl final : public PostgresStore {
   Probe probe_;
   QueryQueue queries_;
   std::uint64_t incarnation_ = 0;
+  bool of_another_database_ = false;
   std::uint64_t largest_id_ = 0;
   std::unique_ptr<PgGroupCommit> commits_;
   std::vector<std::unique_ptr<PgReader>> readers_;

@@ -194,7 +194,7 @@ Status check_postgres_rights(PgConnection& connection) {
       "UNION ALL SELECT r || ' on sluice.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
       "CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) r WHERE n.nspname = 'sluice' AND c.relkind = 'r' "
       // What no statement of ours does.
-      "AND (c.relname, r) NOT IN (('meta', 'UPDATE'), ('meta', 'DELETE'), ('leases', 'DELETE'), ('events', 'UPDATE'), "
+      "AND (c.relname, r) NOT IN (('meta', 'DELETE'), ('leases', 'DELETE'), ('events', 'UPDATE'), "
       "('event_heads', 'DELETE')) AND NOT has_table_privilege(c.oid, r) "
       "UNION ALL SELECT 'EXECUTE on sluice.' || p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
       "WHERE n.nspname = 'sluice' AND NOT has_function_privilege(p.oid, 'EXECUTE')) l (lacks)"));
