@@ -182,6 +182,46 @@ TEST_F(ReloadTest, RES_41_the_name_that_a_slip_may_have_meant_is_known) {
   EXPECT_EQ(guards.nearest("voucher.code.putt.TH"), std::nullopt) << "shadow traffic's are its own";
 }
 
+TEST_F(ReloadTest, RES_41_an_order_for_a_rules_pattern_is_refused_and_names_the_calls) {
+  load("[guard.\"codes.*\".breaker]\n[guard.\"*\".breaker]\n");
+  Protector& here = guards.find("codes.MY");
+  guards.find("codes.SG", Namespace("shop"));
+  guards.find("codes.SG", Namespace("bank"));
+  guards.find("codes.TH", true);
+  guards.find("users.MY");
+  for (const char* app : {"", "shop"}) {
+    const Status refused = guards.force("codes.*", false, BreakerState::forced_open, "ann", "drill", app);
+    ASSERT_FALSE(refused) << "calls go on under their own names";
+    EXPECT_EQ(refused.error().kind(), FailureKind::invalid_argument);
+    EXPECT_EQ(refused.error().code(), "pattern_is_no_call");
+    const std::string told = refused.error().to_string();
+    EXPECT_NE(told.find("codes.MY, codes.SG"), std::string::npos) << told;
+    EXPECT_EQ(told.find("codes.TH"), std::string::npos) << told;
+    EXPECT_EQ(told.find("users.MY"), std::string::npos) << told;
+  }
+  EXPECT_EQ(guards.list().size(), 5u) << "nothing was made for it";
+  EXPECT_TRUE(run(here));
+  const Status none = guards.force("bank.*", false, BreakerState::forced_open, "ann", "drill");
+  ASSERT_FALSE(none);
+  EXPECT_NE(none.error().to_string().find("none of those called"), std::string::npos) << none.error().to_string();
+}
+
+TEST_F(ReloadTest, RES_41_another_region_is_no_slip) {
+  load("[guard.\"cache.*\".breaker]\n");
+  guards.find("voucher.cache.MY");
+  guards.find("voucher.user.exists");
+  EXPECT_EQ(guards.nearest("voucher.cache.TH"), std::nullopt) << "a region that was not called yet";
+  EXPECT_EQ(guards.nearest("voucher.cache.MM"), std::nullopt);
+  EXPECT_EQ(guards.nearest("voucher.cahce.TH"), std::nullopt) << "nor with another slip beside it";
+  EXPECT_EQ(guards.nearest("voucher.cache.sg"), std::nullopt);
+  EXPECT_EQ(guards.nearest("voucher.cahce.MY"), "voucher.cache.MY");
+  EXPECT_EQ(guards.nearest("voucher.cache.MYY"), "voucher.cache.MY");
+  EXPECT_EQ(guards.nearest("voucher.user.EXIST"), "voucher.user.exists") << "capitals are no other letters";
+  guards.find("voucher.cache.SG");
+  EXPECT_EQ(guards.nearest("voucher.cache.sg"), "voucher.cache.SG");
+  EXPECT_EQ(guards.nearest("Voucher.Cache.sg"), "voucher.cache.SG");
+}
+
 TEST_F(ReloadTest, RES_41_what_a_rule_took_away_is_not_in_the_metrics_any_more) {
   const std::string all = std::string(kBreaker) + "[guard.a.rate]\nlimit = 100\n[guard.a.bulkhead]\nlimit = 3\n[guard.a.retry]\n";
   load(all);
