@@ -112,6 +112,7 @@ Json plan_json(const resilience::ReloadPlan& plan) {
           {"protectors_changed", plan.protectors_changed},
           {"closes", plan.closes},
           {"resets", plan.resets},
+          {"loses", plan.loses},
           {"text", plan.text}};
 }
 

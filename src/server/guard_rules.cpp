@@ -88,7 +88,7 @@ void GuardRules::look() {
                     {{"failure", done.error().to_string()}});
     else if (!done->empty())
       logger_.info("the rules file has changed",
-                   {{"version", done->version}, {"closes", done->closes}, {"resets", done->resets},
+                   {{"version", done->version}, {"closes", done->closes}, {"resets", done->resets}, {"lose_policies", done->loses},
                     {"name_nothing_called_yet", done->rules_unmet}});
     else if (was_bad)
       logger_.info("the rules file is good again and says what is in force", {{"file", path_}, {"version", done->version}});

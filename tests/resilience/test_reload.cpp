@@ -63,6 +63,51 @@ TEST_F(ReloadTest, RES_40_a_rule_that_names_nothing_that_was_called_is_told) {
   EXPECT_NE(plan->text.find("? guard 'users.*': nothing it names has been called yet\n"), std::string::npos) << plan->text;
 }
 
+TEST_F(ReloadTest, RES_40_what_a_narrower_rule_takes_away_is_told) {
+  const std::string wide = "[guard.\"codes.*\".breaker]\n[guard.\"codes.*\".timeout]\n[guard.\"codes.*\".retry]\n"
+                           "[guard.\"codes.*\".throttle]\nmode = \"off\"\n";
+  load(wide);
+  Protector& narrowed = guards.find("codes.SG", Namespace("shop"));
+  guards.find("codes.SG", Namespace("bank"));
+  guards.find("codes.SG", Namespace("bank", true));
+  guards.find("codes.TH");
+  const std::string narrow = "[guard.\"codes.SG\".rate]\n[guard.\"codes.SG\".timeout]\nmode = \"off\"\n";
+  const auto next = rules(wide + narrow);
+  const auto plan = guards.plan(next);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->loses, 2u) << plan->text;
+  const std::string told = "! 'codes.SG' loses breaker, timeout, retry of 'codes.*'\n";
+  const auto at = plan->text.find(told);
+  EXPECT_NE(at, std::string::npos) << plan->text;
+  EXPECT_EQ(plan->text.find(told, at + 1), std::string::npos) << "once for all apps: the rule is the same";
+  EXPECT_NE(plan->text.find("! shadow 'codes.SG' loses breaker, timeout, retry of 'codes.*'\n"), std::string::npos) << plan->text;
+  EXPECT_EQ(plan->text.find("codes.TH"), std::string::npos) << plan->text;
+  EXPECT_NE(narrowed.breaker(), nullptr) << "a dry run";
+  const auto done = guards.reload(next);
+  ASSERT_TRUE(done);
+  EXPECT_EQ(done->text, plan->text);
+  EXPECT_EQ(narrowed.breaker(), nullptr);
+}
+
+TEST_F(ReloadTest, RES_40_only_what_another_rule_takes_away_is_told_as_lost) {
+  const std::string wide = "[guard.\"codes.*\".breaker]\n[guard.\"codes.*\".retry]\n";
+  load(wide);
+  guards.find("codes.SG");
+  guards.find("codes.TH", true);
+  for (const char* next : {"[guard.\"codes.*\".breaker]\n", "[guard.\"codes.SG\".breaker]\n[guard.\"codes.SG\".retry]\n[guard.\"codes.SG\".rate]\n"}) {
+    const auto plan = guards.plan(rules(std::string(next).starts_with("[guard.\"codes.SG") ? wide + next : next));
+    ASSERT_TRUE(plan);
+    EXPECT_EQ(plan->loses, 0u) << plan->text;
+    EXPECT_EQ(plan->text.find(" loses "), std::string::npos) << plan->text;
+  }
+  const auto gone = guards.plan(rules(""));
+  ASSERT_TRUE(gone);
+  EXPECT_NE(gone->text.find("! 'codes.SG' loses breaker, retry of 'codes.*': no rule fits it any more\n"), std::string::npos) << gone->text;
+  const auto shadow = guards.plan(rules(wide + "[shadow.\"*\".rate]\n"));
+  ASSERT_TRUE(shadow);
+  EXPECT_NE(shadow->text.find("! shadow 'codes.TH' loses breaker, retry of 'codes.*'\n"), std::string::npos) << shadow->text;
+}
+
 TEST_F(ReloadTest, RES_40_invalid_rules_are_refused_whole) {
   load(kBreaker);
   auto bad = rules(kBreaker);

@@ -58,6 +58,7 @@ struct ReloadPlan {
   std::size_t rules_unmet = 0;  ///< of the new rules: no protector has asked for them yet; misspelt, perhaps
   std::size_t protectors_changed = 0;
   std::size_t closes = 0, resets = 0;
+  std::size_t loses = 0;  ///< commands whose rule becomes another, without a policy that they had
   std::string text;  ///< a line for each change, then the sum: "closes 2, resets 0"
   bool empty() const noexcept { return rules_added + rules_removed + rules_changed == 0; }
 };
