@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "cli/canned_answers.hpp"
 #include "cli/process.hpp"
 
 namespace sluice::cli_test {
@@ -22,6 +23,7 @@ isolation_jitter = 0.0
 [guard."voucher.code.*".retry]
 attempts = 2
 base = "1ms"
+budget_tokens = 4
 )";
 
 class Guards : public testing::Test {
@@ -64,7 +66,7 @@ TEST_F(Guards, RES_41_a_breaker_that_opened_is_listed_and_shown_with_its_window)
   EXPECT_THAT(shown.out, HasSubstr("window    2 calls in the last 10000 ms; judged from 2 on"));
   EXPECT_THAT(shown.out, HasSubstr("2 failed: 1.00 of the 0.50 that open it"));
   EXPECT_THAT(shown.out, HasSubstr("0 slow, 1000 ms or more: 0.00, which opens nothing"));
-  EXPECT_THAT(shown.out, HasSubstr("repeated  1 retries, 0 hedges"));
+  EXPECT_THAT(shown.out, HasSubstr("repeated  1 retries, 0 hedges; 2.0 tokens left: nothing is repeated until successes bring them above 2.0"));
   EXPECT_THAT(shown.out, HasSubstr("closed -> open: failure_ratio 1.00 (threshold 0.50)"));
   const Json json = Json::parse(ask({"breakers", "show", kName, "--json"}).out, nullptr, false);
   ASSERT_TRUE(json.is_object());
@@ -72,6 +74,7 @@ TEST_F(Guards, RES_41_a_breaker_that_opened_is_listed_and_shown_with_its_window)
   EXPECT_EQ(json["window"]["trips_at"]["failure_ratio"], 0.5);
   EXPECT_GT(json["opens_for_ms"], 0);
   EXPECT_EQ(json["retries"], 1);
+  EXPECT_EQ(json["retry_spent_at"], 2.0);
   const Ran unknown = ask({"breakers", "show", "nothing"});
   EXPECT_EQ(unknown.status, 1);
   EXPECT_THAT(unknown.err, HasSubstr("no call of 'nothing' has been guarded yet"));
@@ -92,6 +95,12 @@ TEST_F(Guards, RES_41_a_breaker_is_forced_and_a_misspelt_name_is_told) {
   EXPECT_EQ(misspelt.status, 0) << "a wildcard rule fits it, and it may be called yet: " << misspelt.err;
   EXPECT_THAT(misspelt.out, HasSubstr("Nothing of that name has been called yet"));
   EXPECT_THAT(misspelt.out, HasSubstr(std::string("Is ") + kName + " meant?"));
+  const Ran pattern = ask({"breakers", "force", "voucher.code.*", "forced_open", "--reason", "drill"});
+  EXPECT_EQ(pattern.status, 1) << "calls go on under their own names: " << pattern.out;
+  EXPECT_THAT(pattern.err, HasSubstr(std::string("it fits ") + kName));
+  EXPECT_THAT(ask({"breakers", "list"}).out, Not(HasSubstr("voucher.code.* ")));
+  const Ran of_one = ask({"breakers", "force", kName, "forced_closed", "--app", "shop", "--reason", "drill"});
+  EXPECT_THAT(of_one.out, HasSubstr(std::string("sluice breakers force ") + kName + " closed --app shop --reason"));
   const Ran unruled = ask({"breakers", "force", "bank.transfer", "forced_open", "--reason", "drill"});
   EXPECT_EQ(unruled.status, 1);
   EXPECT_THAT(unruled.err, HasSubstr("no rule that fits the name gives it one"));
@@ -115,6 +124,8 @@ TEST_F(Guards, RES_40_rules_are_compared_and_replaced_and_an_order_outlives_them
   EXPECT_THAT(diff.out, HasSubstr("~ guard 'voucher.code.*' rate: added"));
   EXPECT_THAT(diff.out, HasSubstr("? guard 'vouchr.user': nothing it names has been called yet"));
   EXPECT_THAT(diff.out, HasSubstr("Nothing was changed."));
+  write("narrow.toml", std::string(kRules) + "[guard.\"" + kName + "\".rate]\nlimit = 5\n");
+  EXPECT_THAT(ask({"rules", "diff", "narrow.toml"}).out, HasSubstr(std::string("! '") + kName + "' loses breaker, retry of 'voucher.code.*'"));
   EXPECT_THAT(ask({"rules", "diff", "none.toml"}).out, HasSubstr("closes 1"));
   ASSERT_EQ(ask({"breakers", "force", kName, "forced_open", "--reason", "drill"}).status, 0);
   EXPECT_THAT(ask({"rules", "diff", "none.toml"}).out, HasSubstr("closes 0"));
@@ -128,6 +139,17 @@ TEST_F(Guards, RES_40_rules_are_compared_and_replaced_and_an_order_outlives_them
   const Ran bad = ask({"rules", "reload", "users.csv"});
   EXPECT_EQ(bad.status, 2);
   EXPECT_THAT(bad.err, HasSubstr("users.csv:1:"));
+}
+
+TEST(GuardsShown, RES_41_a_breaker_that_nobody_called_since_its_time_says_what_it_waits_for) {
+  const testing_support::TempFolder folder;
+  const Json open{{"name", "codes"}, {"app", "shop"}, {"rule", "codes"}, {"version", 1}, {"state", "open"}, {"opens_for_ms", 0.0},
+                  {"retries", 1}, {"retry_budget", 9.0}, {"retry_spent_at", 5.0}};
+  CannedAnswers quiet({open.dump()});
+  const Ran shown = run(folder.path(), {"breakers", "show", "codes"}, {{"SLUICE_SERVER", quiet.server()}, {"SLUICE_TOKEN", "t"}});
+  EXPECT_THAT(shown.out, HasSubstr("the next call tries"));
+  EXPECT_THAT(shown.out, Not(HasSubstr("0 ms")));
+  EXPECT_THAT(shown.out, HasSubstr("9.0 tokens left, at 5.0 nothing more is repeated"));
 }
 
 }  // namespace
