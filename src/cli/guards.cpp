@@ -13,6 +13,7 @@
 
 #include "cli/client.hpp"
 #include "cli/commands.hpp"
+#include "server/guard_rules.hpp"
 #include "sluice/base/runtime.hpp"
 #include "sluice/resilience/rule.hpp"
 
@@ -106,13 +107,26 @@ bool has_policy(const Json& one, std::string_view name) {
   return policies != one.end() && std::ranges::any_of(*policies, [&](const Json& policy) { return policy.value("policy", "") == name; });
 }
 
+// A breaker goes to trials when somebody calls, so one that nobody calls stays open past its time.
+void show_isolation(const Json& one) {
+  const double ms = one.value("opens_for_ms", 0.0);
+  fmt::print("          {}\n", ms > 0 ? fmt::format("tries again in {:.0f} ms", std::ceil(ms)) : std::string("the next call tries"));
+}
+
+void show_repeats(const Json& one) {
+  const double left = one.value("retry_budget", 0.0), spent_at = one.value("retry_spent_at", 0.0);
+  fmt::print("repeated  {} retries, {} hedges; {:.1f} tokens left{}\n", number(one, "retries"), number(one, "hedges"), left,
+             left > spent_at ? fmt::format(", at {:.1f} nothing more is repeated", spent_at)
+                             : fmt::format(": nothing is repeated until successes bring them above {:.1f}", spent_at));
+}
+
 void show(const GuardOptions& options) {
   const HttpAnswer answer = asked(options, "sluice.breakers.show", who(options));
   if (options.json) return fmt::print("{}\n", answer.body);
   const Json& one = answer.json;
   fmt::print("command   {}\napp       {}\nrule      {} (rules version {})\nbreaker   {}\n", shown(one), app_of(one), one.value("rule", ""),
              number(one, "version"), one.value("state", ""));
-  if (one.contains("opens_for_ms")) fmt::print("          tries again in {:.0f} ms\n", one.value("opens_for_ms", 0.0));
+  if (one.contains("opens_for_ms")) show_isolation(one);
   if (const auto trials = one.find("trials"); trials != one.end())
     fmt::print("          trials: {} running, {} good, {} bad, of {}\n", number(*trials, "running"), number(*trials, "passed"),
                number(*trials, "failed"), number(*trials, "all"));
@@ -127,8 +141,7 @@ void show(const GuardOptions& options) {
                  number(one[name], "limit"), number(one[name], "waiting"));
   if (one.contains("tokens")) fmt::print("tokens    {}\n", number(one, "tokens"));
   if (number(one, "retries") != 0 || number(one, "hedges") != 0 || has_policy(one, "retry") || has_policy(one, "hedge"))
-    fmt::print("repeated  {} retries, {} hedges; {:.1f} tokens left for more\n", number(one, "retries"), number(one, "hedges"),
-               one.value("retry_budget", 0.0));
+    show_repeats(one);
   for (const auto& t : one.value("transitions", Json::array()))
     fmt::print("history   {:<14} {}\n", ago(t.value("ago_ms", 0.0)), change(t));
 }
@@ -149,8 +162,8 @@ void force(const GuardOptions& options) {
     fmt::print("\n");
   }
   if (options.state.starts_with("forced"))
-    fmt::print("It stays so until told otherwise, or until the server restarts: sluice breakers force {} closed{} --reason \"...\"\n", options.name,
-               options.shadow ? " --shadow" : "");
+    fmt::print("It stays so until told otherwise, or until the server restarts: sluice breakers force {} closed{}{} --reason \"...\"\n", options.name,
+               options.app.empty() ? "" : " --app " + options.app, options.shadow ? " --shadow" : "");
 }
 
 double in_ms(Duration d) { return std::chrono::duration<double, std::milli>(d).count(); }
@@ -249,12 +262,24 @@ void watch(const GuardOptions& options) {
   }
 }
 
+Result<std::string> read_pipe(const std::string& path) {
+  std::ifstream pipe(path, std::ios::binary);
+  std::string text(server::kRuleBytesMax + 1, '\0');
+  pipe.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(pipe.gcount()));
+  if (text.size() > server::kRuleBytesMax)
+    return fail(FailureKind::invalid_argument, server::kRulesFile,
+                fmt::format("reading {}: expected at most {} bytes, got more", path, server::kRuleBytesMax));
+  return text;
+}
+
+// As the server reads its own; what comes out of a pipe has to be read to know its size.
 std::string read_rules(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
   std::error_code none;
-  if (!file || std::filesystem::is_directory(path, none))
-    die(Failure(FailureKind::invalid_argument, "rules_file", "cannot read " + path + ": expected a TOML file"));
-  return {std::istreambuf_iterator<char>(file), {}};
+  Result<std::string> text = std::filesystem::is_fifo(path, none) ? read_pipe(path) : server::read_rules_file(path);
+  // To the caller it is an argument that is wrong, also where there is no such file.
+  if (!text) die(Failure(FailureKind::invalid_argument, text.error().code(), std::string(text.error().detail())));
+  return *std::move(text);
 }
 
 void check(const GuardOptions& options) {

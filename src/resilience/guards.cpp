@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "sluice/base/text.hpp"
@@ -15,8 +16,29 @@ namespace {
 constexpr std::string_view kOverflowName = "(overflow)";
 constexpr std::size_t kMaxForcedName = 256;
 constexpr std::size_t kAppsTold = 10;
+constexpr std::size_t kCallsTold = 20;
 
 std::string of_app(std::string_view app) { return app.empty() ? std::string() : fmt::format(" of app '{}'", app); }
+
+char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+bool letter(char c) { return lower(c) >= 'a' && lower(c) <= 'z'; }
+
+std::string lowered(std::string_view text) {
+  std::string low(text);
+  std::ranges::transform(low, low.begin(), lower);
+  return low;
+}
+
+// Of lowered names: they end in two regions, or in words that have no letter in common at its place.
+bool of_another_region(std::string_view one, std::string_view other) {
+  const auto last = [](std::string_view name) { return name.substr(name.rfind('.') + 1); };
+  const std::string_view a = last(one), b = last(other);
+  if (a == b || a.size() != b.size()) return false;
+  if (a.size() == 2 && std::ranges::all_of(a, letter) && std::ranges::all_of(b, letter)) return true;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (a[i] == b[i]) return false;
+  return true;
+}
 
 // Letters to change, add or leave out to get from one to the other (Levenshtein).
 std::size_t edits(std::string_view from, std::string_view to) {
@@ -146,8 +168,26 @@ std::vector<Protector*> Guards::ordered(std::string_view name, bool shadow, Brea
   return all;
 }
 
+// An order under a pattern would stop nobody: calls ask under their own names.
+Failure Guards::no_call(std::string_view pattern, bool shadow) const {
+  const std::string_view prefix = pattern.substr(0, pattern.find('*'));
+  const std::lock_guard lock(mutex_);
+  std::set<std::string_view> names;
+  for (const auto& [key, entry] : protectors_)
+    if (key.shadow == shadow && entry.called && key.name != kOverflowName && key.name.starts_with(prefix)) names.insert(key.name);
+  std::string told;
+  std::size_t n = 0;
+  for (const std::string_view name : names)
+    if (n++ < kCallsTold) told += fmt::format("{}{}", told.empty() ? "" : ", ", name);
+  if (n > kCallsTold) told += fmt::format(" and {} more", n - kCallsTold);
+  return {FailureKind::invalid_argument, "pattern_is_no_call",
+          fmt::format("'{}' is the pattern of a rule, and an order is for one call: expected its name, once for each; it fits {}",
+                      beginning_of(pattern, kMaxForcedName), told.empty() ? "none of those called so far" : told)};
+}
+
 Status Guards::force(std::string_view name, bool shadow, BreakerState state, std::string_view by,
                      std::string_view why, std::string_view app) {
+  if (name.find('*') != std::string_view::npos) return fail(no_call(name, shadow));
   std::vector<Protector*> all;
   {
     const std::lock_guard lock(mutex_);
@@ -179,9 +219,12 @@ Status Guards::force(std::string_view name, bool shadow, BreakerState state, std
 std::optional<std::string> Guards::nearest(std::string_view name, bool shadow) const {
   std::optional<std::string> best;
   std::size_t distance = std::max<std::size_t>(2, name.size() / 10) + 1;  // further apart they are no slips of one another
+  const std::string wanted = lowered(name.substr(0, kMaxForcedName));
   const auto look = [&](std::string_view one) {
     if (one == name || one.find('*') != std::string_view::npos || one == kOverflowName) return;
-    if (const std::size_t apart = edits(one, name.substr(0, kMaxForcedName)); apart < distance) {
+    const std::string known = lowered(one);
+    if (of_another_region(known, wanted)) return;
+    if (const std::size_t apart = edits(known, wanted); apart < distance) {
       distance = apart;
       best = one;
     }

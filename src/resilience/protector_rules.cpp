@@ -164,6 +164,7 @@ ProtectorSnapshot Protector::snapshot(Instant now) const {
                           .passed = passed_.load(std::memory_order_relaxed),
                           .policies = {},
                           .retry_budget = budget_.tokens(),
+                          .retry_spent_at = budget_.spent_at(),
                           .retries = retries_.load(std::memory_order_relaxed),
                           .hedges = hedges_.load(std::memory_order_relaxed)};
   for (std::size_t i = 0; i < kPolicies; ++i) {

@@ -39,6 +39,22 @@ std::string changes(const Rule& before, const Rule& after) {
   return lines;
 }
 
+// What the rule to come lacks of the one in force. Of the same rule each change is told already.
+std::string lost(const Rule* had, const Rule* gets) {
+  if (had == nullptr || (gets != nullptr && gets->pattern == had->pattern && gets->shadow == had->shadow)) return {};
+  std::vector<bool> kept;
+  const auto on = [](const auto& ruled) { return ruled && ruled->mode != Mode::off; };
+  static const Rule none;
+  policies(gets != nullptr ? *gets : none, [&](Policy, const auto& ruled) { kept.push_back(on(ruled)); });
+  std::string names;
+  std::size_t i = 0;
+  policies(*had, [&](Policy policy, const auto& ruled) {
+    if (!kept[i++] && on(ruled)) names += fmt::format("{}{}", names.empty() ? "" : ", ", to_string(policy));
+  });
+  if (names.empty()) return {};
+  return fmt::format("{} of '{}'{}", names, had->pattern, gets == nullptr ? ": no rule fits it any more" : "");
+}
+
 using Rules = std::map<std::pair<std::string_view, bool>, const Rule*>;
 
 Rules by_name(const RuleSet& set) {
@@ -76,6 +92,7 @@ ReloadPlan Guards::difference(const RuleIndex& next) const {
       plan.text += fmt::format("- {}: {}\n", name_of(*rule), policies_of(*rule));
     }
   std::set<const Rule*> met;
+  std::set<std::pair<std::string_view, bool>> told;  // once for all apps: the rule is theirs alike
   for (const auto& [key, entry] : protectors_) {
     const Rule* const rule = resolve(next, *entry.protector).rule;
     if (entry.called) met.insert(rule);
@@ -86,6 +103,11 @@ ReloadPlan Guards::difference(const RuleIndex& next) const {
     if (effect.closes || effect.resets)
       plan.text += fmt::format("! {}'{}' of app '{}' {}\n", key.shadow ? "shadow " : "", key.name, key.app,
                                effect.closes ? "closes" : "starts with an empty window");
+    if (!entry.called) continue;
+    const std::string loss = lost(resolve(*index_, *entry.protector).rule, rule);
+    if (loss.empty() || !told.emplace(key.name, key.shadow).second) continue;
+    ++plan.loses;
+    plan.text += fmt::format("! {}'{}' loses {}\n", key.shadow ? "shadow " : "", key.name, loss);
   }
   // Misspelt names are seen here, or nowhere.
   for (const Rule& rule : next.set().rules)

@@ -123,6 +123,10 @@ void RetryBudget::reconfigure(RetryBudgetOptions options) noexcept {
   left_.store(std::llround(part * static_cast<double>(max)), std::memory_order_relaxed);
 }
 
+double RetryBudget::spent_at() const noexcept {
+  return static_cast<double>(max_.load(std::memory_order_relaxed) / 2) / 1000;
+}
+
 double RetryBudget::tokens() const noexcept {
   return static_cast<double>(left_.load(std::memory_order_relaxed)) / 1000;
 }

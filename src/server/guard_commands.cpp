@@ -98,6 +98,7 @@ Json protector_json(const ProtectorSnapshot& one, Instant now, bool whole) {
   if (one.tokens) out["tokens"] = *one.tokens;
   if (one.throttle_refusal) out["throttle_refusal"] = *one.throttle_refusal;
   out["retry_budget"] = one.retry_budget;
+  out["retry_spent_at"] = one.retry_spent_at;
   out["retries"] = one.retries;
   out["hedges"] = one.hedges;
   return out;
@@ -112,6 +113,7 @@ Json plan_json(const resilience::ReloadPlan& plan) {
           {"protectors_changed", plan.protectors_changed},
           {"closes", plan.closes},
           {"resets", plan.resets},
+          {"loses", plan.loses},
           {"text", plan.text}};
 }
 

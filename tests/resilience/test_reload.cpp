@@ -63,6 +63,51 @@ TEST_F(ReloadTest, RES_40_a_rule_that_names_nothing_that_was_called_is_told) {
   EXPECT_NE(plan->text.find("? guard 'users.*': nothing it names has been called yet\n"), std::string::npos) << plan->text;
 }
 
+TEST_F(ReloadTest, RES_40_what_a_narrower_rule_takes_away_is_told) {
+  const std::string wide = "[guard.\"codes.*\".breaker]\n[guard.\"codes.*\".timeout]\n[guard.\"codes.*\".retry]\n"
+                           "[guard.\"codes.*\".throttle]\nmode = \"off\"\n";
+  load(wide);
+  Protector& narrowed = guards.find("codes.SG", Namespace("shop"));
+  guards.find("codes.SG", Namespace("bank"));
+  guards.find("codes.SG", Namespace("bank", true));
+  guards.find("codes.TH");
+  const std::string narrow = "[guard.\"codes.SG\".rate]\n[guard.\"codes.SG\".timeout]\nmode = \"off\"\n";
+  const auto next = rules(wide + narrow);
+  const auto plan = guards.plan(next);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->loses, 2u) << plan->text;
+  const std::string told = "! 'codes.SG' loses breaker, timeout, retry of 'codes.*'\n";
+  const auto at = plan->text.find(told);
+  EXPECT_NE(at, std::string::npos) << plan->text;
+  EXPECT_EQ(plan->text.find(told, at + 1), std::string::npos) << "once for all apps: the rule is the same";
+  EXPECT_NE(plan->text.find("! shadow 'codes.SG' loses breaker, timeout, retry of 'codes.*'\n"), std::string::npos) << plan->text;
+  EXPECT_EQ(plan->text.find("codes.TH"), std::string::npos) << plan->text;
+  EXPECT_NE(narrowed.breaker(), nullptr) << "a dry run";
+  const auto done = guards.reload(next);
+  ASSERT_TRUE(done);
+  EXPECT_EQ(done->text, plan->text);
+  EXPECT_EQ(narrowed.breaker(), nullptr);
+}
+
+TEST_F(ReloadTest, RES_40_only_what_another_rule_takes_away_is_told_as_lost) {
+  const std::string wide = "[guard.\"codes.*\".breaker]\n[guard.\"codes.*\".retry]\n";
+  load(wide);
+  guards.find("codes.SG");
+  guards.find("codes.TH", true);
+  for (const char* next : {"[guard.\"codes.*\".breaker]\n", "[guard.\"codes.SG\".breaker]\n[guard.\"codes.SG\".retry]\n[guard.\"codes.SG\".rate]\n"}) {
+    const auto plan = guards.plan(rules(std::string(next).starts_with("[guard.\"codes.SG") ? wide + next : next));
+    ASSERT_TRUE(plan);
+    EXPECT_EQ(plan->loses, 0u) << plan->text;
+    EXPECT_EQ(plan->text.find(" loses "), std::string::npos) << plan->text;
+  }
+  const auto gone = guards.plan(rules(""));
+  ASSERT_TRUE(gone);
+  EXPECT_NE(gone->text.find("! 'codes.SG' loses breaker, retry of 'codes.*': no rule fits it any more\n"), std::string::npos) << gone->text;
+  const auto shadow = guards.plan(rules(wide + "[shadow.\"*\".rate]\n"));
+  ASSERT_TRUE(shadow);
+  EXPECT_NE(shadow->text.find("! shadow 'codes.TH' loses breaker, retry of 'codes.*'\n"), std::string::npos) << shadow->text;
+}
+
 TEST_F(ReloadTest, RES_40_invalid_rules_are_refused_whole) {
   load(kBreaker);
   auto bad = rules(kBreaker);
@@ -180,6 +225,46 @@ TEST_F(ReloadTest, RES_41_the_name_that_a_slip_may_have_meant_is_known) {
   EXPECT_EQ(guards.nearest("bank.transfer"), std::nullopt);
   EXPECT_EQ(guards.nearest("voucher.code.putt.TH", true), "voucher.code.put.TH");
   EXPECT_EQ(guards.nearest("voucher.code.putt.TH"), std::nullopt) << "shadow traffic's are its own";
+}
+
+TEST_F(ReloadTest, RES_41_an_order_for_a_rules_pattern_is_refused_and_names_the_calls) {
+  load("[guard.\"codes.*\".breaker]\n[guard.\"*\".breaker]\n");
+  Protector& here = guards.find("codes.MY");
+  guards.find("codes.SG", Namespace("shop"));
+  guards.find("codes.SG", Namespace("bank"));
+  guards.find("codes.TH", true);
+  guards.find("users.MY");
+  for (const char* app : {"", "shop"}) {
+    const Status refused = guards.force("codes.*", false, BreakerState::forced_open, "ann", "drill", app);
+    ASSERT_FALSE(refused) << "calls go on under their own names";
+    EXPECT_EQ(refused.error().kind(), FailureKind::invalid_argument);
+    EXPECT_EQ(refused.error().code(), "pattern_is_no_call");
+    const std::string told = refused.error().to_string();
+    EXPECT_NE(told.find("codes.MY, codes.SG"), std::string::npos) << told;
+    EXPECT_EQ(told.find("codes.TH"), std::string::npos) << told;
+    EXPECT_EQ(told.find("users.MY"), std::string::npos) << told;
+  }
+  EXPECT_EQ(guards.list().size(), 5u) << "nothing was made for it";
+  EXPECT_TRUE(run(here));
+  const Status none = guards.force("bank.*", false, BreakerState::forced_open, "ann", "drill");
+  ASSERT_FALSE(none);
+  EXPECT_NE(none.error().to_string().find("none of those called"), std::string::npos) << none.error().to_string();
+}
+
+TEST_F(ReloadTest, RES_41_another_region_is_no_slip) {
+  load("[guard.\"cache.*\".breaker]\n");
+  guards.find("voucher.cache.MY");
+  guards.find("voucher.user.exists");
+  EXPECT_EQ(guards.nearest("voucher.cache.TH"), std::nullopt) << "a region that was not called yet";
+  EXPECT_EQ(guards.nearest("voucher.cache.MM"), std::nullopt);
+  EXPECT_EQ(guards.nearest("voucher.cahce.TH"), std::nullopt) << "nor with another slip beside it";
+  EXPECT_EQ(guards.nearest("voucher.cache.sg"), std::nullopt);
+  EXPECT_EQ(guards.nearest("voucher.cahce.MY"), "voucher.cache.MY");
+  EXPECT_EQ(guards.nearest("voucher.cache.MYY"), "voucher.cache.MY");
+  EXPECT_EQ(guards.nearest("voucher.user.EXIST"), "voucher.user.exists") << "capitals are no other letters";
+  guards.find("voucher.cache.SG");
+  EXPECT_EQ(guards.nearest("voucher.cache.sg"), "voucher.cache.SG");
+  EXPECT_EQ(guards.nearest("Voucher.Cache.sg"), "voucher.cache.SG");
 }
 
 TEST_F(ReloadTest, RES_41_what_a_rule_took_away_is_not_in_the_metrics_any_more) {

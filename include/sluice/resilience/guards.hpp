@@ -58,6 +58,7 @@ struct ReloadPlan {
   std::size_t rules_unmet = 0;  ///< of the new rules: no protector has asked for them yet; misspelt, perhaps
   std::size_t protectors_changed = 0;
   std::size_t closes = 0, resets = 0;
+  std::size_t loses = 0;  ///< commands whose rule becomes another, without a policy that they had
   std::string text;  ///< a line for each change, then the sum: "closes 2, resets 0"
   bool empty() const noexcept { return rules_added + rules_removed + rules_changed == 0; }
 };
@@ -88,12 +89,14 @@ class Guards {
   /// yet, and invalid_argument (which_app) where several have.
   Result<ProtectorSnapshot> show(std::string_view name, bool shadow = false, std::string_view app = {}) const;
   /// Breaker::force by name, in the audit trail with who and why. Without an app: of each, also of those that call
-  /// it for the first time later; these find the order under the app kEveryApp.
+  /// it for the first time later; these find the order under the app kEveryApp. A name with '*' is a rule's pattern
+  /// and no call: invalid_argument (pattern_is_no_call), with the calls that it fits.
   Status force(std::string_view name, bool shadow, BreakerState state, std::string_view by,
                std::string_view why, std::string_view app = {});
   /// Whether find() was asked for it, by this app or, without one, by any.
   bool called(std::string_view name, bool shadow = false, std::string_view app = {}) const;
-  /// Of what was called or has a rule of its own, the name that this one may be a slip of.
+  /// Of what was called or has a rule of its own, the name that this one may be a slip of. Another region
+  /// (".SG" for ".MY") is none.
   std::optional<std::string> nearest(std::string_view name, bool shadow = false) const;
   /// The last kGuardAudits, oldest first.
   std::vector<GuardAudit> audits() const;
@@ -120,6 +123,7 @@ class Guards {
   Protector* known(const Key& key) const;
   template <class Do>
   void each_app(std::string_view name, bool shadow, Do work) const;
+  Failure no_call(std::string_view pattern, bool shadow) const;
   void audit(std::string_view by, std::string what, bool refused = false);
 
   Clock& clock_;

@@ -78,6 +78,7 @@ struct ProtectorSnapshot {
   std::optional<HotKeyStats> hot_keys;
   std::optional<double> throttle_refusal;
   double retry_budget = 0;
+  double retry_spent_at = 0;  ///< at this many tokens and fewer nothing is repeated
   std::uint64_t retries = 0;  ///< attempts after the first of a call
   std::uint64_t hedges = 0;   ///< further attempts beside one that runs
 };

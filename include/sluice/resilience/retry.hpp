@@ -83,6 +83,8 @@ class RetryBudget {
   void reconfigure(RetryBudgetOptions options) noexcept;
   /// What is left, in [0, tokens].
   double tokens() const noexcept;
+  /// Half of the bucket: only while more than this is left is anything repeated.
+  double spent_at() const noexcept;
 
  private:
   // Thousandths of a token: integers, so that ten tenths are one.
