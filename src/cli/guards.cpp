@@ -13,6 +13,7 @@
 
 #include "cli/client.hpp"
 #include "cli/commands.hpp"
+#include "server/guard_rules.hpp"
 #include "sluice/base/runtime.hpp"
 #include "sluice/resilience/rule.hpp"
 
@@ -261,12 +262,24 @@ void watch(const GuardOptions& options) {
   }
 }
 
+Result<std::string> read_pipe(const std::string& path) {
+  std::ifstream pipe(path, std::ios::binary);
+  std::string text(server::kRuleBytesMax + 1, '\0');
+  pipe.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(pipe.gcount()));
+  if (text.size() > server::kRuleBytesMax)
+    return fail(FailureKind::invalid_argument, server::kRulesFile,
+                fmt::format("reading {}: expected at most {} bytes, got more", path, server::kRuleBytesMax));
+  return text;
+}
+
+// As the server reads its own; what comes out of a pipe has to be read to know its size.
 std::string read_rules(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
   std::error_code none;
-  if (!file || std::filesystem::is_directory(path, none))
-    die(Failure(FailureKind::invalid_argument, "rules_file", "cannot read " + path + ": expected a TOML file"));
-  return {std::istreambuf_iterator<char>(file), {}};
+  Result<std::string> text = std::filesystem::is_fifo(path, none) ? read_pipe(path) : server::read_rules_file(path);
+  // To the caller it is an argument that is wrong, also where there is no such file.
+  if (!text) die(Failure(FailureKind::invalid_argument, text.error().code(), std::string(text.error().detail())));
+  return *std::move(text);
 }
 
 void check(const GuardOptions& options) {

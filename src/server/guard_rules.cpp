@@ -10,9 +10,22 @@
 namespace sluice::server {
 
 namespace {
-constexpr std::uintmax_t kRuleBytesMax = 4 << 20;
 constexpr std::string_view kAtStart = "start";
 }  // namespace
+
+Result<std::string> read_rules_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file)
+    return fail(FailureKind::not_found, kRulesFile, "reading " + path + ": there is no such file, or it may not be read");
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(path, none))
+    return fail(FailureKind::invalid_argument, kRulesFile, "reading " + path + ": expected a file of rules, it is none");
+  if (const auto size = std::filesystem::file_size(path, none); size > kRuleBytesMax)
+    return fail(FailureKind::invalid_argument, kRulesFile,
+                "reading " + path + ": expected at most " + std::to_string(kRuleBytesMax) + " bytes, got " +
+                    std::to_string(size));
+  return std::string{std::istreambuf_iterator<char>(file), {}};
+}
 
 GuardRules::GuardRules(resilience::Guards& guards, std::string path, Logger& logger)
     : guards_(guards), path_(std::move(path)), logger_(logger) {}
@@ -29,19 +42,10 @@ Result<resilience::RuleSet> GuardRules::read(const std::optional<std::string>& t
   if (path_.empty())
     return fail(FailureKind::invalid_argument, "no_rules_file",
                 "no rules were given and the configuration names no guards.rules file to read them from");
-  std::ifstream file(path_, std::ios::binary);
-  if (!file)
-    return fail(FailureKind::not_found, kRulesFile,
-                "reading " + path_ + ": there is no such file, or it may not be read; guards.rules names it");
-  std::error_code none;
-  if (!std::filesystem::is_regular_file(path_, none))
-    return fail(FailureKind::invalid_argument, kRulesFile, "reading " + path_ + ": expected a file of rules, it is none");
-  if (const auto size = std::filesystem::file_size(path_, none); size > kRuleBytesMax)
-    return fail(FailureKind::invalid_argument, kRulesFile,
-                "reading " + path_ + ": expected at most " + std::to_string(kRuleBytesMax) + " bytes, got " +
-                    std::to_string(size));
-  const std::string content{std::istreambuf_iterator<char>(file), {}};
-  return resilience::parse_rules(content, path_);
+  const auto content = read_rules_file(path_);
+  if (content) return resilience::parse_rules(*content, path_);
+  if (content.error().kind() != FailureKind::not_found) return fail(content.error());
+  return fail(FailureKind::not_found, kRulesFile, std::string(content.error().detail()) + "; guards.rules names it");
 }
 
 Status GuardRules::load() {

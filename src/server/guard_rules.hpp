@@ -12,6 +12,10 @@ namespace sluice::server {
 
 /// The code of a failure that is about the file, not about what it says.
 inline constexpr std::string_view kRulesFile = "rules_file";
+inline constexpr std::size_t kRuleBytesMax = 4 << 20;
+
+/// What a file of rules says; not_found, or invalid_argument for what is no file or is too long.
+Result<std::string> read_rules_file(const std::string& path);
 
 /// Thread-safe but for watch() and its destruction, which belong to the lane's side.
 class GuardRules {

@@ -1,9 +1,11 @@
 // `sluice breakers` and `sluice rules` beside a server whose code service is not there.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "cli/canned_answers.hpp"
 #include "cli/process.hpp"
@@ -150,6 +152,37 @@ TEST(GuardsShown, RES_41_a_breaker_that_nobody_called_since_its_time_says_what_i
   EXPECT_THAT(shown.out, HasSubstr("the next call tries"));
   EXPECT_THAT(shown.out, Not(HasSubstr("0 ms")));
   EXPECT_THAT(shown.out, HasSubstr("9.0 tokens left, at 5.0 nothing more is repeated"));
+}
+
+// A file that the server refuses is refused before, and nothing is read without end.
+TEST(RulesCheck, RES_40_a_file_is_held_to_the_size_that_the_server_takes) {
+  const testing_support::TempFolder folder;
+  std::ofstream(folder.file("long.toml")) << "# " << std::string(5 << 20, 'x') << "\n[guard.a.rate]\n";
+  for (const char* command : {"check", "diff", "reload"}) {
+    const Ran longer = run(folder.path(), {"rules", command, "long.toml"}, {{"SLUICE_TOKEN", "t"}});
+    EXPECT_EQ(longer.status, 2) << command << longer.out;
+    EXPECT_THAT(longer.err, HasSubstr("expected at most 4194304 bytes, got 5242")) << command;
+    const Ran endless = run(folder.path(), {"rules", command, "/dev/zero"}, {{"SLUICE_TOKEN", "t"}});
+    EXPECT_EQ(endless.status, 2) << command << endless.out;
+    EXPECT_THAT(endless.err, HasSubstr("expected a file of rules, it is none")) << command;
+    EXPECT_EQ(run(folder.path(), {"rules", command, "absent.toml"}, {{"SLUICE_TOKEN", "t"}}).status, 2) << command;
+  }
+}
+
+TEST(RulesCheck, RES_40_rules_come_through_a_pipe_and_not_without_end) {
+  const testing_support::TempFolder folder;
+  const std::string pipe = folder.file("pipe");
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const auto checked = [&](const std::string& text) {
+    std::thread writer([&] { std::ofstream(pipe, std::ios::binary) << text; });
+    Ran ran = run(folder.path(), {"rules", "check", "pipe"});
+    writer.join();
+    return ran;
+  };
+  EXPECT_THAT(checked("[guard.a.rate]\nlimit = 1\n").out, HasSubstr("1 rule, all good"));
+  const Ran longer = checked("#" + std::string(4 << 20, 'x'));
+  EXPECT_EQ(longer.status, 2) << longer.out;
+  EXPECT_THAT(longer.err, HasSubstr("expected at most 4194304 bytes, got more"));
 }
 
 }  // namespace
