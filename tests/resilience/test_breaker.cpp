@@ -47,6 +47,15 @@ TEST_F(BreakerTest, RES_10_below_the_minimum_it_never_trips_and_equality_trips) 
   EXPECT_EQ(equal.state(), BreakerState::open) << "2 of 4 is the ratio of 0.5";
 }
 
+// The guide says so: what counts is the window, not what the last call in it came to.
+TEST_F(BreakerTest, RES_10_a_success_that_completes_the_minimum_is_judged_too) {
+  Breaker breaker(small(), random);
+  for (const Outcome o : {Outcome::failure, Outcome::failure, Outcome::success}) call(breaker, o);
+  EXPECT_EQ(breaker.state(), BreakerState::closed);
+  call(breaker, Outcome::success);
+  EXPECT_EQ(breaker.state(), BreakerState::open);
+}
+
 TEST_F(BreakerTest, RES_10_slow_ratio_failure_count_and_consecutive_trip) {
   BreakerOptions slow = small();
   slow.failure_ratio = 0;
