@@ -111,7 +111,7 @@ TEST_F(Words, RES_40_rules_that_are_no_text_are_a_mistake_of_the_file_not_a_defe
   write("empty.toml", "");
   const Ran where = sluice({"rules", "check", "."});
   EXPECT_EQ(where.status, 2) << where.err;
-  EXPECT_THAT(where.err, HasSubstr("expected a TOML file"));
+  EXPECT_THAT(where.err, HasSubstr("expected a file of rules"));
   const Ran sent = sluice({"rules", "reload", "binary.toml", "--token", "t"});
   EXPECT_EQ(sent.status, 2) << sent.err;
   EXPECT_THAT(sent.err, HasSubstr("binary.toml:1:1:"));
