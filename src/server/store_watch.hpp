@@ -39,8 +39,7 @@ class StoreWatch {
 
  private:
   static bool writes_nothing(const Status& health) {
-    return !health && (health.error().code() == "disk_full" || health.error().code() == "store_read_only" ||
-                       health.error().code() == "database_rights");
+    return !health && !closed_itself(health) && health.error().code() != "store_closed";
   }
   static bool mended_by_a_restart(const Failure& why) {
     return why.code() == "store_failed" || why.code() == "store_closed" || why.code() == "node_number_taken";

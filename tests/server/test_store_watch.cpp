@@ -83,11 +83,16 @@ TEST_F(StoreWatchTest, NODE_8_on_a_database_that_went_back_nobody_is_made_to_res
   EXPECT_NE(sink->lines[0].find("do not start"), std::string::npos) << sink->lines[0];
 }
 
-TEST_F(StoreWatchTest, NODE_6_a_process_whose_database_is_gone_is_alive_and_not_ready) {
+TEST_F(StoreWatchTest, NODE_6_a_process_whose_database_is_gone_is_alive_and_not_ready_and_says_so_in_the_log) {
   ailing.state = fail(FailureKind::unavailable, "database_unreachable", "it is gone");
   EXPECT_TRUE(watch.alive());
   EXPECT_EQ(watch.ready().error().code(), "database_unreachable");
-  EXPECT_TRUE(sink->lines.empty());
+  EXPECT_FALSE(watch.ready());
+  EXPECT_EQ(sink->count("writes nothing now"), 1u);
+  EXPECT_EQ(sink->count("database_unreachable"), 1u) << "why, and once";
+  ailing.state = {};
+  EXPECT_TRUE(watch.ready());
+  EXPECT_EQ(sink->count("writes again"), 1u);
 }
 
 }  // namespace
