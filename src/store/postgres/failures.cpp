@@ -75,9 +75,11 @@ Failure at_opening(const Failure& failure) {
   // Nobody tries again by himself before the store is open.
   std::string detail(failure.detail());
   const std::string_view promise = "it will be tried again";
-  if (const auto at = detail.find(promise); at != std::string::npos)
-    return {failure.kind(), failure.code(), detail.replace(at, promise.size(), "start it again once the database answers")};
-  return failure;
+  const auto at = detail.find(promise);
+  if (at == std::string::npos) return failure;
+  Failure told(failure.kind(), failure.code(), detail.replace(at, promise.size(), "start it again once the database answers"));
+  if (const auto after = failure.retry_after()) return told.with_retry_after(*after);
+  return told;
 }
 
 bool worth_another_try(std::string_view sqlstate) noexcept {
