@@ -257,9 +257,9 @@ void Recovery::pass_on_unknown() {
   for (const std::uint16_t node : unknown_) {
     const auto before = passed_on_.find(node);
     if (before != passed_on_.end() && now - before->second < kPassedOnAgain) continue;
-    if (std::ranges::any_of(flows_.all(), [node](const Flow* flow) { return flow->running_of(node); })) continue;
     passed_on_[node] = now;
-    nodes_->pass_on(node);
+    // While one of it is worked on here, or sleeps, it stays; what is unknown is listed meanwhile.
+    if (std::ranges::none_of(flows_.all(), [node](const Flow* flow) { return flow->running_of(node); })) nodes_->pass_on(node);
   }
 }
 

@@ -101,6 +101,24 @@ TEST_F(PassedOn, NODE_4_FLOW_24_what_no_living_node_knows_is_listed_when_each_wa
   EXPECT_LE(shared.passed_to.size(), 9u) << "not in a circle without end";
 }
 
+TEST_F(PassedOn, FLOW_24_what_is_unknown_is_listed_while_something_else_of_the_dead_node_sleeps_here) {
+  left_behind(1);
+  Flow sleeping("sleeping", {.store = store.get()});
+  sleeping.group("main", {func("wait", [](Exchange& x) -> Result<Vote> {
+                   if (auto expected = x.expect_wake("box"); !expected) return fail(expected.error());
+                   return Vote::pause(seconds(600));
+                 }, Effect::store)});
+  start(sleeping, exchange());  // adopted with it, say
+  settle_lane();
+  shared.adopter = 2;
+  Node newer(*this, 2, 2);
+  newer.flows.add(sleeping);
+  Node older(*this, 3, 1);
+  advance(seconds(5));
+  EXPECT_EQ(in_doubt(), 1u);
+  EXPECT_TRUE(shared.passed_to.empty()) << "one node at a time works on what a dead one left";
+}
+
 TEST_F(PassedOn, FLOW_24_a_node_that_is_alone_lists_what_it_does_not_know_at_once) {
   left_behind(1);
   shared.adopter = 2;
