@@ -6,22 +6,12 @@
 #include <sstream>
 
 #include "cli/process.hpp"
+#include "support/sanitized.hpp"
 
 namespace sluice::cli_test {
 namespace {
 
-// Sanitizers are no company for a process that forks servers.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
-#else
-constexpr bool kSanitized = false;
-#endif
+using testing_support::kSanitized;
 
 TEST(BenchVoucher, VOUCHER_10_a_short_run_reports_the_sale_the_outage_and_what_was_saved) {
   if (kSanitized) GTEST_SKIP() << "benches are not run there";

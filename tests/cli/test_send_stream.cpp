@@ -1,48 +1,14 @@
 // sluice send --stream as its users run it: a file, a server that is killed in the middle, Ctrl-C.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <sys/stat.h>
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
 
-#include "cli/process.hpp"
+#include "cli/send_stream_fixture.hpp"
 
 namespace sluice::cli_test {
 namespace {
-
-using nlohmann::json;
-using testing::HasSubstr;
-using testing::Not;
-
-constexpr int kKeys = 20;
-
-class SendStream : public testing::Test {
- protected:
-  testing_support::TempFolder folder;
-  void write(const std::string& name, const std::string& text) { std::ofstream(folder.file(name), std::ios::binary) << text; }
-  void write_rows(int rows) {
-    std::ofstream file(folder.file("rows.jsonl"));
-    for (int i = 0; i < rows; ++i)
-      file << R"({"collection":"bulk","key":"k)" << i % kKeys << R"(","delta":1})" << '\n';
-  }
-  static std::string row_of(const std::string& key) { return R"({"collection":"bulk","key":")" + key + R"(","delta":5})" + "\n"; }
-  Ran send(const Serving& server, Arguments more) {
-    Arguments all{"send", "--grpc", server.grpc(), "--stream"};
-    all.insert(all.end(), more.begin(), more.end());
-    return server.ask(all);
-  }
-  json row(const Serving& server, const std::string& key) {
-    const Ran ran = server.ask({"send", "kv.get", R"({"collection":"bulk","key":")" + key + "\"}"});
-    return ran.status == 0 ? json::parse(ran.out) : json();
-  }
-  void expect_once_each(const Serving& server, int rows) {
-    for (int key = 0; key < kKeys; ++key) EXPECT_EQ(row(server, "k" + std::to_string(key))["number"], rows / kKeys) << key;
-  }
-};
 
 TEST_F(SendStream, STREAM_15_a_file_takes_effect_once_however_often_it_is_sent) {
   const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
@@ -261,82 +227,6 @@ TEST_F(SendStream, STREAM_15_vouchers_of_a_killed_server_have_each_one_code_and_
   EXPECT_EQ(batch, kBatches);
   EXPECT_EQ(row(*server, "beat")["number"], kBatches / kBeat);
   EXPECT_EQ(codes.size(), static_cast<std::size_t>((kBatches - 1) * kItems));
-}
-
-TEST_F(SendStream, STREAM_16_results_tell_what_became_of_each_line) {
-  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
-  write("mixed.jsonl",
-        R"({"name":"kv.add","payload":{"collection":"bulk","key":"a","delta":2}})" "\n\n"
-        R"({"name":"kv.add","payload":{"collection":"bulk","key":"a","delta":-5,"floor":0}})" "\n"
-        R"({"name":"no.such"})" "\n"
-        R"({"name":"kv.get","payload":{"collection":"bulk","key":"a"}})" "\n");
-  const Ran ran = send(server, {"mixed.jsonl", "--results", "became.jsonl"});
-  EXPECT_EQ(ran.status, 1) << ran.err;
-  std::istringstream text(read_file(folder.file("became.jsonl")));
-  std::vector<json> lines;
-  for (std::string one; std::getline(text, one);) lines.push_back(json::parse(one));
-  ASSERT_EQ(lines.size(), 4u);
-  EXPECT_EQ(lines[0]["outcome"], "succeeded");
-  EXPECT_EQ(lines[0]["line"], 1);
-  EXPECT_EQ(lines[0]["reply"]["added"], 2);
-  EXPECT_EQ(lines[1]["outcome"], "failed");
-  EXPECT_EQ(lines[1]["line"], 3);
-  EXPECT_FALSE(lines[1]["kind"].get<std::string>().empty());
-  EXPECT_EQ(lines[2]["outcome"], "failed");
-  EXPECT_THAT(lines[2]["detail"].get<std::string>(), HasSubstr("no.such"));
-  EXPECT_EQ(lines[3]["outcome"], "succeeded") << "a command that keeps no replies";
-  EXPECT_FALSE(lines[3].contains("reply"));
-  const Ran nowhere = send(server, {"mixed.jsonl", "--results", "absent/became.jsonl"});
-  EXPECT_EQ(nowhere.status, 2) << nowhere.err;
-  for (const auto& left : std::filesystem::directory_iterator(folder.path()))
-    EXPECT_NE(left.path().extension(), ".part") << left.path();
-}
-
-// A message's deadline that no disk keeps: what was told as unsettled commits a little later.
-TEST_F(SendStream, STREAM_16_what_was_not_settled_and_is_by_now_is_told_as_what_it_became) {
-  constexpr int kRows = 1000;  // more than the mark tells of them
-  write_rows(kRows);
-  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"}, {{"SLUICE_STREAMS_MESSAGE_DEADLINE_MS", "1"}});
-  (void)send(server, {"rows.jsonl", "kv.add", "--any-order"});
-  const Ran again = send(server, {"rows.jsonl", "kv.add", "--any-order", "--json", "--results", "became.jsonl"});
-  EXPECT_EQ(again.status, 0) << again.out << again.err;
-  const json told = json::parse(again.out);
-  EXPECT_EQ(told["unsettled"], 0);
-  EXPECT_EQ(told["succeeded"], kRows);
-  std::istringstream text(read_file(folder.file("became.jsonl")));
-  int lines = 0;
-  for (std::string one; std::getline(text, one); ++lines) ASSERT_EQ(json::parse(one)["outcome"], "succeeded") << one;
-  EXPECT_EQ(lines, kRows);
-}
-
-TEST_F(SendStream, STREAM_16_ctrl_c_while_results_are_asked_for_stops_and_leaves_nothing_behind) {
-  constexpr int kRows = 20'000;
-  write_rows(kRows);
-  const Serving server(folder.path(), {"--grpc-listen", "127.0.0.1:0"});
-  Arguments command{"send", "kv.add", "--stream", "rows.jsonl", "--order-by", "key", "--json", "--grpc", server.grpc()};
-  ASSERT_EQ(server.ask(command).status, 0);
-  command.insert(command.end(), {"--results", "became.jsonl"});
-  int ends[2];
-  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
-  const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-  const pid_t client = spawn(folder.path(), command, server.settings(), null, ends[1]);
-  close(ends[1]);
-  close(null);
-  std::string said;
-  char piece[512];
-  bool stopped = false;
-  for (ssize_t got; (got = read(ends[0], piece, sizeof piece)) > 0;) {
-    said.append(piece, static_cast<std::size_t>(got));
-    if (!stopped && said.find(R"({"progress":"results","done":0,"messages":20000)") != std::string::npos) stopped = kill(client, SIGINT) == 0;
-  }
-  close(ends[0]);
-  int status = 0;
-  waitpid(client, &status, 0);
-  ASSERT_TRUE(WIFEXITED(status)) << said;
-  EXPECT_EQ(WEXITSTATUS(status), 4) << said;
-  EXPECT_THAT(said, HasSubstr("the same command asks for the replies again"));
-  for (const auto& left : std::filesystem::directory_iterator(folder.path()))
-    EXPECT_EQ(left.path().filename().string().find("became"), std::string::npos) << left.path();
 }
 
 TEST_F(SendStream, STREAM_15_what_cannot_be_sent_is_told_with_its_line_and_what_to_do) {

@@ -3,23 +3,13 @@
 #include <fstream>
 
 #include "apps/voucher/books.hpp"
+#include "support/sanitized.hpp"
 #include "voucher/services_fixture.hpp"
 
 namespace sluice::voucher {
 namespace {
 
-// Sanitizers keep freed memory back.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
-#else
-constexpr bool kSanitized = false;
-#endif
+using testing_support::kSanitized;
 using VoucherOutage = VoucherServicesTest;
 
 TEST_F(VoucherOutage, VOUCHER_8_a_hung_code_service_costs_a_bounded_time_and_only_those_who_need_it) {
