@@ -173,17 +173,11 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   server->impl_ = std::make_unique<Impl>(std::move(config), parts);
   auto& self = *server->impl_;
   const Found found = look_for_database(self.config);
-  auto opened = open_store(self.config, self.clock, self.random, self.executor);
+  auto opened = open_store(self.config, self.clock, self.random, self.executor, &self.logger);
   if (!opened) return fail(std::move(opened).error());
-  tell_what_was_made(found, self.config, self.logger);
   self.store = std::move(*opened);
+  tell_what_was_found(found, *self.store, self.config, self.logger);
   self.store_watch = std::make_unique<StoreWatch>(*self.store, self.logger);
-  if (const auto* file = dynamic_cast<store::SqliteStore*>(self.store.get()); file != nullptr && file->of_another_file())
-    self.logger.warn("the database is in another file than before, a copy or a backup that was put in its place: a new "
-                     "incarnation was drawn", {{"path", self.config.sqlite.path}});
-  if (const auto* shared = dynamic_cast<store::PostgresStore*>(self.store.get()); shared != nullptr && shared->of_another_database())
-    self.logger.warn("the tables are in another database than before, restored from a dump or moved: a new incarnation was "
-                     "drawn", {{"url", store::without_password(self.config.postgres.url)}});
   if (const auto* nodes = store::nodes_of(*self.store)) self.config.node = nodes->node();
   self.ids = std::make_unique<IdSource>(self.clock, self.config.node);
   self.ids->advance_past(self.store->largest_id());

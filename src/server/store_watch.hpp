@@ -42,11 +42,12 @@ class StoreWatch {
     return !health && !closed_itself(health) && health.error().code() != "store_closed";
   }
   static bool mended_by_a_restart(const Failure& why) {
-    return why.code() == "store_failed" || why.code() == "store_closed" || why.code() == "node_number_taken";
+    return why.code() == "store_failed" || why.code() == "store_closed" || why.code() == "node_number_taken" ||
+           why.code() == "schema_too_new";
   }
   static bool closed_itself(const Status& health) {
     return !health && (health.error().code() == "database_went_back" || health.error().code() == "store_failed" ||
-                       health.error().code() == "node_number_taken");
+                       health.error().code() == "node_number_taken" || health.error().code() == "schema_too_new");
   }
   store::Store& store_;
   Logger& logger_;

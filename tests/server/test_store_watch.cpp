@@ -72,6 +72,14 @@ TEST_F(StoreWatchTest, G6_a_store_that_closed_itself_is_not_ready_and_is_one_err
   EXPECT_NE(sink->lines[0].find("start the server again"), std::string::npos) << sink->lines[0];
 }
 
+TEST_F(StoreWatchTest, NODE_1_a_schema_that_outgrew_the_process_ends_it_with_an_error_line) {
+  ailing.state = fail(FailureKind::unavailable, "schema_too_new", "run the newer version of sluice");
+  EXPECT_EQ(watch.ready().error().code(), "schema_too_new");
+  EXPECT_EQ(watch.alive().error().code(), "schema_too_new") << "a restart, as the newer version, mends it";
+  ASSERT_EQ(sink->lines.size(), 1u);
+  EXPECT_NE(sink->lines[0].find("run the newer version of sluice"), std::string::npos) << sink->lines[0];
+}
+
 TEST_F(StoreWatchTest, NODE_8_on_a_database_that_went_back_nobody_is_made_to_restart) {
   ailing.state = fail(FailureKind::unavailable, "database_went_back", "it was restored");
   for (int i = 0; i < 3; ++i) {

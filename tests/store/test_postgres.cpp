@@ -205,6 +205,41 @@ TEST_F(Postgres, NODE_3_a_group_of_a_node_that_was_taken_over_is_not_written) {
   EXPECT_TRUE(commit_and_wait(*store, put("after"))) << "it has joined again";
 }
 
+TEST_F(Postgres, NODE_4_the_log_tells_who_took_a_node_over_and_that_it_joined_again) {
+  struct Lines final : LogSink {
+    std::mutex mutex;
+    std::string all;
+    void write(LogLevel, std::string_view line) override {
+      const std::scoped_lock lock(mutex);
+      all.append(line) += '\n';
+    }
+    bool has(std::string_view words) {
+      const std::scoped_lock lock(mutex);
+      return all.find(words) != std::string::npos;
+    }
+  };
+  const auto first_lines = std::make_shared<Lines>(), second_lines = std::make_shared<Lines>();
+  const auto first_log = make_logger(rig.real, first_lines, {}), second_log = make_logger(rig.real, second_lines, {});
+  auto o = options();
+  o.logger = first_log.get();
+  auto first = must_open(o);
+  o.logger = second_log.get();
+  o.lease = milliseconds(1000);
+  auto second = must_open(o);
+  ASSERT_FALSE(second_lines->has("what it left")) << second_lines->all;
+  // As one that stood still: its lease is over, and it does not know.
+  sql("UPDATE sluice.writers SET expires_at = 0 WHERE node = " + std::to_string(first->node()));
+  Parker pause;
+  for (int i = 0; i < 500 && !second_lines->has("what it left"); ++i) pause.park(milliseconds(20));
+  EXPECT_TRUE(second_lines->has("\"left_by\":" + std::to_string(first->node()))) << second_lines->all;
+  for (int i = 0; i < 500 && !first_lines->has("has joined again"); ++i) {
+    (void)commit_and_wait(*first, put("late"));
+    pause.park(milliseconds(20));
+  }
+  EXPECT_TRUE(first_lines->has("has joined again")) << first_lines->all;
+  EXPECT_FALSE(second_lines->has("has joined again")) << second_lines->all;
+}
+
 TEST_F(Postgres, NODE_3_a_node_whose_number_is_anothers_closes_itself) {
   auto store = must_open(options());
   sql("UPDATE sluice.writers SET epoch = epoch + 1, node = NULL");

@@ -57,9 +57,9 @@ class Server {
 
 /// Whether an address (or the name localhost) is the loopback's.
 bool is_loopback(std::string_view address) noexcept;
-/// The store the configuration names; all of them must outlive it.
+/// The store the configuration names; all of them must outlive it. `logger`, when there is one, is told of other nodes.
 Result<std::unique_ptr<store::Store>> open_store(const Config& config, Clock& clock, Random& random,
-                                                 Executor& executor);
+                                                 Executor& executor, Logger* logger = nullptr);
 /// A transaction as the HTTP API and the command line show it: JSON text.
 std::string transaction_json(const flow::TransactionView& view);
 

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "sluice/base/executor.hpp"
+#include "sluice/base/log.hpp"
 #include "sluice/base/random.hpp"
 #include "sluice/store/nodes.hpp"
 
@@ -26,6 +27,8 @@ struct PostgresOptions {
   bool pooled = false;
   /// When set, decides TTLs and leases instead of the database's clock: tests move it by hand.
   Clock* clock = nullptr;
+  /// When set, is told when this node takes a dead one over and when it was shut out itself; must outlive the store.
+  Logger* logger = nullptr;
 };
 
 /// Whether `text` names a PostgreSQL database: postgres://… or postgresql://….

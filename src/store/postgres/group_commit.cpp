@@ -311,6 +311,7 @@ void PgGroupCommit::close(Failure reason) {
 }
 
 Status PgGroupCommit::closed() const {
+  if (open_.load(std::memory_order_acquire)) return {};
   const std::scoped_lock lock(state_);
   if (closed_) return fail(*closed_);
   return {};

@@ -11,10 +11,13 @@ namespace sluice::store {
 class Membership {
  public:
   static constexpr std::size_t kNodes = 1024;
-  void set(const std::bitset<kNodes>& known, const std::bitset<kNodes>& ours, const std::bitset<kNodes>& alive,
-           std::uint16_t self) {
+  /// Returns those that became this node's to finish.
+  std::bitset<kNodes> set(const std::bitset<kNodes>& known, const std::bitset<kNodes>& ours,
+                          const std::bitset<kNodes>& alive, std::uint16_t self) {
     const std::scoped_lock lock(mutex_);
     const auto kept = ours & ~passing_;
+    auto adopted = kept & ~ours_;
+    adopted.reset(self);
     if (ours_ != kept || known_ != known) changes_.fetch_add(1, std::memory_order_relaxed);
     known_ = known;
     ours_ = kept;
@@ -23,6 +26,7 @@ class Membership {
     // Of what no node is known to have begun (its row is long gone), the first of the living takes care.
     first_ = true;
     for (std::size_t n = 0; n < self; ++n) first_ = first_ && !alive[n];
+    return adopted;
   }
   void none() {
     const std::scoped_lock lock(mutex_);

@@ -2,6 +2,7 @@
 #include "store/postgres/group_commit.hpp"
 #include "store/postgres/failures.hpp"
 #include "store/postgres/plans.hpp"
+#include "store/postgres/schema.hpp"
 
 namespace sluice::store {
 namespace {
@@ -20,13 +21,19 @@ constexpr const char* kPassOn =
 
 // Takes a number, and a new life: what an old one may still send is shut out.
 Status PgGroupCommit::join() {
+  bool shut_out = false;
   if (node() != 0) {
-    SLUICE_ASSIGN(const PgRows known, connection_->run("SELECT last FROM sluice.writers WHERE writer = $1::bigint",
+    if (Status suits = check_postgres_suits(*connection_); !suits) {
+      if (suits.error().code() == "schema_too_new") close(suits.error());
+      return suits;
+    }
+    SLUICE_ASSIGN(const PgRows known, connection_->run("SELECT last, epoch FROM sluice.writers WHERE writer = $1::bigint",
                                                        std::move(PgParams().integer(writer_))));
     if (known.size() == 0 || known.integer(0, 0) < written_) {
       close(database_went_back());
       return fail(database_went_back());
     }
+    shut_out = known.integer(0, 1) != epoch_;
   }
   SLUICE_ASSIGN(const PgRows rows,
                 connection_->transact("SELECT epoch, node, now, adopted FROM sluice.join_nodes($1::bigint, $2::bigint, $3::bigint, "
@@ -51,6 +58,9 @@ Status PgGroupCommit::join() {
   node_.store(static_cast<std::uint16_t>(rows.integer(0, 1)), std::memory_order_relaxed);
   store_clock_.told(rows.time(0, 2));
   last_beat_ = Instant::min();  // who lives is asked at once
+  if (shut_out && options_.logger != nullptr)
+    options_.logger->warn("this node had been shut out, not heard of for longer than its lease, and has joined again; what it "
+                          "had open is another's", {{"node", node()}, {"lease_ms", options_.lease.count()}});
   return {};
 }
 
@@ -114,7 +124,11 @@ Status PgGroupCommit::beat_now() {
     alive.set(number, rows.integer(i, 1) == 0);
   }
   store_clock_.told(rows.time(0, 2));
-  membership_.set(known, ours, alive, node());
+  const auto adopted = membership_.set(known, ours, alive, node());
+  for (std::size_t number = 0; options_.logger != nullptr && number < adopted.size(); ++number)
+    if (adopted[number])
+      options_.logger->warn("a node has ended, or has not been heard of for longer than its lease; this one finishes what it "
+                            "left", {{"left_by", number}, {"node", node()}});
   last_beat_ = clock_.now();
   return {};
 }

@@ -52,6 +52,11 @@ class PostgresStoreImpl final : public PostgresStore {
       pending.answer = fail(store_closed());
       return true;
     }
+    // What closed itself does not know this database any more, and would tell what is not so.
+    if (auto closed = commits_->closed(); !closed) {
+      pending.answer = fail(std::move(closed).error());
+      return true;
+    }
     // Once it is in the queue a reader may answer it, and its owner may be gone.
     if (queries_.push(pending)) {
       reading_[next_reader_.fetch_add(1, std::memory_order_relaxed) % reading_.size()]->wake();

@@ -5,17 +5,10 @@
 namespace sluice::store {
 namespace {
 
-struct Migration {
-  const char* sql;
-  /// The oldest schema version whose binaries still work on this one: nodes are replaced one by one,
-  /// so every migration must leave the version before it working.
-  int suits_binaries_of;
-};
-
 // Names and keys are bytea: they are bytes in every store, and compare byte by byte.
 // Times are milliseconds since 1970, as everywhere in Sluice. docs/formats.md explains the columns.
 constexpr std::array kMigrations{
-    Migration{R"sql(
+    PgMigration{R"sql(
 CREATE TABLE sluice.kv (
   ns bytea NOT NULL, collection bytea NOT NULL, key bytea NOT NULL,
   version bigint NOT NULL, number bigint NOT NULL, value bytea NOT NULL,
@@ -161,16 +154,18 @@ Status undo(PgConnection& connection, Failure why) {
   return fail(std::move(why));
 }
 
-Status too_new(const Found& found) {
-  return fail(FailureKind::corrupt, "schema_too_new",
-              "the database has schema " + std::to_string(found.version) + ", which suits binaries of schema " +
-                  std::to_string(found.suits) + " and newer; this one knows " + std::to_string(kNewest) +
-                  ": run the newer version of sluice");
+Failure too_new(FailureKind kind, const Found& found) {
+  return {kind, "schema_too_new",
+          "the database has schema " + std::to_string(found.version) + ", which suits binaries of schema " +
+              std::to_string(found.suits) + " and newer; this one knows " + std::to_string(kNewest) +
+              ": run the newer version of sluice"};
 }
 
 }  // namespace
 
 int postgres_schema_version() noexcept { return kNewest; }
+
+std::span<const PgMigration> postgres_migrations() noexcept { return kMigrations; }
 
 Result<int> postgres_schema_found(PgConnection& connection) {
   SLUICE_ASSIGN(const Found found, look(connection));
@@ -183,8 +178,14 @@ Status check_postgres_schema(PgConnection& connection) {
     return fail(FailureKind::unavailable, "schema_old",
                 "the database has schema " + std::to_string(found.version) + ", expected " + std::to_string(kNewest) +
                     "; run sluice migrate");
-  if (found.version > kNewest && found.suits > kNewest) return too_new(found);
+  if (found.version > kNewest && found.suits > kNewest) return fail(too_new(FailureKind::corrupt, found));
   return {};
+}
+
+Status check_postgres_suits(PgConnection& connection) {
+  SLUICE_ASSIGN(const Found found, look(connection));
+  if (found.suits <= kNewest) return {};
+  return fail(too_new(FailureKind::unavailable, found).with_retry_after(seconds(1)));
 }
 
 Status check_postgres_rights(PgConnection& connection) {
@@ -204,11 +205,12 @@ Status check_postgres_rights(PgConnection& connection) {
                   .with_retry_after(seconds(1)));
 }
 
-Status migrate_postgres(PgConnection& connection) {
+Status migrate_postgres(PgConnection& connection, std::span<const PgMigration> migrations) {
+  const int newest = static_cast<int>(migrations.size());
   // Most starts find everything in place and need no lock.
   SLUICE_ASSIGN(const Found before, look(connection));
-  if (before.there && before.version >= kNewest) return check_postgres_schema(connection);
-  for (int version = 0; version < kNewest; ++version) {
+  if (before.there && before.version >= newest) return check_postgres_schema(connection);
+  for (int version = 0; version < newest; ++version) {
     // Waits for another node that migrates, but not for ever.
     if (auto begun = connection.script("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '30s'; SELECT pg_advisory_xact_lock(7310868734)"); !begun)
       return undo(connection, begun.error());
@@ -218,7 +220,7 @@ Status migrate_postgres(PgConnection& connection) {
       SLUICE_TRY(connection.script("ROLLBACK"));
       continue;
     }
-    const Migration& next = kMigrations[static_cast<std::size_t>(version)];
+    const PgMigration& next = migrations[static_cast<std::size_t>(version)];
     std::string sql;
     if (!found->there)
       sql = "CREATE SCHEMA IF NOT EXISTS sluice;"
@@ -227,6 +229,8 @@ Status migrate_postgres(PgConnection& connection) {
     sql += next.sql;
     sql += "UPDATE sluice.meta SET value = " + std::to_string(version + 1) + " WHERE name = 'schema';";
     sql += "UPDATE sluice.meta SET value = " + std::to_string(next.suits_binaries_of) + " WHERE name = 'suits';";
+    // What an older node has evaluated must not be written to tables it does not know.
+    if (found->there && next.suits_binaries_of > found->suits) sql += "UPDATE sluice.writers SET epoch = epoch + 1;";
     if (auto done = connection.script(sql.c_str()); !done) return undo(connection, done.error());
     SLUICE_TRY(connection.script("COMMIT"));
   }
