@@ -11,6 +11,15 @@ namespace sluice::cli {
 
 namespace {
 
+// Whoever opens it first has drawn the new incarnation, and a server that is started after it finds nothing to tell.
+void tell_if_moved(store::Store& store) {
+  const auto* file = dynamic_cast<store::SqliteStore*>(&store);
+  const auto* shared = dynamic_cast<store::PostgresStore*>(&store);
+  if ((file != nullptr && file->of_another_file()) || (shared != nullptr && shared->of_another_database()))
+    fmt::print(stderr, "sluice: warning: what this store holds stood elsewhere before, moved or restored from a backup: a new incarnation was "
+                       "drawn, and leases and fencing tokens from before are void\n");
+}
+
 // The store of a stopped server; a running one is asked with the command sluice.token.create.
 template <class Work>
 void with_tokens(const std::string& path, const std::string& database, bool makes, Work work) {
@@ -21,6 +30,7 @@ void with_tokens(const std::string& path, const std::string& database, bool make
   RealExecutor executor(clock);
   auto store = server::open_store(config, clock, random, executor);
   if (!store) die(store.error());
+  tell_if_moved(**store);
   server::Tokens tokens(**store, clock, random);
   if (const auto loaded = tokens.load(); !loaded) die(loaded.error());
   work(tokens);

@@ -40,6 +40,9 @@ TEST_F(Stores, NODE_8_doctor_tells_of_a_copy_and_migrate_restored_is_for_one_wri
   EXPECT_EQ(told.status, 0) << told.err;
   EXPECT_THAT(told.out, HasSubstr("a new incarnation was drawn"));
   EXPECT_THAT(sluice({"doctor", "--store", "backup.db"}).out, testing::Not(HasSubstr("a copy"))) << "once";
+  std::filesystem::copy_file(folder.file("data.db"), folder.file("other.db"));
+  EXPECT_THAT(sluice({"token", "create", "till", "--grant", "kv:*", "--store", "other.db"}).err, HasSubstr("a new incarnation was drawn"));
+  EXPECT_THAT(sluice({"token", "create", "desk", "--grant", "kv:*", "--store", "other.db"}).err, testing::Not(HasSubstr("incarnation"))) << "once";
   EXPECT_THAT(sluice({"migrate", "--restored", "--store", "data.db"}).out, HasSubstr("A new incarnation was drawn"));
   EXPECT_EQ(nlohmann::json::parse(sluice({"migrate", "--json", "--store", "data.db"}).out)["new_incarnation"], false);
   EXPECT_EQ(sluice({"migrate", "--restored", "--store", "typo.db"}).status, 2);
