@@ -106,7 +106,10 @@ void serve(const ServeOptions& options) {
     fmt::print("{}\n", reloaded ? "Rules read again: " + reloaded->text : reloaded.error().to_string());
     std::fflush(stdout);
   }
-  fmt::print("Stopping: what runs may finish within {} ms\n", server.config().grace.count());
+  const auto& config_now = server.config();
+  fmt::print("Stopping: {}what runs may finish within {} ms\n",
+             config_now.drain_delay.count() > 0 ? fmt::format("no longer ready, in {} ms the doors close; ", config_now.drain_delay.count()) : "",
+             config_now.grace.count());
   std::fflush(stdout);
   if (const auto stopped = server.stop(); !stopped) die(stopped.error());
 }

@@ -267,7 +267,7 @@ void Recovery::pass_on_unknown() {
 // listed, may have done so since it was read.
 void Recovery::unknown_version(const store::OpenRow& row, std::string why) {
   const std::uint16_t began_by = IdSource::node_of(row.exchange.value);
-  if (nodes_ != nullptr && began_by != nodes_->node() && !nodes_->alone()) {
+  if (nodes_ != nullptr && began_by != nodes_->node() && nodes_->living() > 1) {
     unknown_.insert(began_by);
     if (!passed_on_.contains(began_by)) return skip();
   }

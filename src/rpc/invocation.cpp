@@ -321,9 +321,15 @@ void Invocation::deliver(Answer answer) {
     row.exchange = answer.exchange;  // the one that earned the reply: this request is none of its own
     registry_->audit(std::move(row));
   }
-  // What has no room leaves no row, its retry does; how often it was told is counted.
-  if (answer.kind == Answer::Kind::failure && answer.failure->kind() == FailureKind::overloaded &&
-      (stage_ < Stage::running || stage_ == Stage::committing || answer.failure->code() == store::kTooManyKeys))
+  // What has no room leaves no row, its retry does; how often it was told is counted. What a handler says of the
+  // services it called is its own.
+  const auto nothing_happened = [this](const Failure& why) {
+    if (why.kind() == FailureKind::overloaded && why.code() == store::kTooManyKeys) return true;
+    if (stage_ >= Stage::running && stage_ != Stage::committing) return false;
+    return why.kind() == FailureKind::overloaded || why.kind() == FailureKind::unavailable ||
+           (why.kind() == FailureKind::timeout && stage_ < Stage::running);
+  };
+  if (answer.kind == Answer::Kind::failure && nothing_happened(*answer.failure))
     registry_->count_refused(*answer.failure, command.ns.shadow());
   if (answer.kind == Answer::Kind::failure)
     registry_->failed_.fetch_add(1, std::memory_order_relaxed);

@@ -35,12 +35,12 @@ ConfigKey integer(std::string_view name, std::string_view meaning, std::int64_t 
           }};
 }
 template <class Member>
-ConfigKey time_ms(std::string_view name, std::string_view meaning, Member member) {
+ConfigKey time_ms(std::string_view name, std::string_view meaning, Member member, std::int64_t least = 1) {
   using T = std::remove_reference_t<decltype(member(std::declval<Config&>()))>;
   return {name,
           KeyType::integer,
           meaning,
-          1,
+          least,
           86'400'000,
           [member](const Config& c) {
             return std::to_string(
@@ -307,6 +307,8 @@ std::vector<ConfigKey> make_keys() {
       integer("server.node", "number of this node; on PostgreSQL nodes take theirs from the database", 0, 1023,
               SLUICE_MEMBER(node)),
       time_ms("server.grace_ms", "for what runs to end at the stop", SLUICE_MEMBER(grace)),
+      time_ms("server.drain_delay_ms", "at the stop: how long /readyz is 503 while requests are still taken, for balancers to look elsewhere",
+              SLUICE_MEMBER(drain_delay), 0),
       boolean("server.allow_remote", "listen beyond the loopback, without TLS",
               SLUICE_MEMBER(allow_remote)),
       time_ms("recovery.sweep_ms", "between two sweeps over what is open, paused or in doubt",

@@ -147,8 +147,7 @@ transport::HttpHooks Server::Impl::hooks() {
            std::to_string(open_left.load()) + R"(,"in_doubt":)" + std::to_string(in_doubt.load()) + "}}";
   };
   hooks.metrics = [this] {
-    if (const auto* nodes = store::nodes_of(*store))
-      metrics.gauge("sluice_store_membership_changes", "Times that this node saw another join or took over a dead one").set(static_cast<std::int64_t>(nodes->takeovers()));
+    store_watch->count_nodes();
     metrics.gauge("sluice_audit_rows_lost", "Audit rows that could not be written since the start")
         .set(static_cast<std::int64_t>(registry->stats().audit_lost));
     return metrics.prometheus_text();
@@ -177,7 +176,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   if (!opened) return fail(std::move(opened).error());
   self.store = std::move(*opened);
   tell_what_was_found(found, *self.store, self.config, self.logger);
-  self.store_watch = std::make_unique<StoreWatch>(*self.store, self.logger);
+  self.store_watch = std::make_unique<StoreWatch>(*self.store, self.logger, self.metrics);
   if (const auto* nodes = store::nodes_of(*self.store)) self.config.node = nodes->node();
   self.ids = std::make_unique<IdSource>(self.clock, self.config.node);
   self.ids->advance_past(self.store->largest_id());
@@ -363,7 +362,7 @@ Status Server::start() {
     });
     self.show_progress();
   });
-  self.logger.info("listening", {{"address", self.config.http.address}, {"port", port()}});
+  self.logger.info("listening", {{"address", self.config.http.address}, {"port", port()}, {"node", self.config.node}});
   if (self.grpc)
     self.logger.info("listening for gRPC",
                      {{"address", self.config.grpc.listen}, {"port", grpc_port()}});
@@ -372,12 +371,21 @@ Status Server::start() {
 
 Result<resilience::ReloadPlan> Server::reload_rules() { return impl_->guard_rules->reload(std::nullopt, "SIGHUP"); }
 
+namespace {
+// Balancers that look at /readyz send what is new elsewhere before the doors close.
+Task<Status> leave(Lifecycle& lifecycle, Duration delay) {
+  if (delay > Duration::zero()) (void)co_await sleep_for(delay);
+  co_return co_await lifecycle.shutdown();
+}
+}  // namespace
+
 Status Server::stop() {
   auto& self = *impl_;
   if (self.stopped) return {};
   self.stopped = true;
   Status status;
-  if (self.started) status = block_on(self.background, self.lifecycle->shutdown());
+  if (self.store_watch) self.store_watch->leave();
+  if (self.started) status = block_on(self.background, leave(*self.lifecycle, self.config.drain_delay));
   self.reader.stop();
   self.reader.join();
   self.backroom.reset();

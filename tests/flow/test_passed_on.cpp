@@ -22,7 +22,7 @@ class OneOfNodes final : public testing_support::ForwardingStore, public store::
   std::uint16_t node() const override { return number_; }
   bool ours(ExchangeId) const override { return shared_.adopter == number_; }
   std::uint64_t takeovers() const override { return shared_.changes; }
-  bool alone() const override { return shared_.living.size() == 1; }
+  std::size_t living() const override { return shared_.living.size(); }
   void pass_on(std::uint16_t number) override {
     EXPECT_EQ(number, 1u);
     EXPECT_EQ(shared_.adopter, number_) << "what is another's is not passed on";

@@ -105,6 +105,8 @@ TEST_F(PostgresServer, NODE_6_readyz_says_that_the_database_is_gone_and_that_it_
   const auto refused = server.ask(run("k", server.admin));
   EXPECT_EQ(refused.status, 503) << refused.body;
   EXPECT_EQ(refused.headers.count("retry-after"), 1u);
+  const std::string metrics = server.ask(test::get("/metrics")).body;
+  EXPECT_NE(metrics.find("sluice_requests_refused_total{code=\"database_"), std::string::npos) << metrics;
   for (int i = 0; i < 200 && ready() == 200; ++i) Parker().park(milliseconds(50));
   EXPECT_EQ(ready(), 503);
   own.restart();

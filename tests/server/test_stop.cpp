@@ -29,6 +29,27 @@ TEST(Stop, CORE_4_what_was_accepted_is_answered_and_nothing_new_comes_in) {
   EXPECT_TRUE(stopped) << "nothing had to be cancelled";
 }
 
+TEST(Stop, CORE_4_in_the_drain_delay_it_is_not_ready_and_still_takes_requests) {
+  Config config;
+  config.drain_delay = milliseconds(2'000);
+  RunningServer running(config);
+  const auto port = running.server->port();
+  ASSERT_EQ(running.ask(get("/readyz")).status, 200);
+  Thread stopping("stopping", [&] { EXPECT_TRUE(running.server->stop()); });
+  EXPECT_TRUE(wait_until([&] {
+    const auto ready = HttpClient(port).ask(get("/readyz"));
+    return ready && ready->status == 503 && ready->has("shutting_down");
+  }));
+  const auto alive = HttpClient(port).ask(get("/healthz"));
+  ASSERT_TRUE(alive);
+  EXPECT_EQ(alive->status, 200);
+  const auto taken = HttpClient(port).ask(post("probe.count", "{}", running.bearer()));
+  ASSERT_TRUE(taken) << "what comes before balancers have looked";
+  EXPECT_EQ(taken->status, 200) << taken->body;
+  stopping.join();
+  EXPECT_FALSE(HttpClient(port).connected());
+}
+
 TEST(Stop, CORE_4_after_the_grace_what_runs_is_cancelled_and_told) {
   Config config;
   config.grace = milliseconds(20);

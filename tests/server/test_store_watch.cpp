@@ -34,7 +34,9 @@ struct StoreWatchTest : testing::Test {
   Ailing ailing{*inner};
   const std::shared_ptr<Lines> sink = std::make_shared<Lines>();
   const std::unique_ptr<Logger> logger = make_logger(clock, sink, {});
-  StoreWatch watch{ailing, *logger};
+  Metrics metrics;
+  StoreWatch watch{ailing, *logger, metrics};
+  std::int64_t writes() { return metrics.gauge("sluice_store_writes", "").value(); }
 };
 
 TEST_F(StoreWatchTest, G6_a_store_that_writes_nothing_is_alive_and_not_ready_and_each_change_is_one_line) {
@@ -91,6 +93,25 @@ TEST_F(StoreWatchTest, NODE_8_on_a_database_that_went_back_nobody_is_made_to_res
   EXPECT_NE(sink->lines[0].find("do not start"), std::string::npos) << sink->lines[0];
 }
 
+TEST_F(StoreWatchTest, NODE_8_a_store_in_trouble_that_closes_itself_does_not_write_again) {
+  ailing.state = fail(FailureKind::unavailable, "database_unreachable", "it is gone");
+  EXPECT_FALSE(watch.ready());
+  ailing.state = fail(FailureKind::unavailable, "database_went_back", "it was restored");
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(watch.ready());
+  EXPECT_EQ(sink->count("do not start"), 1u);
+  EXPECT_EQ(sink->count("writes again"), 0u);
+  EXPECT_EQ(writes(), 0);
+}
+
+TEST_F(StoreWatchTest, CORE_4_a_server_that_leaves_is_alive_and_not_ready) {
+  watch.leave();
+  EXPECT_TRUE(watch.alive());
+  ASSERT_FALSE(watch.ready());
+  EXPECT_EQ(watch.ready().error().kind(), FailureKind::shutting_down);
+  EXPECT_TRUE(sink->lines.empty()) << "of the store there is nothing to say";
+  EXPECT_EQ(writes(), 1);
+}
+
 TEST_F(StoreWatchTest, NODE_6_a_process_whose_database_is_gone_is_alive_and_not_ready_and_says_so_in_the_log) {
   ailing.state = fail(FailureKind::unavailable, "database_unreachable", "it is gone");
   EXPECT_TRUE(watch.alive());
@@ -98,9 +119,11 @@ TEST_F(StoreWatchTest, NODE_6_a_process_whose_database_is_gone_is_alive_and_not_
   EXPECT_FALSE(watch.ready());
   EXPECT_EQ(sink->count("writes nothing now"), 1u);
   EXPECT_EQ(sink->count("database_unreachable"), 1u) << "why, and once";
+  EXPECT_EQ(writes(), 0);
   ailing.state = {};
   EXPECT_TRUE(watch.ready());
   EXPECT_EQ(sink->count("writes again"), 1u);
+  EXPECT_EQ(writes(), 1);
 }
 
 }  // namespace

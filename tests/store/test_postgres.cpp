@@ -170,14 +170,14 @@ TEST_F(Postgres, NODE_4_FLOW_26_an_adopted_node_is_passed_on_to_one_other) {
   dead->close();
   for (int i = 0; i < 200 && !one->ours(left); ++i) Parker().park(milliseconds(20));
   ASSERT_TRUE(one->ours(left));
-  EXPECT_TRUE(one->alone());
+  EXPECT_EQ(one->living(), 1u);
   one->pass_on(number);
   EXPECT_FALSE(one->ours(left)) << "nothing of it is worked on from here on";
   for (int i = 0; i < 200 && !one->ours(left); ++i) Parker().park(milliseconds(20));
   EXPECT_TRUE(one->ours(left)) << "there is no other";
   auto two = must_open(o);
-  for (int i = 0; i < 200 && one->alone(); ++i) Parker().park(milliseconds(20));
-  EXPECT_FALSE(one->alone());
+  for (int i = 0; i < 200 && one->living() == 1; ++i) Parker().park(milliseconds(20));
+  EXPECT_EQ(one->living(), 2u);
   const auto before = two->takeovers();
   one->pass_on(number);
   two->pass_on(number);  // not its own: nothing happens
@@ -226,6 +226,8 @@ TEST_F(Postgres, NODE_4_the_log_tells_who_took_a_node_over_and_that_it_joined_ag
   o.logger = second_log.get();
   o.lease = milliseconds(1000);
   auto second = must_open(o);
+  EXPECT_NE(sql("SELECT DISTINCT application_name FROM pg_stat_activity WHERE application_name LIKE 'sluice@%'").find(
+                "/" + std::to_string(getpid())), std::string::npos) << "which node's a session is";
   ASSERT_FALSE(second_lines->has("what it left")) << second_lines->all;
   // As one that stood still: its lease is over, and it does not know.
   sql("UPDATE sluice.writers SET expires_at = 0 WHERE node = " + std::to_string(first->node()));

@@ -35,7 +35,7 @@ TEST_F(PostgresRestored, NODE_8_tables_in_another_database_have_an_incarnation_o
     drawn = restored->incarnation();
     EXPECT_NE(drawn, first) << "codes and tokens given after the dump must not fit";
     EXPECT_TRUE(restored->of_another_database());
-    EXPECT_TRUE(restored->alone()) << "the nodes of the other database do not live here";
+    EXPECT_EQ(restored->living(), 1u) << "the nodes of the other database do not live here";
   }
   auto again = must_open(of_copy());
   EXPECT_EQ(again->incarnation(), drawn);

@@ -62,6 +62,7 @@ struct Config {
   bool log_json = false;
   std::uint16_t node = 1;  ///< 0–1023, unique among nodes of one store
   milliseconds grace{10'000};
+  milliseconds drain_delay{0};  ///< before the grace begins: not ready, and still taking requests
   milliseconds sweep_every{30'000};  ///< between two sweeps over what is open or in doubt
   bool allow_remote = false;
   std::map<std::string, ChannelConfig> channels;  ///< by name

@@ -35,7 +35,7 @@ class Server {
 
   /// Listens, and begins recovery beside the requests.
   Status start();
-  /// Drains within the grace, cancels the rest, closes. Idempotent; blocks.
+  /// Not ready for the drain delay, then drains within the grace, cancels the rest, closes. Idempotent; blocks.
   Status stop();
 
   /// Reads the rules of outbound calls again (SIGHUP). Fails as the file does; the old ones stay.

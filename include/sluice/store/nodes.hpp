@@ -18,8 +18,8 @@ class Nodes {
   virtual bool ours(ExchangeId exchange) const = 0;
   /// Grows whenever an answer of ours() may have changed.
   virtual std::uint64_t takeovers() const = 0;
-  /// Whether no other node lives, as far as this one knows.
-  virtual bool alone() const = 0;
+  /// How many nodes live, this one among them, as it was last told; 0: it is shut out, or cannot ask.
+  virtual std::size_t living() const = 0;
   /// The next living node, in the order of their numbers and round again, adopts the dead `number` instead of
   /// this one: for what this one cannot finish. ours() is false of it at once; nothing of it may be worked on here.
   /// It comes back where there is no other, or none of them keeps it. Nothing where this node has not adopted it.

@@ -1,6 +1,7 @@
 // Opening a connection: every host of the address is tried at once, and the first that takes writes
 // is the one. One after the other would never get past a host that is frozen or cut off.
 #include <poll.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -29,10 +30,17 @@ Result<Parsed> parse(const std::string& url) {
 
 // Defaults that make a dead server or a cut wire noticed in seconds; the address may say otherwise.
 constexpr std::pair<const char*, const char*> kDefaults[] = {
-    {"application_name", "sluice"}, {"client_encoding", "UTF8"}, {"target_session_attrs", "read-write"},
+    {"client_encoding", "UTF8"},    {"target_session_attrs", "read-write"},
     {"keepalives_idle", "5"},       {"keepalives_interval", "2"}, {"keepalives_count", "3"},
     {"tcp_user_timeout", "8000"},
 };
+
+// In pg_stat_activity a node is to be told from the others: by its host and process.
+std::string application_name() {
+  char host[48] = {};
+  if (gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
+  return "sluice@" + std::string(host) + "/" + std::to_string(getpid());
+}
 
 // Not a code of PostgreSQL's: the two did not come to an understanding about TLS.
 constexpr const char* kNoTls = "SLTLS";
@@ -131,6 +139,8 @@ Result<std::unique_ptr<PgConnection>> PgConnection::open(const PostgresOptions& 
     if (o->val != nullptr) words.emplace_back(o->keyword, o->val);
   for (const auto& [name, value] : kDefaults)
     if (std::ranges::none_of(words, [&](const auto& w) { return w.first == name; })) words.emplace_back(name, value);
+  if (std::ranges::none_of(words, [](const auto& w) { return w.first == "application_name"; }))
+    words.emplace_back("application_name", application_name());
   std::vector<Attempt> attempts;
   for (const Words& target : targets(words)) {
     std::vector<const char*> names, values;

@@ -22,7 +22,7 @@ class Membership {
     known_ = known;
     ours_ = kept;
     self_ = self;
-    alone_ = alive.none();
+    living_ = alive.count() + 1;
     // Of what no node is known to have begun (its row is long gone), the first of the living takes care.
     first_ = true;
     for (std::size_t n = 0; n < self; ++n) first_ = first_ && !alive[n];
@@ -33,10 +33,11 @@ class Membership {
     ours_.reset();
     known_.set();
     first_ = false;
+    living_ = 0;
   }
-  bool alone() const {
+  std::size_t living() const {
     const std::scoped_lock lock(mutex_);
-    return alone_;
+    return living_;
   }
   void pass_on(std::uint16_t node) {
     const std::scoped_lock lock(mutex_);
@@ -64,7 +65,8 @@ class Membership {
   mutable std::mutex mutex_;
   std::bitset<kNodes> known_, ours_, passing_;
   std::uint16_t self_ = 0;
-  bool first_ = false, alone_ = true;
+  bool first_ = false;
+  std::size_t living_ = 0;
 };
 
 }  // namespace sluice::store

@@ -74,7 +74,7 @@ class PostgresStoreImpl final : public PostgresStore {
   std::uint16_t node() const override { return commits_->node(); }
   bool ours(ExchangeId exchange) const override { return commits_->membership().ours(IdSource::node_of(exchange.value)); }
   std::uint64_t takeovers() const override { return commits_->membership().changes(); }
-  bool alone() const override { return commits_->membership().alone(); }
+  std::size_t living() const override { return commits_->membership().living(); }
   void pass_on(std::uint16_t number) override { commits_->membership().pass_on(number); }
   void set_expander(Expander* expander) override { commits_->set_expander(expander); }
   StoreStats stats() const override { return commits_->stats(); }
