@@ -187,6 +187,17 @@ TEST_F(PostgresCommand, NODE_1_doctor_joins_no_node_and_changes_nothing) {
   EXPECT_EQ(server.sql("SELECT count(*) FROM sluice.meta WHERE name = 'incarnation'", name), "0");
 }
 
+TEST_F(PostgresCommand, CONSOLE_9_a_bench_does_not_fill_a_servers_database) {
+  ASSERT_EQ(run(folder.path(), {"token", "create", "till", "--grant", "*:*", "--store", url(name)}).status, 0);
+  const auto before = server.sql("SELECT count(*) FROM sluice.kv", name);
+  for (const char* bench : {"durable", "growth", "idempotency", "nodes"}) {
+    const auto refused = run(folder.path(), {"bench", bench, "--rounds", "1", "--seconds", "0.01", "--store", url(name)});
+    EXPECT_EQ(refused.status, 2) << bench << refused.out << refused.err;
+    EXPECT_NE(refused.err.find("it has tokens"), std::string::npos) << refused.err;
+  }
+  EXPECT_EQ(server.sql("SELECT count(*) FROM sluice.kv", name), before);
+}
+
 TEST_F(PostgresCommand, NODE_1_doctor_does_not_call_good_what_is_not) {
   ASSERT_EQ(run(folder.path(), {"migrate", "--store", url(name)}).status, 0);
   const auto says = [&](const std::string& line, const std::string& role = "sluice") {
