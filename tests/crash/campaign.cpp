@@ -2,7 +2,7 @@
 // recovers. The client remembers what it was told; the partner remembers what it was asked. At the
 // end every reply is asked for once more and the books are checked.
 //   crash_campaign SERVER kills ROUNDS [SEED]
-//   crash_campaign SERVER strand COUNT
+//   crash_campaign SERVER strand COUNT [postgres]
 //   crash_campaign SERVER nodes ROUNDS [SEED [kill|freeze]]   two servers on one PostgreSQL; one of them is
 //                                                killed or frozen under load, the other finishes what it left
 //   crash_campaign SERVER upgrade ROUNDS SEED OLDER            one node after the other is replaced by one of the
@@ -88,9 +88,7 @@ class Campaign {
 
   std::string log() const { return server_.log(); }
   int nodes(int rounds, const std::string& kind) {
-    testing_support::PrivatePostgres database;
-    database.sql("CREATE DATABASE crash", "template1");
-    ::setenv("CRASH_POSTGRES", database.socket_url("crash").c_str(), 1);
+    use_postgres();
     if (!open()) return 1;
     second_ = std::make_unique<ServerProcess>(binary_, folder_.path());
     second_->launch();
@@ -140,9 +138,7 @@ class Campaign {
 
   // Nodes of two versions side by side: one after the other is replaced by the other version, and back.
   int upgrade(int rounds, const std::string& older) {
-    testing_support::PrivatePostgres database;
-    database.sql("CREATE DATABASE crash", "template1");
-    ::setenv("CRASH_POSTGRES", database.socket_url("crash").c_str(), 1);
+    auto& database = use_postgres();
     std::unique_ptr<ServerProcess> nodes[2];
     bool is_new[2] = {false, false};
     const auto launch = [&](std::size_t i) {
@@ -197,12 +193,18 @@ class Campaign {
   }
 
   // Many transfers cut off between reservation and decision, and a quarter as many right after it: doors first,
-  // all undone or committed within a second.
-  int strand(int count) {
+  // all undone or committed within a second; on PostgreSQL after the lease of the node that died.
+  int strand(int count, bool on_postgres) {
+    if (on_postgres) use_postgres();
     const int decided = count / 4;
     if (server_.run("strand", {std::to_string(count), std::to_string(decided)}) != 0) {
       fmt::print("stranding failed: {}\n", server_.log());
       return 1;
+    }
+    if (database_) {
+      // Of the node that is gone: else nobody has to take them over.
+      const std::string left = database_->sql("SELECT count(*) FROM sluice.open_exchanges o JOIN sluice.writers w ON w.node = (o.exchange >> 12) & 1023", "crash");
+      if (left != std::to_string(count)) client_.problem(fmt::format("{} open transfers are of the node that is gone instead of {}", left, count));
     }
     PartnerLog heard(folder_.file("partner.log"));
     std::set<std::string> stranded;
@@ -224,8 +226,9 @@ class Campaign {
     if (const int status = server_.stop_gracefully(); status != 0)
       client_.problem(fmt::format("on SIGTERM the server ended with wait status {:#x}: {}", status, server_.log()));
     client_.check_partner();
-    // About 0.6 s for ten thousand. Only of the long run, which is a release build; it has the machine for itself.
-    if (const char* asked = std::getenv("SLUICE_LONG"); asked != nullptr && *asked != '\0' && undone - doors > 2)
+    // About 0.6 s for ten thousand on SQLite, 2.2 s on PostgreSQL with the lease of 1.5 s in it. Only of the long run,
+    // which is a release build; it has the machine for itself.
+    if (const char* asked = std::getenv("SLUICE_LONG"); asked != nullptr && *asked != '\0' && undone - doors > (on_postgres ? 6 : 2))
       client_.problem(fmt::format("{} open transfers were over only after {:.1f} s", count, undone - doors));
     fmt::print("{} open transfers, {} of them decided: doors open after {:.0f} ms, first new transfer answered after {:.0f} ms, "
                "all over after {:.0f} ms ({:.0f} ms of it beside {} new requests)\n",
@@ -234,6 +237,13 @@ class Campaign {
   }
 
  private:
+  // Instead of a file, for every server that is launched from here on.
+  testing_support::PrivatePostgres& use_postgres() {
+    database_ = std::make_unique<testing_support::PrivatePostgres>();
+    database_->sql("CREATE DATABASE crash", "template1");
+    ::setenv("CRASH_POSTGRES", database_->socket_url("crash").c_str(), 1);
+    return *database_;
+  }
   bool open() {
     server_.launch();
     return wait_open();
@@ -270,6 +280,7 @@ class Campaign {
   }
   const std::string binary_;
   testing_support::TempFolder folder_;
+  std::unique_ptr<testing_support::PrivatePostgres> database_;
   Client client_;
   ServerProcess server_;
   std::unique_ptr<ServerProcess> second_;
@@ -299,7 +310,7 @@ int main(int argc, char** argv) {
     return campaign(argv[1], std::atoi(argv[3]), argc > 4 ? std::strtoull(argv[4], nullptr, 10) : 1,
                     {argv + std::min(argc, 5), argv + argc});
   }
-  if (is("strand")) return Campaign(argv[1], 1).strand(std::atoi(argv[3]));
-  std::fprintf(stderr, "usage: crash_campaign SERVER kills ROUNDS [SEED] | SERVER strand COUNT | SERVER nodes|upgrade|database|failover ROUNDS [SEED [KIND...]]\n");
+  if (is("strand")) return Campaign(argv[1], 1).strand(std::atoi(argv[3]), argc > 4 && std::strcmp(argv[4], "postgres") == 0);
+  std::fprintf(stderr, "usage: crash_campaign SERVER kills ROUNDS [SEED] | SERVER strand COUNT [postgres] | SERVER nodes|upgrade|database|failover ROUNDS [SEED [KIND...]]\n");
   return 2;
 }
