@@ -87,16 +87,21 @@ class Campaign {
   }
 
   std::string log() const { return server_.log(); }
+  // With CRASH_FAKETIME, the library of that name, the clock of one goes as far ahead as the other's is behind.
   int nodes(int rounds, const std::string& kind) {
     use_postgres();
-    if (!open()) return 1;
-    second_ = std::make_unique<ServerProcess>(binary_, folder_.path());
-    second_->launch();
-    if (!wait_open(*second_)) return 1;
+    const char* const faketime = std::getenv("CRASH_FAKETIME");
+    const auto clock = [&](const char* by) { return faketime != nullptr ? wrong_clock(faketime, by) : std::vector<std::string>(); };
+    for (std::size_t i = 0; i < 2; ++i) {
+      nodes_[i] = std::make_unique<ServerProcess>(binary_, folder_.path(), clock(i == 0 ? "+7m" : "-7m"));
+      nodes_[i]->launch();
+      if (!wait_open(*nodes_[i])) return 1;
+    }
+    double apart = clocks_apart();
     int freezes = 0;
     for (int round = 0; round < rounds; ++round) {
-      ServerProcess& victim = round % 2 == 0 ? server_ : *second_;
-      ServerProcess& other = round % 2 == 0 ? *second_ : server_;
+      ServerProcess& victim = *nodes_[round % 2];
+      ServerProcess& other = *nodes_[1 - round % 2];
       const bool freeze = kind.empty() ? client_.draw(3) == 0 : kind == "freeze";
       client_.load(other.port());
       if (freeze) {
@@ -123,16 +128,18 @@ class Campaign {
         if (!wait_open(victim)) return 1;
       }
     }
-    client_.settle(server_.port());
-    client_.replay_all(server_.port());
-    client_.check_accounts(server_.port());
-    for (ServerProcess* node : {second_.get(), &server_})
+    apart = std::min(apart, clocks_apart());  // also of those that were started again
+    client_.settle(nodes_[0]->port());
+    client_.replay_all(nodes_[0]->port());
+    client_.check_accounts(nodes_[0]->port());
+    for (auto& node : nodes_)
       if (const int status = node->stop_gracefully(); status != 0)
         client_.problem(fmt::format("on SIGTERM a node ended with wait status {:#x}: {}", status, node->log()));
+    if (faketime != nullptr && apart < 13 * 60) client_.problem(fmt::format("the clocks of the nodes were {:.0f} s apart instead of 14 minutes", apart));
     client_.check_partner();
     fmt::print("{} kills, {} freezes, {} transfers, {} answers cut off, {} told to try later; {} committed, {} declined; "
-               "slowest takeover {:.1f} s with a lease of 1.5 s\n",
-               rounds - freezes, freezes, client_.asked(), client_.cut_off, client_.later, client_.committed, client_.declined, slowest_takeover_);
+               "slowest takeover {:.1f} s with a lease of 1.5 s; the nodes' clocks {:.1f} minutes apart\n",
+               rounds - freezes, freezes, client_.asked(), client_.cut_off, client_.later, client_.committed, client_.declined, slowest_takeover_, apart / 60);
     return client_.verdict();
   }
 
@@ -244,6 +251,7 @@ class Campaign {
     ::setenv("CRASH_POSTGRES", database_->socket_url("crash").c_str(), 1);
     return *database_;
   }
+  double clocks_apart() { return std::abs(client_.wall_clock(nodes_[0]->port()) - client_.wall_clock(nodes_[1]->port())); }
   bool open() {
     server_.launch();
     return wait_open();
@@ -283,7 +291,7 @@ class Campaign {
   std::unique_ptr<testing_support::PrivatePostgres> database_;
   Client client_;
   ServerProcess server_;
-  std::unique_ptr<ServerProcess> second_;
+  std::unique_ptr<ServerProcess> nodes_[2];
   double slowest_takeover_ = 0, slowest_open_ = 0;
   std::uint64_t starting_kills_ = 0;
 };
