@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# 8 kills and freezes of nodes on one PostgreSQL, whose clocks are 14 minutes apart; with SLUICE_LONG=1
+# 8 kills and freezes of nodes on one PostgreSQL, whose clocks are four hours apart; with SLUICE_LONG=1
 # SLUICE_CAMPAIGN_ROUNDS (default 100) of each. CRASH_SAME_CLOCKS=1: for a sanitizer, which bears no preloaded library.
 #   nodes.sh CAMPAIGN SERVER
 set -euo pipefail

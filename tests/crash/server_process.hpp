@@ -47,7 +47,7 @@ class ServerProcess {
 };
 
 double monotonic_seconds();
-/// For a server whose wall clock goes wrong by so much ("+7m"), while its monotonic one goes right. `faketime`: the library.
+/// For a server whose wall clock goes wrong by so much ("+2h"), while its monotonic one goes right. `faketime`: the library.
 std::vector<std::string> wrong_clock(const std::string& faketime, const std::string& by);
 
 }  // namespace sluice::crash
