@@ -7,7 +7,7 @@ build_packages="clang-19 libboost1.81-dev libsqlite3-dev libspdlog-dev libfmt-de
   libprotobuf-dev protobuf-compiler protobuf-compiler-grpc ninja-build cmake
   pkg-config ccache mold g++ git ca-certificates"
 test_packages="libgtest-dev libgmock-dev libbenchmark-dev libclang-rt-19-dev postgresql-15 pgbouncer
-  patroni etcd-server etcd-client python3-etcd python3-psycopg2 iproute2"
+  patroni etcd-server etcd-client python3-etcd python3-psycopg2 iproute2 faketime"
 
 say() { printf '\033[1m== %s\033[0m\n' "$*"; }
 

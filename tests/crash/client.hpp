@@ -30,6 +30,8 @@ class Client {
   void replay_all(std::uint16_t port);
   void check_accounts(std::uint16_t port);
   std::int64_t balance(std::uint16_t port, int account);
+  /// Seconds since 1970 by the server's own clock.
+  double wall_clock(std::uint16_t port);
   /// Every reservation ended in exactly one way; as many commits as replies that say so.
   void check_partner();
   void problem(std::string text);

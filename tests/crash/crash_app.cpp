@@ -10,6 +10,9 @@
 namespace sluice::crash {
 namespace {
 
+// Longer than any campaign, shorter than its nodes' clocks are apart.
+constexpr milliseconds kKeysKept = std::chrono::hours(3);
+
 class PartnerStage final : public flow::Stage {
  public:
   PartnerStage(FilePartner& partner, Hang hang) : partner_(partner), hang_(hang) {}
@@ -102,6 +105,7 @@ class CrashApp final : public server::App {
     spec.summary = summary;
     spec.app = "crash";
     spec.idempotency = rpc::KeyUse::required;
+    spec.keys.ttl = kKeysKept;
     spec.handler = rpc::flow_handler(flow);
     return context.registry.add(std::move(spec));
   }

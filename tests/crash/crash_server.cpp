@@ -13,6 +13,7 @@
 #include "crash/crash_app.hpp"
 #include "sluice/base/runtime.hpp"
 #include "sluice/server/server.hpp"
+#include "sluice/store/nodes.hpp"
 #include "sluice/store/sqlite.hpp"
 
 namespace sluice::crash {
@@ -83,7 +84,9 @@ int strand(const std::string& folder, int count, int decided) {
   auto undecided = make_transfer(**store, partner, {Hang::At::reserving, &waiting});
   auto committing = make_transfer(**store, partner, {Hang::At::committing, &waiting});
   const std::string request = R"({"from":)" + std::to_string(kStrandedFrom) + R"(,"to":)" + std::to_string(kStrandedTo) + "}";
-  IdSource ids(clock, 2);
+  // On a shared database another node has to take them over: they are of the number that this one holds there.
+  const store::Nodes* nodes = store::nodes_of(**store);
+  IdSource ids(clock, nodes != nullptr ? nodes->node() : 2);
   lane.start();
   lane.lane().post([&] {
     for (int i = 0; i < count; ++i) {

@@ -2,20 +2,28 @@
 // processes that are killed in the middle, again and again, and started again. Buyers who got no final
 // answer ask again with their keys. At the end everybody has an answer, the stock is issued to the last
 // piece, each code once; every final answer is asked for once more and must be the same bytes.
-//   flash_sale SLUICE BUYERS STOCK KILLS [SEED]
+// On PostgreSQL the shop is two nodes on one database, either of which may be asked or killed.
+//   flash_sale SLUICE BUYERS STOCK KILLS [SEED [postgres]]
 #include <fmt/core.h>
+#include <poll.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <deque>
-#include <map>
+#include <memory>
+#include <mutex>
 #include <set>
+#include <thread>
+#include <vector>
 
 #include "apps/voucher/books.hpp"
 #include "apps/voucher/importer.hpp"
 #include "bench/http_load.hpp"
 #include "cli/demo_server.hpp"
 #include "sluice/base/runtime.hpp"
+#include "sluice/store/postgres.hpp"
 #include "sluice/store/sqlite.hpp"
+#include "support/private_postgres.hpp"
 #include "support/temp_folder.hpp"
 
 namespace sluice::crash {
@@ -23,19 +31,37 @@ namespace {
 
 constexpr int kConnections = 64;
 constexpr int kMaxTurns = 400;  // of asking again: a buyer nobody ever answers is a finding, not a hang
+constexpr int kBetweenTurnsMs = 20;
+constexpr int kAnswersWithoutCodes = 200;  // from the death of the code service until it is started again
 
 struct Database {
   RealClock clock;
   RealRandom random;
   RealExecutor executor{clock};
-  std::unique_ptr<store::SqliteStore> store;
-  explicit Database(const std::string& path) {
-    store::SqliteOptions options;
-    options.path = path;
-    auto opened = store::open_sqlite_store(std::move(options), clock, random, executor);
-    if (!opened) fmt::print("{}\n", opened.error().to_string()), std::exit(1);
-    store = std::move(*opened);
+  std::unique_ptr<store::Store> store;
+  /// A file, or postgres://….
+  explicit Database(const std::string& where) {
+    const auto keep = [this](auto opened) {
+      if (!opened) fmt::print("{}\n", opened.error().to_string()), std::exit(1);
+      store = std::move(*opened);
+    };
+    if (store::is_postgres_url(where)) {
+      store::PostgresOptions options;
+      options.url = where;
+      keep(store::open_postgres_store(std::move(options), clock, random, executor));
+    } else {
+      store::SqliteOptions options;
+      options.path = where;
+      keep(store::open_sqlite_store(std::move(options), clock, random, executor));
+    }
   }
+};
+
+struct Shop {
+  Shop(const std::string& folder, const char* name, const std::string& binary) : server(folder, name, {}, binary) {}
+  cli::DemoServer server;
+  bool dead = false;
+  std::uint64_t told = 0;  // buyers who had their first final answer from it
 };
 
 void import(const char* what, const Result<voucher::ImportProgress>& done) {
@@ -44,12 +70,15 @@ void import(const char* what, const Result<voucher::ImportProgress>& done) {
 
 class Sale {
  public:
-  Sale(std::string binary, std::size_t buyers, std::int64_t stock, int kills, std::uint64_t seed)
-      : codes_(folder_.path(), "codes", {}, binary),
-        shop_(folder_.path(), "shop", {}, binary),
-        told_(buyers),
-        stock_(stock),
-        random_(seed) {
+  Sale(std::string binary, std::size_t buyers, std::int64_t stock, int kills, std::uint64_t seed, bool on_postgres)
+      : codes_(folder_.path(), "codes", {}, binary), told_(buyers), stock_(stock), random_(seed) {
+    shops_.push_back(std::make_unique<Shop>(folder_.path(), "shop", binary));
+    if (on_postgres) {
+      shops_.push_back(std::make_unique<Shop>(folder_.path(), "shop2", binary));
+      database_ = std::make_unique<testing_support::PrivatePostgres>();
+      for (const char* name : {"shop", "codes"}) database_->sql(fmt::format("CREATE DATABASE {}", name), "template1");
+      ::setenv("SLUICE_STORE_LEASE_MS", "1500", 1);  // the default of ten seconds is long for buyers
+    }
     // The moments, in vouchers issued: spread over the whole sale, the first before anything is issued.
     for (int i = 0; i < kills; ++i)
       moments_.push_back(static_cast<std::uint64_t>(stock) * static_cast<std::uint64_t>(i) / static_cast<std::uint64_t>(kills) +
@@ -58,23 +87,30 @@ class Sale {
 
   int run() {
     prepare();
-    if (!start(codes_, {"--apps", "codes", "--grpc-listen", "127.0.0.1:0"})) return 1;
+    if (!start_codes()) return 1;
     code_port_ = codes_.grpc_port();
-    if (!start_shop()) return 1;
+    for (auto& shop : shops_)
+      if (!start_shop(*shop)) return 1;
     for (std::size_t i = 0; i < told_.size(); ++i) open_.push_back(i);
     for (int turn = 0; turn < kMaxTurns && !open_.empty(); ++turn) {
-      drive();
+      if (turn != 0) ::poll(nullptr, 0, kBetweenTurnsMs);
+      std::vector<std::thread> selling;
+      for (auto& shop : shops_) selling.emplace_back([this, &shop] { sell(*shop); });
+      for (auto& one : selling) one.join();
       if (!revive()) return 1;
     }
     for (const std::size_t buyer : open_) problem(fmt::format("buyer {} has no final answer", buyer));
-    ask_everybody_again();
-    for (auto* server : {&shop_, &codes_})
-      if (!server->stop_gracefully()) problem("a server did not stop well on SIGTERM");
+    for (auto& shop : shops_) ask_everybody_again(*shop);
+    for (auto& shop : shops_)
+      if (!shop->server.stop_gracefully()) problem("a shop did not stop well on SIGTERM");
+    if (!codes_.stop_gracefully()) problem("the code service did not stop well on SIGTERM");
+    for (auto& shop : shops_)
+      if (shop->told == 0) problem("a node of the shop told nobody anything final");
     audit();
-    fmt::print("{} buyers, stock {}: {} issued, {} sold out, {} refused otherwise; {} kills of the shop, {} of the code "
-               "service; {} answers cut off, {} told to try again\n",
-               told_.size(), stock_, issued_, sold_out_, told_.size() - issued_ - sold_out_ - open_.size(), shop_kills_,
-               code_kills_, cut_off_, later_);
+    fmt::print("{} buyers at {} of the shop, stock {}: {} issued, {} sold out, {} refused otherwise; {} kills of the shop, {} of "
+               "the code service; {} answers cut off, {} told to try again\n",
+               told_.size(), shops_.size() == 1 ? "one node" : "two nodes", stock_, issued_, sold_out_,
+               told_.size() - issued_ - sold_out_ - open_.size(), shop_kills_, code_kills_, cut_off_, later_);
     for (const auto& text : problems_) fmt::print("PROBLEM: {}\n", text);
     return problems_.empty() ? 0 : 1;
   }
@@ -96,30 +132,52 @@ class Sale {
     for (std::int64_t i = 0; i < 2 * stock_; ++i) codes += fmt::format("HOT,HOT-{:07}\n", i);
     voucher::ImportOptions options;
     options.batch = 5000;
-    const Database shop(shop_.database()), code(codes_.database());
+    const Database shop(shop_database()), code(code_database());
     import("vouchers", voucher::import_vouchers(*shop.store, voucher::read_from_text(catalogue), "vouchers.csv", options));
     import("users", voucher::import_users(*shop.store, voucher::read_from_text(users), "users.csv", options));
     import("vouchers", voucher::import_vouchers(*code.store, voucher::read_from_text(catalogue), "vouchers.csv", options));
     import("codes", voucher::import_codes(*code.store, voucher::read_from_text(codes), "codes.csv", options));
   }
 
-  bool start(cli::DemoServer& server, std::vector<std::string> arguments) {
+  std::string shop_database() const { return database_ ? database_->socket_url("shop") : shops_[0]->server.database(); }
+  std::string code_database() const { return database_ ? database_->socket_url("codes") : codes_.database(); }
+
+  static bool start(cli::DemoServer& server, std::vector<std::string> arguments) {
     server.arguments(std::move(arguments));
     if (server.start() >= 0) return true;
     fmt::print("{}\n", server.error());
     return false;
   }
   bool start_codes() {
-    return start(codes_, {"--apps", "codes", "--grpc-listen", fmt::format("127.0.0.1:{}", code_port_)});
+    return start(codes_, {"--store", code_database(), "--apps", "codes", "--grpc-listen", fmt::format("127.0.0.1:{}", code_port_)});
   }
-  bool start_shop() {
-    return start(shop_, {"--apps", "voucher", "--code-service", fmt::format("127.0.0.1:{}", code_port_), "--code-token",
-                         codes_.token(), "--segment-codes", "50", "--downstream-timeout-ms", "200"});
+  bool start_shop(Shop& shop) {
+    return start(shop.server, {"--store", shop_database(), "--apps", "voucher", "--code-service", fmt::format("127.0.0.1:{}", code_port_),
+                               "--code-token", codes_.token(), "--segment-codes", "50", "--downstream-timeout-ms", "200"});
   }
   bool revive() {
     if (codes_dead_ && !start_codes()) return false;
-    if (shop_dead_ && !start_shop()) return false;
-    codes_dead_ = shop_dead_ = false;
+    codes_dead_ = false;
+    for (auto& shop : shops_) {
+      if (shop->dead && !start_shop(*shop)) return false;
+      shop->dead = false;
+    }
+    return true;
+  }
+
+  // At one node, until nobody waits to ask; it is killed meanwhile, and started again while the other goes on.
+  void sell(Shop& shop) {
+    do drive(shop);
+    while (is_back(shop));
+  }
+  bool is_back(Shop& shop) {
+    const auto wanted = [&] {
+      const std::scoped_lock lock(mutex_);
+      return shop.dead && !open_.empty();
+    };
+    if (!wanted() || !start_shop(shop)) return false;  // a turn begins with all of them there
+    const std::scoped_lock lock(mutex_);
+    shop.dead = false;
     return true;
   }
 
@@ -129,24 +187,33 @@ class Sale {
     return {buyer, fmt::format("POST /v1/commands/voucher.ss.distribution.batch_distribute_voucher HTTP/1.1\r\n"
                                "Host: l\r\nAuthorization: Bearer {}\r\nIdempotency-Key: sale-{}\r\n"
                                "Content-Length: {}\r\n\r\n{}",
-                               shop_.token(), buyer, body.size(), body)};
+                               shops_[0]->server.token(), buyer, body.size(), body)};
   }
 
-  void drive() {
-    // With the code service dead, so many more answers without it, then it comes back.
-    codes_back_in_ = 200;
+  void drive(Shop& shop) {
+    std::set<std::size_t> asked;
     try {
       bench::http_drive(
-          shop_.port(), kConnections,
-          [this]() -> std::optional<bench::Outgoing> {
-            if (open_.empty() || shop_dead_) return std::nullopt;
+          shop.server.port(), kConnections,
+          [&]() -> std::optional<bench::Outgoing> {
+            const std::scoped_lock lock(mutex_);
+            if (open_.empty() || shop.dead) return std::nullopt;
             const std::size_t buyer = open_.front();
             open_.pop_front();
+            asked.insert(buyer);
             return ask(buyer);
           },
-          [this](bench::Incoming in) { heard(in); });
+          [&](bench::Incoming in) {
+            const std::scoped_lock lock(mutex_);
+            asked.erase(in.id);
+            const std::size_t before = issued_ + sold_out_;
+            heard(in);
+            shop.told += issued_ + sold_out_ - before;
+          });
     } catch (const std::runtime_error&) {
-      // Killed before all had connected: who was not asked is asked in the next turn.
+      // Killed before all had connected: nobody hears what was asked by then.
+      const std::scoped_lock lock(mutex_);
+      open_.insert(open_.end(), asked.begin(), asked.end());
     }
   }
 
@@ -189,14 +256,15 @@ class Sale {
   void kill_one() {
     moments_.pop_front();
     const std::uint64_t which = draw(3);
-    if (which != 0 && !codes_dead_) codes_.kill_hard(), codes_dead_ = true, ++code_kills_;
-    if (which != 1 && !shop_dead_) shop_.kill_hard(), shop_dead_ = true, ++shop_kills_;
+    Shop& shop = *shops_[static_cast<std::size_t>(shop_kills_) % shops_.size()];
+    if (which != 0 && !codes_dead_) codes_.kill_hard(), codes_dead_ = true, codes_back_in_ = kAnswersWithoutCodes, ++code_kills_;
+    if (which != 1 && !shop.dead) shop.server.kill_hard(), shop.dead = true, ++shop_kills_;
   }
 
-  void ask_everybody_again() {
+  void ask_everybody_again(Shop& shop) {
     std::size_t next = 0, heard = 0;
     bench::http_drive(
-        shop_.port(), kConnections,
+        shop.server.port(), kConnections,
         [&]() -> std::optional<bench::Outgoing> {
           if (next == told_.size()) return std::nullopt;
           return ask(next++);
@@ -210,7 +278,7 @@ class Sale {
   }
 
   void audit() {
-    const Database shop(shop_.database()), code(codes_.database());
+    const Database shop(shop_database()), code(code_database());
     const auto books = voucher::audit_books(*shop.store, "voucher", code.store.get());
     if (!books) return problem(books.error().to_string());
     for (const auto& wrong : books->wrong) problem(wrong);
@@ -225,7 +293,10 @@ class Sale {
   }
 
   testing_support::TempFolder folder_;
-  cli::DemoServer codes_, shop_;
+  std::unique_ptr<testing_support::PrivatePostgres> database_;  // none: each a file of its own
+  cli::DemoServer codes_;
+  std::vector<std::unique_ptr<Shop>> shops_;
+  std::mutex mutex_;  // while there is selling: of all below, and of who is killed
   std::vector<std::string> told_;  // by buyer: the body of the first final answer
   const std::int64_t stock_;
   std::uint64_t random_;
@@ -233,7 +304,7 @@ class Sale {
   std::deque<std::size_t> open_;
   std::set<std::string> given_;
   std::uint16_t code_port_ = 0;
-  bool codes_dead_ = false, shop_dead_ = false;
+  bool codes_dead_ = false;
   int codes_back_in_ = 0, shop_kills_ = 0, code_kills_ = 0;
   std::uint64_t issued_ = 0, sold_out_ = 0, cut_off_ = 0, later_ = 0;
   std::vector<std::string> problems_;
@@ -244,10 +315,11 @@ class Sale {
 
 int main(int count, char** arguments) {
   if (count < 5) {
-    fmt::print("usage: flash_sale SLUICE BUYERS STOCK KILLS [SEED]\n");
+    fmt::print("usage: flash_sale SLUICE BUYERS STOCK KILLS [SEED [postgres]]\n");
     return 2;
   }
   return sluice::crash::Sale(arguments[1], std::strtoull(arguments[2], nullptr, 10), std::atoll(arguments[3]),
-                             std::atoi(arguments[4]), count > 5 ? std::strtoull(arguments[5], nullptr, 10) : 1)
+                             std::atoi(arguments[4]), count > 5 ? std::strtoull(arguments[5], nullptr, 10) : 1,
+                             count > 6 && std::strcmp(arguments[6], "postgres") == 0)
       .run();
 }

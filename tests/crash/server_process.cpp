@@ -1,7 +1,9 @@
 #include "crash/server_process.hpp"
 
 #include <fcntl.h>
+#include <semaphore.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,6 +20,10 @@ double monotonic_seconds() {
   return static_cast<double>(at.tv_sec) + static_cast<double>(at.tv_nsec) * 1e-9;
 }
 
+std::vector<std::string> wrong_clock(const std::string& faketime, const std::string& by) {
+  return {"LD_PRELOAD=" + faketime, "FAKETIME=" + by, "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"};
+}
+
 ServerProcess::~ServerProcess() {
   if (pid_ >= 0) kill_in(0);
   reap();
@@ -32,6 +38,7 @@ pid_t ServerProcess::spawn(const std::string& verb, const std::vector<std::strin
   std::vector<char*> arguments{binary_.data(), const_cast<char*>(verb.c_str()), folder_.data()};
   for (const auto& one : more) arguments.push_back(const_cast<char*>(one.c_str()));
   arguments.push_back(nullptr);
+  for (auto& one : environment_) putenv(one.data());
   execv(binary_.c_str(), arguments.data());
   _exit(127);
 }
@@ -70,6 +77,12 @@ void ServerProcess::kill_in(std::uint64_t microseconds) {
 void ServerProcess::reap() {
   if (killer_.joinable()) killer_.join();
   if (pid_ >= 0) waitpid(pid_, nullptr, 0);
+  if (pid_ >= 0 && !environment_.empty()) {
+    // What libfaketime leaves of a killed one: the next with that number would not start.
+    const std::string number = std::to_string(pid_);
+    shm_unlink(("/faketime_shm_" + number).c_str());
+    sem_unlink(("/faketime_sem_" + number).c_str());
+  }
   if (out_ >= 0) close(out_);
   pid_ = out_ = -1;
 }

@@ -11,8 +11,9 @@ namespace sluice::crash {
 
 class ServerProcess {
  public:
-  ServerProcess(std::string binary, std::string folder)
-      : binary_(std::move(binary)), folder_(std::move(folder)) {}
+  /// `environment`: NAME=VALUE that it has besides ours.
+  ServerProcess(std::string binary, std::string folder, std::vector<std::string> environment = {})
+      : binary_(std::move(binary)), folder_(std::move(folder)), environment_(std::move(environment)) {}
   ~ServerProcess();
   ServerProcess(const ServerProcess&) = delete;
   ServerProcess& operator=(const ServerProcess&) = delete;
@@ -37,6 +38,7 @@ class ServerProcess {
  private:
   pid_t spawn(const std::string& verb, const std::vector<std::string>& more, int out);
   std::string binary_, folder_;
+  std::vector<std::string> environment_;
   pid_t pid_ = -1;
   int out_ = -1;
   std::uint16_t port_ = 0;
@@ -45,5 +47,7 @@ class ServerProcess {
 };
 
 double monotonic_seconds();
+/// For a server whose wall clock goes wrong by so much ("+2h"), while its monotonic one goes right. `faketime`: the library.
+std::vector<std::string> wrong_clock(const std::string& faketime, const std::string& by);
 
 }  // namespace sluice::crash
