@@ -63,7 +63,8 @@ TEST_F(Postgres, NODE_6_a_commit_that_cannot_be_settled_is_unknown_and_never_sai
   lost.done();
   ASSERT_FALSE(lost.all[0].outcome);
   EXPECT_EQ(lost.all[0].outcome.error().kind(), FailureKind::unknown_outcome);
-  EXPECT_FALSE(store->health());
+  ASSERT_FALSE(store->health());
+  EXPECT_EQ(store->health().error().kind(), FailureKind::unavailable) << "no restart mends it";
   // Another Commit meets the same wire, but nothing of it was sent.
   auto second = commit_and_wait(*store, put("b"));
   ASSERT_FALSE(second);

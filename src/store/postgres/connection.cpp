@@ -68,8 +68,9 @@ bool PgConnection::wait(bool reading, bool writing, Instant until) noexcept {
 // Notices are for people at a prompt, except one: a COMMIT whose wait for its synchronous standby was
 // cancelled says so in a warning, and then succeeds. It is not durable yet in the sense promised.
 void PgConnection::notice(void* self, const PGresult* result) {
-  const char* const message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-  if (message != nullptr && std::string_view(message).find("synchronous replication") != std::string_view::npos)
+  // By where it comes from: its words are in the server's language.
+  const char* const from = PQresultErrorField(result, PG_DIAG_SOURCE_FUNCTION);
+  if (from != nullptr && std::string_view(from) == "SyncRepWaitForLSN")
     static_cast<PgConnection*>(self)->unreplicated_ = true;
 }
 
@@ -196,6 +197,7 @@ Result<PgRows> PgConnection::run(const char* sql, PgParams params) {
 
 Result<PgRows> PgConnection::transact(const char* sql, PgParams params) {
   send(kBegin);
+  send(kPatient);
   if (!send_failed_) {
     if (PQsendQueryParams(raw_.get(), sql, static_cast<int>(params.count()), params.types(), params.values(),
                           params.lengths(), params.formats(), 1) == 0)
@@ -211,7 +213,13 @@ Result<PgRows> PgConnection::transact(const char* sql, PgParams params) {
     sqlstate_ = kept;
     return fail(std::move(all).error());
   }
-  return std::move(all->at(1));
+  return std::move(all->at(2));
+}
+
+void PgConnection::end_wait(const PostgresOptions& options) const {
+  if (options.pooled) return;
+  if (auto other = open(options))
+    (void)(*other)->run("SELECT pg_cancel_backend($1::bigint::integer)", std::move(PgParams().integer(backend())));
 }
 
 Status PgConnection::script(const char* sql) {

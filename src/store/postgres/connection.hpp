@@ -77,6 +77,11 @@ class PgConnection {
   /// Of the last failure that the server told: five characters, or empty.
   const std::string& sqlstate() const noexcept { return sqlstate_; }
   int backend() const noexcept { return PQbackendPID(raw_.get()); }
+  /// For one that broke because no answer came: a session that waits for its standby does not notice that nobody waits for
+  /// it, and would keep its place among max_connections. By another connection, as long as opening one and asking takes;
+  /// behind a pooler nothing, as whose session it is is not known. What it was about to commit is then committed here
+  /// without its standby: only for what changes nothing that may be told.
+  void end_wait(const PostgresOptions& options) const;
   /// Statements and batches (round trips) sent since this was last asked.
   std::pair<std::uint64_t, std::uint64_t> take_counts() noexcept {
     return {std::exchange(statements_, 0), std::exchange(round_trips_, 0)};

@@ -127,9 +127,9 @@ void PgGroupCommit::run_group(std::size_t count) noexcept {
   if (down) refuse_waiting(written.error());
 }
 
-Status PgGroupCommit::write_group(std::size_t from, std::size_t count) {
+Status PgGroupCommit::write_group(std::size_t from, std::size_t count, int attempt) {
   Status done;
-  for (int attempt = 0; attempt <= kTriesAlone; ++attempt) {
+  for (; attempt <= kTriesAlone; ++attempt) {
     bool again = false;
     if (attempt > 0) repeated_.fetch_add(1, std::memory_order_relaxed);
     tokenless_.clear();
@@ -141,13 +141,26 @@ Status PgGroupCommit::write_group(std::size_t from, std::size_t count) {
     if (!connection_) SLUICE_TRY(connect());
   }
   tokenless_.clear();  // whoever owns them may be gone after the answer
-  if (done || !connection_ || count == 1 || !fault_of_the_data(connection_->sqlstate())) return done;
-  // One of them cannot be stored: the others must not suffer for it.
-  for (std::size_t i = from; i < from + count; ++i) {
-    const Status one = connection_ ? write_group(i, 1) : connect();
-    if (!one) taken_[i]->outcome = fail(one.error());
-  }
+  if (done || !connection_ || count == 1) return done;
+  const std::string_view state = connection_->sqlstate();
+  if (!fault_of_the_data(state) && !row_held_) return done;
+  write_apart(from, count, done.error());
   return {};
+}
+
+// One of them cannot be stored, or wants a row that somebody who is no node holds: the others must not suffer for it.
+void PgGroupCommit::write_apart(std::size_t from, std::size_t count, const Failure& why) {
+  const bool held = row_held_;
+  int refused = 0;
+  for (std::size_t i = from; i < from + count; ++i) {
+    Status one;
+    if (!connection_) one = connect();
+    else if (held && refused == kMostHeld) one = fail(why);  // it may be the whole table: enough has waited
+    else one = write_group(i, 1, held ? 1 : 0);
+    if (one) continue;
+    if (connection_ && connection_->sqlstate() == kLockNotFree) refused = row_held_ ? refused + 1 : kMostHeld;
+    taken_[i]->outcome = fail(std::move(one).error());
+  }
 }
 
 Status PgGroupCommit::evaluate(std::size_t from, std::size_t count) {
@@ -170,9 +183,10 @@ Status PgGroupCommit::evaluate(std::size_t from, std::size_t count) {
 // `again`: nothing was written, and trying again on fresh rows may help.
 Status PgGroupCommit::try_group(std::size_t from, std::size_t count, bool alone, bool& again) {
   PgConnection& connection = *connection_;
+  row_held_ = false;
   // Ends a transaction that did not come to its COMMIT. Nothing of it counts.
   const auto failed = [&](Failure why) -> Status {
-    again = worth_another_try(connection.sqlstate());
+    again = worth_another_try(connection.sqlstate()) || (!alone && connection.sqlstate() == kLockNotFree);
     const bool fenced = connection.sqlstate() == kWriterFenced;
     if (connection.in_transaction() && !connection.broken()) (void)connection.script("ROLLBACK");
     // What was evaluated before another node took over is not written by a later life of this one.
@@ -215,7 +229,10 @@ Status PgGroupCommit::try_group(std::size_t from, std::size_t count, bool alone,
     auto rows = connection.finish();
     if (rows && std::string_view(rows->back().tag()) != "COMMIT")
       return failed({FailureKind::internal, "not_committed", "PostgreSQL answered COMMIT with " + std::string(rows->back().tag())});
-    if (!rows && !connection.broken() && !leaves_open(connection.sqlstate())) return failed(std::move(rows).error());
+    if (!rows && !connection.broken() && !leaves_open(connection.sqlstate())) {
+      row_held_ = alone && connection.sqlstate() == kLockNotFree;  // with every other node kept out: somebody else's
+      return failed(std::move(rows).error());
+    }
     if (rows) {
       if (!alone) store_clock_.told(rows->at(1).time(0, 0));
     } else {

@@ -70,6 +70,7 @@ class PgGroupCommit {
   static constexpr Duration kProbedAfter = seconds(1);
   static constexpr Duration kReconnectEvery = milliseconds(250);
   static constexpr int kTriesAlone = 3;
+  static constexpr int kMostHeld = 4;  ///< members of a group that wait for a held row one after the other
 
  private:
   static std::int64_t stored_id(std::uint64_t v) noexcept { return static_cast<std::int64_t>(v >> 1); }
@@ -77,7 +78,8 @@ class PgGroupCommit {
   Status join();
   Duration beat_every() const noexcept { return options_.lease / 5; }
   void run_group(std::size_t count) noexcept;
-  Status write_group(std::size_t from, std::size_t count);
+  Status write_group(std::size_t from, std::size_t count, int attempt = 0);
+  void write_apart(std::size_t from, std::size_t count, const Failure& why);
   Status try_group(std::size_t from, std::size_t count, bool alone, bool& again);
   Status evaluate(std::size_t from, std::size_t count);
   /// Whether the group with this number is in the database. Fails unknown_outcome when it cannot be told.
@@ -110,6 +112,7 @@ class PgGroupCommit {
   std::unique_ptr<PgConnection> connection_;
   std::vector<PendingCommit*> taken_;
   std::vector<KeyPut*> tokenless_;  // of this group: their tokens are set in place by evaluating
+  bool row_held_ = false;           // the last group was refused for a row that is locked by who is no node
   Instant lazy_since_ = kNever;
   Instant last_tried_{};
   mutable std::mutex state_;

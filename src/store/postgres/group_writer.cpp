@@ -8,23 +8,26 @@
 namespace sluice::store {
 namespace {
 
+// A row is found again by where it stood and its version there, and is the one meant when it has the key, too: VACUUM
+// FULL and CLUSTER move rows and keep their versions, and rows that one transaction wrote have the same.
+
 // --- Rows that were only read: as they were, and kept so until the group is durable. ---------
 constexpr PgStatement kHoldKv{
     "hold_kv",
-    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::tid[], $2::xid[]) AS d(at, x) JOIN sluice.kv k "
-    "ON k.ctid = d.at AND k.xmin = d.x FOR SHARE OF k) s), $3, 'kv rows read')"};
+    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::tid[], $2::xid[], $3::bytea[], $4::bytea[], $5::bytea[]) AS d(at, x, ns, c, n) JOIN sluice.kv k "
+    "ON k.ctid = d.at AND k.xmin = d.x AND (k.ns, k.collection, k.key) = (d.ns, d.c, d.n) FOR SHARE OF k) s), $6, 'kv rows read')"};
 constexpr PgStatement kHoldKeys{
     "hold_keys",
-    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::tid[], $2::xid[]) AS d(at, x) JOIN sluice.keys k "
-    "ON k.ctid = d.at AND k.xmin = d.x FOR SHARE OF k) s), $3, 'keys read')"};
+    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::tid[], $2::xid[], $3::uuid[]) AS d(at, x, id) JOIN sluice.keys k "
+    "ON k.ctid = d.at AND k.xmin = d.x AND k.id = d.id FOR SHARE OF k) s), $4, 'keys read')"};
 constexpr PgStatement kHoldLeases{
     "hold_leases",
-    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::tid[], $2::xid[]) AS d(at, x) JOIN sluice.leases k "
-    "ON k.ctid = d.at AND k.xmin = d.x FOR SHARE OF k) s), $3, 'leases read')"};
+    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::tid[], $2::xid[], $3::bytea[]) AS d(at, x, n) JOIN sluice.leases k "
+    "ON k.ctid = d.at AND k.xmin = d.x AND k.name = d.n FOR SHARE OF k) s), $4, 'leases read')"};
 constexpr PgStatement kHoldOpen{
     "hold_open",
-    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::tid[], $2::xid[]) AS d(at, x) JOIN sluice.open_exchanges k "
-    "ON k.ctid = d.at AND k.xmin = d.x FOR SHARE OF k) s), $3, 'open exchanges read')"};
+    "SELECT sluice.expect((SELECT count(*) FROM (SELECT 1 FROM unnest($1::tid[], $2::xid[], $3::bigint[]) AS d(at, x, e) JOIN sluice.open_exchanges k "
+    "ON k.ctid = d.at AND k.xmin = d.x AND k.exchange = d.e FOR SHARE OF k) s), $4, 'open exchanges read')"};
 
 // --- Application rows ------------------------------------------------------------------------
 constexpr PgStatement kInsertKv{
@@ -34,12 +37,14 @@ constexpr PgStatement kInsertKv{
 constexpr PgStatement kUpdateKv{
     "update_kv",
     "WITH u AS (UPDATE sluice.kv k SET version = d.v, number = d.n, value = d.b FROM "
-    "unnest($1::tid[], $2::xid[], $3::bigint[], $4::bigint[], $5::bytea[]) AS d(at, x, v, n, b) "
-    "WHERE k.ctid = d.at AND k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $6, 'kv rows')"};
+    "unnest($1::tid[], $2::xid[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bytea[]) "
+    "AS d(at, x, ns, c, k, v, n, b) WHERE k.ctid = d.at AND k.xmin = d.x AND (k.ns, k.collection, k.key) = (d.ns, d.c, d.k) "
+    "RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $9, 'kv rows')"};
 constexpr PgStatement kDeleteKv{
     "delete_kv",
-    "WITH u AS (DELETE FROM sluice.kv k USING unnest($1::tid[], $2::xid[]) AS d(at, x) WHERE k.ctid = d.at AND "
-    "k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $3, 'kv rows deleted')"};
+    "WITH u AS (DELETE FROM sluice.kv k USING unnest($1::tid[], $2::xid[], $3::bytea[], $4::bytea[], $5::bytea[]) "
+    "AS d(at, x, ns, c, k) WHERE k.ctid = d.at AND k.xmin = d.x AND (k.ns, k.collection, k.key) = (d.ns, d.c, d.k) "
+    "RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $6, 'kv rows deleted')"};
 
 // --- Keys ------------------------------------------------------------------------------------
 constexpr PgStatement kInsertKeys{
@@ -50,12 +55,13 @@ constexpr PgStatement kInsertKeys{
 constexpr PgStatement kUpdateKeys{
     "update_keys",
     "WITH u AS (UPDATE sluice.keys k SET exchange = d.e, fingerprint = d.f, state = d.s, token = d.t, stored_at = d.a, expires_at = d.u, reply = d.r FROM "
-    "unnest($1::tid[], $2::xid[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bytea[]) AS d(at, x, e, f, s, t, a, u, r) "
-    "WHERE k.ctid = d.at AND k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $10, 'keys')"};
+    "unnest($1::tid[], $2::xid[], $3::uuid[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bytea[]) "
+    "AS d(at, x, id, e, f, s, t, a, u, r) WHERE k.ctid = d.at AND k.xmin = d.x AND k.id = d.id RETURNING 1) "
+    "SELECT sluice.expect((SELECT count(*) FROM u), $11, 'keys')"};
 constexpr PgStatement kDeleteKeys{
     "delete_keys",
-    "WITH u AS (DELETE FROM sluice.keys k USING unnest($1::tid[], $2::xid[]) AS d(at, x) WHERE k.ctid = d.at AND "
-    "k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $3, 'keys deleted')"};
+    "WITH u AS (DELETE FROM sluice.keys k USING unnest($1::tid[], $2::xid[], $3::uuid[]) AS d(at, x, id) WHERE k.ctid = d.at AND "
+    "k.xmin = d.x AND k.id = d.id RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $4, 'keys deleted')"};
 
 // --- Leases, open exchanges --------------------------------------------------------------------
 constexpr PgStatement kInsertLeases{
@@ -65,8 +71,8 @@ constexpr PgStatement kInsertLeases{
 constexpr PgStatement kUpdateLeases{
     "update_leases",
     "WITH u AS (UPDATE sluice.leases k SET owner = d.o, token = d.t, incarnation = d.i, expires_at = d.e FROM "
-    "unnest($1::tid[], $2::xid[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[]) AS d(at, x, o, t, i, e) "
-    "WHERE k.ctid = d.at AND k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $7, 'leases')"};
+    "unnest($1::tid[], $2::xid[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[]) AS d(at, x, l, o, t, i, e) "
+    "WHERE k.ctid = d.at AND k.xmin = d.x AND k.name = d.l RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $8, 'leases')"};
 constexpr PgStatement kInsertOpen{
     "insert_open",
     "INSERT INTO sluice.open_exchanges (exchange, ns, flow, state, since) SELECT * FROM "
@@ -74,12 +80,12 @@ constexpr PgStatement kInsertOpen{
 constexpr PgStatement kUpdateOpen{
     "update_open",
     "WITH u AS (UPDATE sluice.open_exchanges k SET ns = d.n, flow = d.f, state = d.s, since = d.i FROM "
-    "unnest($1::tid[], $2::xid[], $3::bytea[], $4::bytea[], $5::bigint[], $6::bigint[]) AS d(at, x, n, f, s, i) "
-    "WHERE k.ctid = d.at AND k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $7, 'open exchanges')"};
+    "unnest($1::tid[], $2::xid[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[]) AS d(at, x, e, n, f, s, i) "
+    "WHERE k.ctid = d.at AND k.xmin = d.x AND k.exchange = d.e RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $8, 'open exchanges')"};
 constexpr PgStatement kDeleteOpen{
     "delete_open",
-    "WITH u AS (DELETE FROM sluice.open_exchanges k USING unnest($1::tid[], $2::xid[]) AS d(at, x) WHERE k.ctid = d.at AND "
-    "k.xmin = d.x RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $3, 'open exchanges deleted')"};
+    "WITH u AS (DELETE FROM sluice.open_exchanges k USING unnest($1::tid[], $2::xid[], $3::bigint[]) AS d(at, x, e) WHERE k.ctid = d.at AND "
+    "k.xmin = d.x AND k.exchange = d.e RETURNING 1) SELECT sluice.expect((SELECT count(*) FROM u), $4, 'open exchanges deleted')"};
 
 // --- What only grows ---------------------------------------------------------------------------
 constexpr PgStatement kAppendJournal{
@@ -111,22 +117,28 @@ class Sender {
     for (auto& e : read_.kv().entries())
       if (only_read(e.slot)) kv.push_back(&e.slot);
     std::ranges::sort(kv, {}, [](const auto* s) -> const KvKey& { return s->key; });
-    if (!kv.empty()) ask(kHoldKv, seen(kv, version).integer(std::ssize(kv)));
+    if (!kv.empty()) {
+      PgParams params = seen(kv, version);
+      ask(kHoldKv, kv_keys(params, kv, [](const auto* s) -> const KvKey& { return s->key; }).integer(std::ssize(kv)));
+    }
     std::vector<PgLoader::LoadedKey*> keys;
     for (auto& e : read_.keys().entries())
       if (only_read(e.slot)) keys.push_back(&e.slot);
     std::ranges::sort(keys, {}, [](const auto* s) { return s->id.view(); });
-    if (!keys.empty()) ask(kHoldKeys, seen(keys, version).integer(std::ssize(keys)));
+    if (!keys.empty()) ask(kHoldKeys, seen(keys, version).uuids(keys, [](const auto* s) { return s->id.view(); }).integer(std::ssize(keys)));
     std::vector<Overlay<PgLoader::Loaded<LeaseRow>>::Entry*> leases;
     for (auto& e : read_.leases().entries())
       if (only_read(e.slot)) leases.push_back(&e);
     std::ranges::sort(leases, {}, [](const auto* e) -> const Bytes& { return e->name; });
     if (!leases.empty())
-      ask(kHoldLeases, seen(leases, [](auto* e) { return e->slot.version; }).integer(std::ssize(leases)));
-    std::vector<PgVersion> open;
+      ask(kHoldLeases, seen(leases, [](auto* e) { return e->slot.version; })
+                           .byte_arrays(leases, [](auto* e) { return ByteView(e->name); }).integer(std::ssize(leases)));
+    std::vector<std::pair<std::uint64_t, PgVersion>> open;
     for (auto& [exchange, slot] : read_.open())
-      if (only_read(slot)) open.push_back(slot.version);
-    if (!open.empty()) ask(kHoldOpen, seen(open, [](auto& o) { return o; }).integer(std::ssize(open)));
+      if (only_read(slot)) open.emplace_back(exchange, slot.version);
+    if (!open.empty())
+      ask(kHoldOpen, seen(open, [](auto& o) { return o.second; }).integers(open, [](auto& o) { return stored(o.first); })
+                         .integer(std::ssize(open)));
   }
 
   void kv(const std::vector<GroupWrites::Kv>& all) {
@@ -141,22 +153,28 @@ class Sender {
       const auto& slot = read_.kv().find(name)->slot;
       (w.row == nullptr ? deletes : slot.row ? updates : inserts).push_back({&w, slot.version});
     }
-    const auto ns = [](auto& w) { return ByteView(w.w->key->ns); };
-    const auto collection = [](auto& w) { return ByteView(w.w->key->collection); };
-    const auto key = [](auto& w) { return ByteView(w.w->key->key); };
+    const auto key = [](auto& w) -> const KvKey& { return *w.w->key; };
     const auto was = [](auto& w) { return w.version; };
     const auto version_of = [](auto& w) { return stored(w.w->row->version); };
     const auto number = [](auto& w) { return w.w->row->number; };
     const auto value = [](auto& w) { return ByteView(w.w->row->value); };
     for (auto* some : {&updates, &deletes, &inserts})
       std::ranges::sort(*some, {}, [](const Write& w) -> const KvKey& { return *w.w->key; });
-    if (!updates.empty())
-      ask(kUpdateKv, seen(updates, was).integers(updates, version_of).integers(updates, number).byte_arrays(updates, value)
-                         .integer(std::ssize(updates)));
-    if (!deletes.empty()) ask(kDeleteKv, seen(deletes, was).integer(std::ssize(deletes)));
-    if (!inserts.empty())
-      ask(kInsertKv, PgParams().byte_arrays(inserts, ns).byte_arrays(inserts, collection).byte_arrays(inserts, key)
-                         .integers(inserts, version_of).integers(inserts, number).byte_arrays(inserts, value));
+    const auto rest = [&](PgParams& params, const std::vector<Write>& some) -> PgParams& {
+      return kv_keys(params, some, key).integers(some, version_of).integers(some, number).byte_arrays(some, value);
+    };
+    if (!updates.empty()) {
+      PgParams params = seen(updates, was);
+      ask(kUpdateKv, rest(params, updates).integer(std::ssize(updates)));
+    }
+    if (!deletes.empty()) {
+      PgParams params = seen(deletes, was);
+      ask(kDeleteKv, kv_keys(params, deletes, key).integer(std::ssize(deletes)));
+    }
+    if (!inserts.empty()) {
+      PgParams params;
+      ask(kInsertKv, rest(params, inserts));
+    }
   }
 
   void keys(const std::vector<GroupWrites::Key>& all) {
@@ -184,10 +202,10 @@ class Sender {
     };
     if (!updates.empty()) {
       PgParams params = seen(updates, was);
-      ask(kUpdateKeys, rest(params, updates).integer(std::ssize(updates)));
+      ask(kUpdateKeys, rest(params.uuids(updates, id), updates).integer(std::ssize(updates)));
     }
     if (!deletes.empty())
-      ask(kDeleteKeys, seen(deletes, was).integer(std::ssize(deletes)));
+      ask(kDeleteKeys, seen(deletes, was).uuids(deletes, id).integer(std::ssize(deletes)));
     if (!inserts.empty()) {
       PgParams params;
       params.uuids(inserts, id).byte_arrays(inserts, [](auto& w) { return ByteView(*w.w->scope); });
@@ -216,7 +234,7 @@ class Sender {
     };
     if (!updates.empty()) {
       PgParams params = seen(updates, [](auto& w) { return w.version; });
-      ask(kUpdateLeases, rest(params, updates).integer(std::ssize(updates)));
+      ask(kUpdateLeases, rest(params.byte_arrays(updates, name), updates).integer(std::ssize(updates)));
     }
     if (!inserts.empty()) {
       PgParams params;
@@ -245,10 +263,10 @@ class Sender {
     };
     if (!updates.empty()) {
       PgParams params = seen(updates, was);
-      ask(kUpdateOpen, rest(params, updates).integer(std::ssize(updates)));
+      ask(kUpdateOpen, rest(params.integers(updates, id), updates).integer(std::ssize(updates)));
     }
     if (!deletes.empty())
-      ask(kDeleteOpen, seen(deletes, was).integer(std::ssize(deletes)));
+      ask(kDeleteOpen, seen(deletes, was).integers(deletes, id).integer(std::ssize(deletes)));
     if (!inserts.empty()) {
       PgParams params;
       params.integers(inserts, id);
@@ -301,7 +319,13 @@ class Sender {
     return slot.used && slot.row && !slot.written;
   }
   static constexpr auto version = [](const auto* slot) { return slot->version; };
-  /// The first two parameters of what finds rows again.
+  template <class Range, class Get>
+  static PgParams& kv_keys(PgParams& params, const Range& range, Get get) {
+    return params.byte_arrays(range, [&](auto& one) { return ByteView(get(one).ns); })
+        .byte_arrays(range, [&](auto& one) { return ByteView(get(one).collection); })
+        .byte_arrays(range, [&](auto& one) { return ByteView(get(one).key); });
+  }
+  /// The first two parameters of what finds rows again; their keys follow.
   template <class Range, class Get>
   PgParams seen(const Range& range, Get get) {
     if (!std::exchange(planned_, true)) connection_.send(kByPlace), ++sent_;

@@ -11,6 +11,9 @@ void PgGroupCommit::note(const Failure& why) {
     return;
   const std::scoped_lock lock(state_);
   trouble_ = why;
+  // Of a commit it is a doubt; of the database it says that it cannot be asked, which no restart mends.
+  if (why.kind() == FailureKind::unknown_outcome)
+    trouble_ = Failure(FailureKind::unavailable, "database_unreachable", std::string(why.detail())).with_retry_after(seconds(1));
   trouble_at_ = clock_.now();
   troubled_.store(true, std::memory_order_relaxed);
 }

@@ -103,6 +103,7 @@ Status PgGroupCommit::pass_on() {
 Status PgGroupCommit::beat_now() {
   SLUICE_TRY(pass_on());
   connection_->send(kBegin);
+  connection_->send(kPatient);
   connection_->send(kBeat, std::move(PgParams().integer(writer_).integer(epoch_).integer(written_)));
   connection_->send(kCommit);
   const auto all = connection_->finish();
@@ -110,7 +111,7 @@ Status PgGroupCommit::beat_now() {
     if (!connection_->broken() && connection_->in_transaction()) (void)connection_->script("ROLLBACK");
     return fail(all.error());
   }
-  const PgRows& rows = all->at(1);
+  const PgRows& rows = all->at(2);
   if (rows.size() == 0) {
     membership_.none();
     SLUICE_TRY(join());

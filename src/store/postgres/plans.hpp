@@ -11,17 +11,28 @@ namespace sluice::store {
 inline constexpr PgStatement kBegin{"begin", "BEGIN ISOLATION LEVEL READ COMMITTED"};
 inline constexpr PgStatement kCommit{"commit", "COMMIT"};
 
+/// What a lock that was not free in time is told as.
+inline constexpr std::string_view kLockNotFree = "55P03";
+
+/// What waits for a lock ends by itself, also when whoever asked has gone: a session that waits does not notice that, and
+/// would keep its place among max_connections. What is committed is durable, whatever the default is.
+inline constexpr PgStatement kPatient{
+    "patient",
+    "SELECT set_config('lock_timeout', '3s', true), set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') "
+    "IN ('off', 'local') THEN 'on' ELSE current_setting('synchronous_commit') END, true)"};
+
 /// Lookups of keys go by index. A list of keys is joined with LATERAL and OFFSET 0, which leaves no
 /// other order than key by key.
 inline constexpr PgStatement kByIndex{
     "by_index",
-    "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_hashjoin', 'off', true), "
+    "SELECT set_config('lock_timeout', '3s', true), set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_hashjoin', 'off', true), "
     "set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true)"};
 /// Rows that were read are found again by where they stand (ctid), and by nothing else: an UPDATE takes
-/// no LATERAL. After this only such statements and plain inserts may follow in the transaction.
+/// no LATERAL. After this only such statements and plain inserts may follow in the transaction. A row that another node
+/// holds is free after its commit; one that somebody else holds must not keep the group for long.
 inline constexpr PgStatement kByPlace{
     "by_place",
-    "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_hashjoin', 'off', true), "
+    "SELECT set_config('lock_timeout', '300ms', true), set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_hashjoin', 'off', true), "
     "set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true), "
     "set_config('enable_indexscan', 'off', true), set_config('enable_indexonlyscan', 'off', true), "
     "set_config('enable_bitmapscan', 'off', true)"};

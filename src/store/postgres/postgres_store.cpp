@@ -104,6 +104,7 @@ class PostgresStoreImpl final : public PostgresStore {
       result = purge_postgres(*purger_, store_clock_.now(), keep, limit);
     }
     if (!result && !purger_->broken() && purger_->in_transaction()) (void)purger_->script("ROLLBACK");
+    if (!result && purger_->broken()) purger_->end_wait(options_);
     return result;
   }
 

@@ -41,6 +41,7 @@ std::uint64_t affected(const PgRows& rows) {
 Result<PurgeResult> purge_postgres(PgConnection& connection, WallTime now, milliseconds keep, std::size_t limit) {
   const std::int64_t most = static_cast<std::int64_t>(limit), oldest = stored(now - keep);
   connection.send(kBegin);
+  connection.send(kPatient);
   connection.send(kPurgeKeys, std::move(PgParams().integer(stored(now)).integer(most)));
   connection.send(kPurgeJournal,
                   std::move(PgParams().integer(static_cast<std::int64_t>(IdSource::first_at(now - keep))).integer(most)));
@@ -50,10 +51,10 @@ Result<PurgeResult> purge_postgres(PgConnection& connection, WallTime now, milli
   connection.send(kCommit);
   SLUICE_ASSIGN(const auto rows, connection.finish());
   PurgeResult result;
-  result.keys = affected(rows.at(1));
-  result.journal = affected(rows.at(2));
-  result.audit = affected(rows.at(3));
-  result.events = affected(rows.at(4));
+  result.keys = affected(rows.at(2));
+  result.journal = affected(rows.at(3));
+  result.audit = affected(rows.at(4));
+  result.events = affected(rows.at(5));
   result.more = result.keys == limit || result.journal == limit || result.audit == limit || result.events == limit;
   return result;
 }

@@ -172,6 +172,7 @@ Status PgReader::connect() {
   // A primary that crashed may show what its standby does not have, and a failover would take back. This
   // commit waits for the standby, and so for all that was written before it.
   if (auto all_kept = (*opened)->script(kKept); !all_kept) {
+    if ((*opened)->broken()) (*opened)->end_wait(options_);
     failed_ = all_kept.error();
     failed_at_ = clock_.now();
     return fail(*failed_);
@@ -202,8 +203,9 @@ Instant PgReader::step() noexcept {
   Status done = answer(batch);
   // Reading changes nothing, so a connection that had died meanwhile is no reason to fail.
   if (!done && connection_ && connection_->broken()) done = answer(batch);
-  if (!done && batch.size() > 1 && connection_ && !connection_->broken()) {
-    // One query's failure ends its batch: the others are asked apart.
+  if (!done && batch.size() > 1 && connection_ && !connection_->broken() && connection_->sqlstate() != kLockNotFree) {
+    // One query's failure ends its batch: the others are asked apart, but for those that would wait for a table one after
+    // the other.
     for (auto* pending : batch) {
       std::vector<PendingQuery*> one{pending};
       if (auto asked = answer(one); !asked) refuse(*pending, asked.error());
