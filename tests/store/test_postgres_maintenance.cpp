@@ -125,7 +125,7 @@ TEST_F(PostgresMaintenance, NODE_6_a_locked_table_keeps_no_sessions_that_nobody_
 
 class PostgresGhost : public PostgresMaintenance {
  protected:
-  PrivatePostgres own;
+  testing_support::PrivatePostgres own;
   PostgresOptions o = [this] {
     auto made = options_on(own);
     made.io_timeout = milliseconds(700);
