@@ -184,9 +184,10 @@ Status PgGroupCommit::evaluate(std::size_t from, std::size_t count) {
 Status PgGroupCommit::try_group(std::size_t from, std::size_t count, bool alone, bool& again) {
   PgConnection& connection = *connection_;
   row_held_ = false;
+  bool writing = false;
   // Ends a transaction that did not come to its COMMIT. Nothing of it counts.
   const auto failed = [&](Failure why) -> Status {
-    again = worth_another_try(connection.sqlstate()) || (!alone && connection.sqlstate() == kLockNotFree);
+    again = worth_another_try(connection.sqlstate()) || (writing && !alone && connection.sqlstate() == kLockNotFree);
     const bool fenced = connection.sqlstate() == kWriterFenced;
     if (connection.in_transaction() && !connection.broken()) (void)connection.script("ROLLBACK");
     // What was evaluated before another node took over is not written by a later life of this one.
@@ -224,6 +225,7 @@ Status PgGroupCommit::try_group(std::size_t from, std::size_t count, bool alone,
     return fail(FailureKind::unavailable, "database_conflict", "the group depends on rows that are not there");
   } else {
     if (!alone) begin_group();
+    writing = true;
     send_group_writes(connection, writes, loader_, alone);
     connection.send(kCommit);
     auto rows = connection.finish();
