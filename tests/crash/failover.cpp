@@ -139,7 +139,10 @@ class Failover {
     if (kind == "cut" || kind == "isolate") (void)cluster_.tell("mend", victim);
     if (!back && !served_again(kBackWithin)) return fmt::format("no service after {} of node {}: {}", kind, victim, one_.log());
     if (!back) client_.problem(fmt::format("{} of node {}: no service within {} s", kind, victim, kBackWithin));
-    if (!cluster_.wait("whole", kWholeWithin)) return kind + ": the cluster did not become whole again";
+    if (!cluster_.wait("whole", kWholeWithin)) {
+      (void)cluster_.tell("logs");
+      return kind + ": there is service, and the cluster did not become whole again";
+    }
     const double whole = monotonic_seconds() - began;
     // What the old primary and its clients may still do has time to go wrong.
     if (!served_again(kBackWithin)) return "no service after " + kind + " was mended";
