@@ -153,14 +153,14 @@ void Doctor::left_behind() {
 
 }  // namespace
 
-static Result<std::unique_ptr<PgConnection>> connect(const PostgresOptions& options) {
+static Result<std::unique_ptr<PgConnection>> connect(const PostgresOptions& options, std::string_view verb) {
   auto opened = PgConnection::open(options);
-  if (!opened) return fail(at_opening(opened.error()));
+  if (!opened) return fail(at_opening(opened.error(), verb));
   return opened;
 }
 
 Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& options, Clock& clock) {
-  SLUICE_ASSIGN(auto connection, connect(options));
+  SLUICE_ASSIGN(auto connection, connect(options, "ask again"));
   Doctor doctor(*connection);
   const long version = doctor.number("current_setting('server_version_num')");
   doctor.say(version >= 130000 ? Level::good : Level::error, "server version",
@@ -190,7 +190,7 @@ Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& opt
 }
 
 Status check_postgres_database(const PostgresOptions& options) {
-  SLUICE_ASSIGN(auto connection, connect(options));
+  SLUICE_ASSIGN(auto connection, connect(options, "ask again"));
   connection->set_timeout(std::chrono::hours(1));
   SLUICE_TRY(check_postgres_schema(*connection));
   return check_postgres_rows(*connection);
@@ -220,7 +220,7 @@ static Status draw_alone(PgConnection& connection, Random& random, bool another)
 }
 
 Result<PostgresMigration> migrate_postgres_database(const PostgresOptions& options, Random& random, bool restored) {
-  SLUICE_ASSIGN(auto connection, connect(options));
+  SLUICE_ASSIGN(auto connection, connect(options, "run it again"));
   connection->set_timeout(std::chrono::minutes(30));
   PostgresMigration done;
   SLUICE_ASSIGN(done.from, postgres_schema_found(*connection));
