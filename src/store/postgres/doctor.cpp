@@ -1,10 +1,13 @@
 // What an operator asks of the database apart from the store's work: doctor and migrate.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 
 #include "store/postgres/failures.hpp"
 #include "store/postgres/incarnation.hpp"
+#include "store/postgres/locks.hpp"
 #include "store/postgres/purge.hpp"
 #include "store/postgres/row_codec.hpp"
 #include "store/postgres/schema.hpp"
@@ -41,6 +44,7 @@ class Doctor {
   bool schema(bool migrates);
   void place();
   void left_behind();
+  void oldest();
 
  private:
   bool may_migrate();
@@ -142,13 +146,25 @@ void Doctor::place() {
 }
 
 void Doctor::left_behind() {
-  const auto nodes = ask("SELECT count(*) FROM sluice.writers WHERE expires_at > sluice.now_ms()").value_or("0");
+  const char* const kUnread = "could not be read";
+  const auto nodes = ask("SELECT count(*) FROM sluice.writers WHERE expires_at > sluice.now_ms()");
   const auto dead = ask("SELECT count(*) FROM sluice.writers w WHERE node IS NOT NULL AND expires_at <= sluice.now_ms() "
-                        "AND EXISTS (SELECT 1 FROM sluice.open_exchanges o WHERE (o.exchange >> 12) & 1023 = w.node)").value_or("0");
-  say(dead == "0" || nodes != "0" ? Level::good : Level::warning, "nodes",
-      fmt::format("{} alive, {} dead with open exchanges", nodes, dead), "start a node: what a dead one left is finished by the living");
-  const auto doubt = ask("SELECT count(*) FROM sluice.open_exchanges WHERE state = 4").value_or("0");
-  say(doubt == "0" ? Level::good : Level::warning, "in doubt", doubt, "see sluice tx list --in-doubt");
+                        "AND EXISTS (SELECT 1 FROM sluice.open_exchanges o WHERE (o.exchange >> 12) & 1023 = w.node)");
+  if (!nodes || !dead)
+    say(Level::warning, "nodes", kUnread, "see who locks the tables, and ask again");
+  else
+    say(*dead == "0" || *nodes != "0" ? Level::good : Level::warning, "nodes",
+        fmt::format("{} alive, {} dead with open exchanges", *nodes, *dead), "start a node: what a dead one left is finished by the living");
+  const auto doubt = ask("SELECT count(*) FROM sluice.open_exchanges WHERE state = 4");
+  say(doubt == "0" ? Level::good : Level::warning, "in doubt", doubt.value_or(kUnread),
+      doubt ? "see sluice tx list --state in_doubt" : "see who locks the tables, and ask again");
+}
+
+void Doctor::oldest() {
+  const auto age = ask("SELECT coalesce(max(extract(epoch FROM now() - xact_start))::bigint, 0) FROM pg_stat_activity "
+                       "WHERE datname = current_database() AND pid <> pg_backend_pid()");
+  say(age && std::atoi(age->c_str()) < 300 ? Level::good : Level::warning, "oldest transaction", age ? *age + " s" : "could not be read",
+      age ? "end it: vacuum cannot clean up behind it, and the tables grow" : "ask again");
 }
 
 }  // namespace
@@ -157,6 +173,16 @@ static Result<std::unique_ptr<PgConnection>> connect(const PostgresOptions& opti
   auto opened = PgConnection::open(options);
   if (!opened) return fail(at_opening(opened.error(), verb));
   return opened;
+}
+
+// Asked last: where a table is locked, this connection may have waited for it in vain, been dropped, and be one of
+// those who still wait, longer than for an answer.
+static std::vector<PostgresFinding> find_locks(const PostgresOptions& options, PgConnection& connection) {
+  const milliseconds patience = std::min(milliseconds(2000), options.io_timeout);
+  if (!connection.broken()) return find_lock_holders(connection, patience);
+  auto another = connect(options, "ask again");
+  if (!another) return {{Level::warning, "locks", std::string(another.error().detail()), "ask again"}};
+  return find_lock_holders(**another, patience);
 }
 
 Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& options, Clock& clock) {
@@ -177,15 +203,14 @@ Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& opt
   const auto skew = theirs - before.time_since_epoch().count();
   doctor.say(std::abs(skew) < 1000 ? Level::good : Level::warning, "clock", fmt::format("the database is {} ms ahead of this node", skew),
              "let both be set by NTP; leases go by the database's clock, ids by the node's");
+  doctor.oldest();
   doctor.rights(options.migrate);
   if (doctor.schema(options.migrate)) {
     doctor.place();
     doctor.left_behind();
   }
-  const auto oldest = doctor.ask("SELECT coalesce(max(extract(epoch FROM now() - xact_start))::bigint, 0) FROM pg_stat_activity "
-                                 "WHERE datname = current_database() AND pid <> pg_backend_pid()").value_or("0");
-  doctor.say(std::atoi(oldest.c_str()) < 300 ? Level::good : Level::warning, "oldest transaction", oldest + " s",
-             "end it: vacuum cannot clean up behind it, and the tables grow");
+  auto locks = find_locks(options, *connection);
+  doctor.findings.insert(doctor.findings.end(), std::make_move_iterator(locks.begin()), std::make_move_iterator(locks.end()));
   return std::move(doctor.findings);
 }
 
