@@ -40,6 +40,7 @@ class Doctor {
   void settings();
   void standbys();
   void connections(long need);
+  void pooler(const PostgresOptions& options);
   void rights(bool migrates);
   bool schema(bool migrates);
   void place();
@@ -99,6 +100,32 @@ void Doctor::connections(long need) {
   if (database >= 0)
     bound("connections of the database", number(count + " AND a.datname = current_database()"), database, need,
           takes + "ALTER DATABASE … CONNECTION LIMIT");
+}
+
+// As serve does, two connections prepare a statement of one name: behind a pooler of transactions they come to one
+// session, where the second finds it there already. A pooler makes up the number of the session that it tells.
+void Doctor::pooler(const PostgresOptions& options) {
+  static constexpr PgStatement kProbe{"doctor_probe", "SELECT pg_backend_pid()"};
+  const auto probe = [](PgConnection& connection) -> Result<std::int64_t> {
+    connection.send(kProbe);
+    auto rows = connection.finish();
+    if (!rows) return fail(std::move(rows).error());
+    return rows->back().integer(0, 0);
+  };
+  const char* const kThere = "the address is a pooler's";
+  if (number("pg_backend_pid()") == connection_.backend()) return say(Level::good, "pooler", "none");
+  if (options.pooled) return say(Level::good, "pooler", std::string(kThere) + ", and store.pooled is set");
+  auto another = PgConnection::open(options);
+  const auto first = probe(connection_);
+  const auto second = another ? probe(**another) : Result<std::int64_t>(fail(another.error()));
+  if (first) (void)connection_.script("DEALLOCATE doctor_probe");
+  if (second) (void)(*another)->script("DEALLOCATE doctor_probe");
+  const auto mixed_up = [](const auto& asked) { return !asked && asked.error().code() == "database_pooler"; };
+  if (mixed_up(first) || mixed_up(second))
+    return say(Level::error, "pooler", std::string(kThere) + " that pools transactions", "set store.pooled = true: without it a start ends with database_pooler");
+  // One session for both, and it did not matter.
+  const bool keeps_apart = first && second && *first == *second;
+  say(keeps_apart ? Level::good : Level::warning, "pooler", kThere, "if it pools transactions, set store.pooled = true");
 }
 
 bool Doctor::may_migrate() {
@@ -194,6 +221,7 @@ Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& opt
   doctor.settings();
   doctor.standbys();
   doctor.connections(static_cast<long>(2 + options.max_readers));
+  doctor.pooler(options);
   const auto tls = doctor.ask("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").value_or("false");
   const bool remote = doctor.ask("inet_server_addr() IS NOT NULL AND NOT inet_server_addr() <<= '127.0.0.0/8'::inet").value_or("false") == "true";
   doctor.say(tls == "true" || !remote ? Level::good : Level::warning, "TLS", tls == "true" ? "yes" : remote ? "no" : "no, on this machine",
