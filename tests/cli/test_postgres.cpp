@@ -61,6 +61,18 @@ TEST_F(PostgresCommand, NODE_6_a_wrong_address_is_told_without_its_password) {
   EXPECT_NE(run(folder.path(), {"serve", "--listen", "0", "--store", "postgres://u@127.0.0.1:1/none"}).err.find("start it again once"), std::string::npos);
 }
 
+TEST_F(PostgresCommand, NODE_8_who_sends_to_a_database_that_went_back_is_not_told_to_try_again) {
+  const Serving node(folder.path(), {"--store", url(name)});
+  const auto send = [&](const char* key) { return node.ask({"send", "kv.put", R"({"collection":"c","key":"k","value":1})", "--key", key}); };
+  ASSERT_EQ(send("a").status, 0) << read_file(folder.file("server.err"));
+  server.sql("UPDATE sluice.writers SET last = 0", name);  // as a restore to an earlier point leaves it
+  Ran told;
+  for (int turn = 0; turn < 20 && told.err.find("database_went_back") == told.err.npos; ++turn) told = send(std::to_string(turn).c_str());
+  EXPECT_NE(told.err.find("database_went_back"), std::string::npos) << told.err;
+  EXPECT_NE(told.err.find("do not start the server again before you know what was lost"), std::string::npos) << told.err;
+  EXPECT_EQ(told.err.find("may be tried again"), std::string::npos) << told.err;
+}
+
 // What the page says is run as it stands there, with names of this test's own; the owner is no superuser.
 class PostgresPage : public PostgresCommand {
  protected:

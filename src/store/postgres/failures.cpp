@@ -62,7 +62,8 @@ Failure postgres_failure(std::string_view sqlstate, std::string_view message, co
 Failure database_went_back() {
   return {FailureKind::unavailable, "database_went_back",
           "the database does not have what this node has written to it: it was restored to an earlier point, or "
-          "another took its place; run sluice migrate --restored and restart every node"};
+          "another took its place; do not start the server again before you know what was lost: then stop every node, "
+          "run sluice migrate --restored, and start them; see docs/operations.md"};
 }
 
 Failure at_opening(const Failure& failure, std::string_view verb) {
