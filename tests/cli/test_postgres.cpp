@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <thread>
@@ -59,6 +60,20 @@ TEST_F(PostgresCommand, NODE_6_a_wrong_address_is_told_without_its_password) {
     EXPECT_NE(ran.err.find(std::string(next) + " the database answers"), std::string::npos) << ran.err;
   }
   EXPECT_NE(run(folder.path(), {"serve", "--listen", "0", "--store", "postgres://u@127.0.0.1:1/none"}).err.find("start it again once"), std::string::npos);
+}
+
+TEST_F(PostgresCommand, NODE_1_a_sqlite_file_of_which_nothing_is_in_the_postgres_is_told_at_the_start) {
+  ASSERT_EQ(run(folder.path(), {"migrate", "--store", "sluice.db"}).status, 0);
+  const auto told = [&] {
+    std::ofstream(folder.file("server.err"), std::ios::trunc);
+    Serving(folder.path(), {"--store", url(name)});
+    const std::string log = read_file(folder.file("server.err")), words = "nothing of the SQLite file at store.path is in it";
+    const auto at = log.find(words);
+    return at == log.npos ? 0 : log.find(words, at + 1) == log.npos ? 1 : 2;
+  };
+  EXPECT_EQ(told(), 1);
+  std::filesystem::remove(folder.file("sluice.db"));
+  EXPECT_EQ(told(), 0);
 }
 
 TEST_F(PostgresCommand, NODE_8_who_sends_to_a_database_that_went_back_is_not_told_to_try_again) {
