@@ -214,10 +214,12 @@ void refuse(const ServerOptions& options, const HttpAnswer& answer) {
   if (text("code") == "idempotency_key_required")
     fmt::print(stderr, "  Give one: --key NAME; the same NAME again is the same request and takes effect once.\n");
   if (answer.status == 401)
-    fmt::print(stderr, "  {} Tokens are made by `sluice token create` (server stopped) or the command "
-               "sluice.token.create; the first start of a server prints the administrator's.\n",
+    fmt::print(stderr, "  {} Tokens are made by the command sluice.token.create, or by `sluice token create` (on SQLite while the server "
+               "is stopped, on PostgreSQL at any time: nodes know it within two seconds); the first start of a server prints the administrator's.\n",
                options.token.empty() ? "No token was given: --token or SLUICE_TOKEN." : "The token was not accepted.");
-  if (answer.json.is_object() && answer.json.value("retryable", false))
+  if (text("code") == "database_went_back")
+    fmt::print(stderr, "  Do not try it again before it is known what was lost: what was done before may run again, with its key too.\n");
+  else if (answer.json.is_object() && answer.json.value("retryable", false))
     fmt::print(stderr, "  It may be tried again{}.\n", answer.status == 409 ? ", with the same key" : "");
   throw CLI::RuntimeError(status);
 }

@@ -389,7 +389,9 @@ void add_demo(CLI::App& app) {
   auto options = std::make_shared<DemoOptions>();
   demo->add_option("--requests", options->requests, "How many to send")->check(CLI::Range(1000, 10'000'000))->capture_default_str();
   demo->add_option("--seed", options->seed, "Of the drive; the same seed sends the same requests")->capture_default_str();
-  demo->add_option("--store", options->store, "postgres://… of an empty database: two nodes on it, one is killed");
+  demo->add_option("--store", options->store, "postgres://… of an empty database: two nodes on it, one is killed")
+      ->check(CLI::Validator([](std::string& given) { return store::is_postgres_url(given) ? std::string() : "expected postgres://… of an empty database, "
+                             "got '" + given + "'; without --store the demo makes a SQLite database of its own"; }, "", "store"));
   demo->add_flag("--stay", options->stay, "Leave the server running at the end");
   demo->add_flag("--json", options->json, "The report as one JSON line");
   demo->footer("Examples:\n  sluice demo\n  sluice demo --requests 100000 --seed 7 --json");

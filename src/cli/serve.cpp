@@ -85,6 +85,9 @@ void serve(const ServeOptions& options) {
   if (!options.grpc_listen.empty()) environment["SLUICE_GRPC_LISTEN"] = options.grpc_listen;
   if (!options.log_level.empty()) environment["SLUICE_LOG_LEVEL"] = options.log_level;
   auto config = load_config_or_die(options.config, environment);
+  // What is wrong with a door's address was said by the flag, not by the variable that carries it.
+  if (!split(options.listen).host.empty()) config.places["http.address"] = "--listen";
+  if (!options.grpc_listen.empty()) config.places["grpc.listen"] = "--grpc-listen";
   check_files_or_die(config);
   server::ServerParts parts;
   parts.apps = linked_apps(options);

@@ -20,7 +20,8 @@ void tell_if_moved(store::Store& store) {
                        "drawn, and leases and fencing tokens from before are void\n");
 }
 
-// The store of a stopped server; a running one is asked with the command sluice.token.create.
+// A SQLite store of a stopped server, or a PostgreSQL that nodes may run on; a server that runs is asked with the command
+// sluice.token.create.
 template <class Work>
 void with_tokens(const std::string& path, const std::string& database, bool makes, Work work) {
   const auto config = load_config_or_die(path, environment_with_store(database));
@@ -94,14 +95,15 @@ void list(const Options& options) {
 }  // namespace
 
 void add_token(CLI::App& app) {
-  auto* token = app.add_subcommand("token", "Tokens in the store of a stopped server");
+  auto* token = app.add_subcommand("token", "Tokens in a store, without a server");
   token->require_subcommand(1);
-  token->footer("Example: sluice token create till-7 --grant 'voucher:*'");
+  token->footer("On SQLite while the server is stopped; on PostgreSQL also while nodes run, which take it within two seconds.\n"
+                "Example: sluice token create till-7 --grant 'voucher:*'");
   auto options = std::make_shared<Options>();
   const auto add = [&](const char* name, const char* what) {
     auto* command = token->add_subcommand(name, what);
     add_config_option(*command, options->config);
-    command->add_option("--store", options->store, "Path of the database; overrides the configuration");
+    command->add_option("--store", options->store, "Path of the SQLite database (of a stopped server), or postgres://…; overrides the configuration");
     command->add_flag("--json", options->json, "For programs");
     return command;
   };

@@ -185,7 +185,7 @@ ConfigKey both(ConfigKey key, Member member, Second second, std::size_t times) {
 
 std::vector<ConfigKey> make_keys() {
   return {
-      text("store.kind", "where state lives: sqlite, or memory (lost at the stop)",
+      text("store.kind", "where state lives: sqlite (with store.url: PostgreSQL), or memory (lost at the stop)",
            SLUICE_MEMBER(store_kind), {"sqlite", "memory"}),
       text("store.path", "the SQLite database file", SLUICE_MEMBER(sqlite.path)),
       without_password(checked("store.url",

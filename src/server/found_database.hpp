@@ -12,7 +12,7 @@ enum class Found : std::uint8_t { database, empty_file, nothing };
 Found look_for_database(const Config& config);
 
 /// A path that is misspelt, or a file that has lost what it held, is a new store, and one that was moved or restored is
-/// another: that must not go unsaid.
+/// another: that must not go unsaid. Nor that a file which the configuration names is not what is used.
 void tell_what_was_found(Found found, store::Store& store, const Config& config, Logger& logger);
 
 }  // namespace sluice::server

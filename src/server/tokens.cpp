@@ -123,7 +123,7 @@ Result<std::shared_ptr<const rpc::Principal>> Tokens::authenticate(std::string_v
   const auto found = by_digest_.find(std::string(digest.view()));
   if (found == by_digest_.end())
     return fail(FailureKind::unauthenticated, "unknown_token", "this token is not known here: look whether it is whole (slc_ and 64 digits and letters) and of this "
-                "server's store; who has lost one gets another by \"replaces\" of sluice.token.create");
+                "server's store (on PostgreSQL another node's new one is known within two seconds); who has lost one gets another by \"replaces\" of sluice.token.create");
   const auto& [info, principal] = found->second;
   if (info.revoked)
     return fail(FailureKind::unauthenticated, "revoked_token", "this token was revoked; the command sluice.token.create makes another (of the same name: \"replaces\" with its id)");

@@ -41,6 +41,21 @@ TEST_F(ServeStart, CONSOLE_9_a_wrong_log_level_is_told_by_its_flag) {
   EXPECT_THAT(served.err, testing::Not(HasSubstr("SLUICE_LOG_LEVEL")));
 }
 
+TEST_F(ServeStart, CONSOLE_9_an_address_that_was_given_by_a_flag_is_blamed_on_the_flag) {
+  const std::pair<const char*, Arguments> cases[] = {{"--listen: http.address 0.0.0.0", {"--listen", "0.0.0.0:0"}},
+                                                     {"--grpc-listen: grpc.listen 0.0.0.0:0", {"--listen", "127.0.0.1:0", "--grpc-listen", "0.0.0.0:0"}}};
+  for (const auto& [blamed, flags] : cases) {
+    Arguments arguments{"serve", "--store", "s.db"};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    const Ran served = run(folder.path(), arguments);
+    EXPECT_EQ(served.status, 2);
+    EXPECT_THAT(served.err, HasSubstr(blamed));
+    EXPECT_THAT(served.err, testing::Not(HasSubstr("SLUICE_")));
+  }
+  const Ran variable = run(folder.path(), {"serve", "--store", "s.db", "--listen", "0"}, {{"SLUICE_HTTP_ADDRESS", "0.0.0.0"}});
+  EXPECT_THAT(variable.err, HasSubstr("SLUICE_HTTP_ADDRESS"));
+}
+
 TEST_F(ServeStart, CONSOLE_4_a_store_with_tokens_but_no_administrator_is_warned_of) {
   ASSERT_EQ(run(folder.path(), {"token", "create", "till", "--grant", "shop:*", "--store", "s.db"}).status, 0);
   {

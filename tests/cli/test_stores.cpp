@@ -106,6 +106,14 @@ TEST_F(Stores, CONSOLE_9_a_folder_of_a_bench_that_is_not_there_is_no_defect) {
   EXPECT_THAT(ran.err, testing::Not(HasSubstr("defect")));
 }
 
+TEST_F(Stores, CONSOLE_9_a_file_as_the_store_of_the_demo_is_refused) {
+  const Ran ran = sluice({"demo", "--store", "foo.db"});
+  EXPECT_EQ(ran.status, 2) << ran.err;
+  EXPECT_THAT(ran.err, HasSubstr("expected postgres://"));
+  EXPECT_THAT(ran.err, HasSubstr("'foo.db'"));
+  EXPECT_FALSE(std::filesystem::exists(folder.file("foo.db")));
+}
+
 TEST_F(Stores, CONSOLE_9_a_service_that_is_sent_no_token_is_told_at_the_start) {
   Serving server(folder.path(), {"--code-service", "127.0.0.1:1"});
   ASSERT_FALSE(server.address().empty());

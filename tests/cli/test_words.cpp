@@ -205,6 +205,8 @@ TEST_F(Words, CONSOLE_9_particular_mistakes_are_told_with_what_is_expected) {
   EXPECT_THAT(delta.err, HasSubstr("delta: expected a whole number, got 1.5"));
   const Ran token = run(folder.path(), {"send", "sluice.echo"}, {{"SLUICE_SERVER", serving.address()}, {"SLUICE_TOKEN", "slc_12"}});
   EXPECT_THAT(token.err, HasSubstr("look whether it is whole"));
+  EXPECT_THAT(token.err, HasSubstr("on SQLite while the server is stopped, on PostgreSQL at any time"));
+  EXPECT_THAT(sluice({"token", "--help"}).out, HasSubstr("on PostgreSQL also while nodes run"));
 }
 
 TEST_F(Words, FLOW_27_what_is_said_of_a_transaction_is_true_of_its_reply) {

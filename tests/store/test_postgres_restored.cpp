@@ -111,6 +111,7 @@ TEST_F(Postgres, NODE_8_a_restore_under_a_running_node_is_noticed_at_the_first_c
     const auto after = commit_and_wait(*store, put("c"));
     ASSERT_FALSE(after);
     EXPECT_EQ(after.error().code(), "database_went_back");
+    EXPECT_NE(after.error().detail().find("do not start the server again before you know"), std::string_view::npos) << after.error().detail();
     EXPECT_FALSE(there(*must_open(options()), "lost"));
   }
 }

@@ -1,5 +1,6 @@
 // The two things that commonly stand between a node and its database: TLS, and a pooler that gives each
 // transaction another connection.
+#include <gmock/gmock.h>
 #include <grp.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -116,6 +117,33 @@ class Pooler {
   std::uint16_t port_;
   pid_t pid_ = -1;
 };
+
+TEST(PostgresPooler, NODE_1_doctor_names_a_pooler_of_transactions_that_the_configuration_does_not) {
+  if (::access("/usr/sbin/pgbouncer", X_OK) != 0) GTEST_SKIP() << "needs pgbouncer";
+  StoreRig rig;
+  auto& server = PrivatePostgres::shared();
+  auto o = rig.postgres();
+  const Pooler pooler(server, rig.database);
+  const auto says = [&] {
+    Result<std::vector<PostgresFinding>> all = fail(FailureKind::unavailable, "", "");
+    for (int i = 0; i < 100 && !all; ++i) {
+      all = examine_postgres(o, rig.real);
+      if (!all) Parker().park(milliseconds(50));
+    }
+    std::vector<PostgresFinding::Level> levels;
+    if (all)
+      for (const auto& finding : *all)
+        if (finding.what == "pooler") levels.push_back(finding.level);
+    return levels;
+  };
+  using Level = PostgresFinding::Level;
+  EXPECT_THAT(says(), testing::ElementsAre(Level::good)) << "none";
+  o.url = server.tcp_url(rig.database, pooler.port());
+  EXPECT_THAT(says(), testing::ElementsAre(Level::error));
+  EXPECT_THAT(says(), testing::ElementsAre(Level::error)) << "as before: it leaves nothing there";
+  o.pooled = true;
+  EXPECT_THAT(says(), testing::ElementsAre(Level::good));
+}
 
 TEST(PostgresPooler, NODE_1_nodes_behind_a_pooler_of_transactions_share_a_hot_row_exactly) {
   if (::access("/usr/sbin/pgbouncer", X_OK) != 0) GTEST_SKIP() << "needs pgbouncer";

@@ -1,10 +1,13 @@
 // What an operator asks of the database apart from the store's work: doctor and migrate.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 
 #include "store/postgres/failures.hpp"
 #include "store/postgres/incarnation.hpp"
+#include "store/postgres/locks.hpp"
 #include "store/postgres/purge.hpp"
 #include "store/postgres/row_codec.hpp"
 #include "store/postgres/schema.hpp"
@@ -37,10 +40,12 @@ class Doctor {
   void settings();
   void standbys();
   void connections(long need);
+  void pooler(const PostgresOptions& options);
   void rights(bool migrates);
   bool schema(bool migrates);
   void place();
   void left_behind();
+  void oldest();
 
  private:
   bool may_migrate();
@@ -97,6 +102,32 @@ void Doctor::connections(long need) {
           takes + "ALTER DATABASE … CONNECTION LIMIT");
 }
 
+// As serve does, two connections prepare a statement of one name: behind a pooler of transactions they come to one
+// session, where the second finds it there already. A pooler makes up the number of the session that it tells.
+void Doctor::pooler(const PostgresOptions& options) {
+  static constexpr PgStatement kProbe{"doctor_probe", "SELECT pg_backend_pid()"};
+  const auto probe = [](PgConnection& connection) -> Result<std::int64_t> {
+    connection.send(kProbe);
+    auto rows = connection.finish();
+    if (!rows) return fail(std::move(rows).error());
+    return rows->back().integer(0, 0);
+  };
+  const char* const kThere = "the address is a pooler's";
+  if (number("pg_backend_pid()") == connection_.backend()) return say(Level::good, "pooler", "none");
+  if (options.pooled) return say(Level::good, "pooler", std::string(kThere) + ", and store.pooled is set");
+  auto another = PgConnection::open(options);
+  const auto first = probe(connection_);
+  const auto second = another ? probe(**another) : Result<std::int64_t>(fail(another.error()));
+  if (first) (void)connection_.script("DEALLOCATE doctor_probe");
+  if (second) (void)(*another)->script("DEALLOCATE doctor_probe");
+  const auto mixed_up = [](const auto& asked) { return !asked && asked.error().code() == "database_pooler"; };
+  if (mixed_up(first) || mixed_up(second))
+    return say(Level::error, "pooler", std::string(kThere) + " that pools transactions", "set store.pooled = true: without it a start ends with database_pooler");
+  // One session for both, and it did not matter.
+  const bool keeps_apart = first && second && *first == *second;
+  say(keeps_apart ? Level::good : Level::warning, "pooler", kThere, "if it pools transactions, set store.pooled = true");
+}
+
 bool Doctor::may_migrate() {
   return ask("has_database_privilege(current_database(), 'CREATE') OR "
              "coalesce(has_schema_privilege(to_regnamespace('sluice')::oid, 'CREATE'), false)") == "true";
@@ -142,25 +173,47 @@ void Doctor::place() {
 }
 
 void Doctor::left_behind() {
-  const auto nodes = ask("SELECT count(*) FROM sluice.writers WHERE expires_at > sluice.now_ms()").value_or("0");
+  const char* const kUnread = "could not be read";
+  const auto nodes = ask("SELECT count(*) FROM sluice.writers WHERE expires_at > sluice.now_ms()");
   const auto dead = ask("SELECT count(*) FROM sluice.writers w WHERE node IS NOT NULL AND expires_at <= sluice.now_ms() "
-                        "AND EXISTS (SELECT 1 FROM sluice.open_exchanges o WHERE (o.exchange >> 12) & 1023 = w.node)").value_or("0");
-  say(dead == "0" || nodes != "0" ? Level::good : Level::warning, "nodes",
-      fmt::format("{} alive, {} dead with open exchanges", nodes, dead), "start a node: what a dead one left is finished by the living");
-  const auto doubt = ask("SELECT count(*) FROM sluice.open_exchanges WHERE state = 4").value_or("0");
-  say(doubt == "0" ? Level::good : Level::warning, "in doubt", doubt, "see sluice tx list --in-doubt");
+                        "AND EXISTS (SELECT 1 FROM sluice.open_exchanges o WHERE (o.exchange >> 12) & 1023 = w.node)");
+  if (!nodes || !dead)
+    say(Level::warning, "nodes", kUnread, "see who locks the tables, and ask again");
+  else
+    say(*dead == "0" || *nodes != "0" ? Level::good : Level::warning, "nodes",
+        fmt::format("{} alive, {} dead with open exchanges", *nodes, *dead), "start a node: what a dead one left is finished by the living");
+  const auto doubt = ask("SELECT count(*) FROM sluice.open_exchanges WHERE state = 4");
+  say(doubt == "0" ? Level::good : Level::warning, "in doubt", doubt.value_or(kUnread),
+      doubt ? "see sluice tx list --state in_doubt" : "see who locks the tables, and ask again");
+}
+
+void Doctor::oldest() {
+  const auto age = ask("SELECT coalesce(max(extract(epoch FROM now() - xact_start))::bigint, 0) FROM pg_stat_activity "
+                       "WHERE datname = current_database() AND pid <> pg_backend_pid()");
+  say(age && std::atoi(age->c_str()) < 300 ? Level::good : Level::warning, "oldest transaction", age ? *age + " s" : "could not be read",
+      age ? "end it: vacuum cannot clean up behind it, and the tables grow" : "ask again");
 }
 
 }  // namespace
 
-static Result<std::unique_ptr<PgConnection>> connect(const PostgresOptions& options) {
+static Result<std::unique_ptr<PgConnection>> connect(const PostgresOptions& options, std::string_view verb) {
   auto opened = PgConnection::open(options);
-  if (!opened) return fail(at_opening(opened.error()));
+  if (!opened) return fail(at_opening(opened.error(), verb));
   return opened;
 }
 
+// Asked last: where a table is locked, this connection may have waited for it in vain, been dropped, and be one of
+// those who still wait, longer than for an answer.
+static std::vector<PostgresFinding> find_locks(const PostgresOptions& options, PgConnection& connection) {
+  const milliseconds patience = std::min(milliseconds(2000), options.io_timeout);
+  if (!connection.broken()) return find_lock_holders(connection, patience);
+  auto another = connect(options, "ask again");
+  if (!another) return {{Level::warning, "locks", std::string(another.error().detail()), "ask again"}};
+  return find_lock_holders(**another, patience);
+}
+
 Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& options, Clock& clock) {
-  SLUICE_ASSIGN(auto connection, connect(options));
+  SLUICE_ASSIGN(auto connection, connect(options, "ask again"));
   Doctor doctor(*connection);
   const long version = doctor.number("current_setting('server_version_num')");
   doctor.say(version >= 130000 ? Level::good : Level::error, "server version",
@@ -168,6 +221,7 @@ Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& opt
   doctor.settings();
   doctor.standbys();
   doctor.connections(static_cast<long>(2 + options.max_readers));
+  doctor.pooler(options);
   const auto tls = doctor.ask("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").value_or("false");
   const bool remote = doctor.ask("inet_server_addr() IS NOT NULL AND NOT inet_server_addr() <<= '127.0.0.0/8'::inet").value_or("false") == "true";
   doctor.say(tls == "true" || !remote ? Level::good : Level::warning, "TLS", tls == "true" ? "yes" : remote ? "no" : "no, on this machine",
@@ -177,20 +231,19 @@ Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& opt
   const auto skew = theirs - before.time_since_epoch().count();
   doctor.say(std::abs(skew) < 1000 ? Level::good : Level::warning, "clock", fmt::format("the database is {} ms ahead of this node", skew),
              "let both be set by NTP; leases go by the database's clock, ids by the node's");
+  doctor.oldest();
   doctor.rights(options.migrate);
   if (doctor.schema(options.migrate)) {
     doctor.place();
     doctor.left_behind();
   }
-  const auto oldest = doctor.ask("SELECT coalesce(max(extract(epoch FROM now() - xact_start))::bigint, 0) FROM pg_stat_activity "
-                                 "WHERE datname = current_database() AND pid <> pg_backend_pid()").value_or("0");
-  doctor.say(std::atoi(oldest.c_str()) < 300 ? Level::good : Level::warning, "oldest transaction", oldest + " s",
-             "end it: vacuum cannot clean up behind it, and the tables grow");
+  auto locks = find_locks(options, *connection);
+  doctor.findings.insert(doctor.findings.end(), std::make_move_iterator(locks.begin()), std::make_move_iterator(locks.end()));
   return std::move(doctor.findings);
 }
 
 Status check_postgres_database(const PostgresOptions& options) {
-  SLUICE_ASSIGN(auto connection, connect(options));
+  SLUICE_ASSIGN(auto connection, connect(options, "ask again"));
   connection->set_timeout(std::chrono::hours(1));
   SLUICE_TRY(check_postgres_schema(*connection));
   return check_postgres_rows(*connection);
@@ -220,7 +273,7 @@ static Status draw_alone(PgConnection& connection, Random& random, bool another)
 }
 
 Result<PostgresMigration> migrate_postgres_database(const PostgresOptions& options, Random& random, bool restored) {
-  SLUICE_ASSIGN(auto connection, connect(options));
+  SLUICE_ASSIGN(auto connection, connect(options, "run it again"));
   connection->set_timeout(std::chrono::minutes(30));
   PostgresMigration done;
   SLUICE_ASSIGN(done.from, postgres_schema_found(*connection));

@@ -18,7 +18,7 @@ constexpr Row kRows[] = {
     {"53", FailureKind::unavailable, "database_resources", "the database server ran out of something; see its log"},
     {"57014", FailureKind::unavailable, "statement_cancelled", "an operator or a time limit cancelled it; try again"},
     {"57P05", FailureKind::unavailable, "database_idle", "idle_session_timeout ends sessions between two requests; it will be tried again"},
-    {"57P03", FailureKind::unavailable, "database_starting", "the database is starting up or recovering; it will be tried again"},
+    {"57P03", FailureKind::unavailable, "database_starting", "the database is starting, stopping or recovering; it will be tried again"},
     {"57", FailureKind::unavailable, "database_stopping", "the database is being shut down; it will be tried again"},
     {"58030", FailureKind::unavailable, "database_io", "the database server met an I/O error; see its log and its disks"},
     {"08", FailureKind::unavailable, "database_unreachable", "see that the server runs and can be reached; it will be tried again"},
@@ -62,10 +62,11 @@ Failure postgres_failure(std::string_view sqlstate, std::string_view message, co
 Failure database_went_back() {
   return {FailureKind::unavailable, "database_went_back",
           "the database does not have what this node has written to it: it was restored to an earlier point, or "
-          "another took its place; run sluice migrate --restored and restart every node"};
+          "another took its place; do not start the server again before you know what was lost: then stop every node, "
+          "run sluice migrate --restored, and start them; see docs/operations.md"};
 }
 
-Failure at_opening(const Failure& failure) {
+Failure at_opening(const Failure& failure, std::string_view verb) {
   constexpr std::pair<std::string_view, FailureKind> kForGood[] = {{"database_login", FailureKind::forbidden},
                                                                    {"database_rights", FailureKind::forbidden},
                                                                    {"no_such_database", FailureKind::not_found},
@@ -77,7 +78,7 @@ Failure at_opening(const Failure& failure) {
   const std::string_view promise = "it will be tried again";
   const auto at = detail.find(promise);
   if (at == std::string::npos) return failure;
-  Failure told(failure.kind(), failure.code(), detail.replace(at, promise.size(), "start it again once the database answers"));
+  Failure told(failure.kind(), failure.code(), detail.replace(at, promise.size(), std::string(verb) + " once the database answers"));
   if (const auto after = failure.retry_after()) return told.with_retry_after(*after);
   return told;
 }

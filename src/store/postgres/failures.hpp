@@ -15,8 +15,9 @@ inline constexpr std::string_view kTooLate = "SL003";       ///< evaluated too l
 /// `where` names server and database, without secrets.
 Failure postgres_failure(std::string_view sqlstate, std::string_view message, const std::string& where);
 /// What was told to somebody who opens the store, and can do something about it: a login, a right, a database that is
-/// missing is a refusal then. Callers of a store that is open are told that it is unavailable.
-Failure at_opening(const Failure& failure);
+/// missing is a refusal then. Callers of a store that is open are told that it is unavailable. `verb` is what to do
+/// "once the database answers".
+Failure at_opening(const Failure& failure, std::string_view verb = "start it again");
 /// What was told to be durable is not there.
 Failure database_went_back();
 /// The group may succeed when it is evaluated again on fresh rows, with nobody else writing.
