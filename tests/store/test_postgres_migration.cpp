@@ -16,7 +16,7 @@ class PostgresMigration : public Postgres {
     auto connection = PgConnection::open(options());
     ASSERT_TRUE(connection) << connection.error().to_string();
     (void)migrate_postgres(**connection, all);  // whether it suits this binary, the node is to say
-    ASSERT_EQ(sql("SELECT value FROM sluice.meta WHERE name = 'schema'"), std::to_string(all.size()) + "\n");
+    ASSERT_EQ(sql("SELECT value FROM sluice.meta WHERE name = 'schema'"), std::to_string(all.size()));
   }
 };
 
@@ -37,7 +37,7 @@ TEST_F(PostgresMigration, NODE_1_a_running_node_writes_and_reads_nothing_after_a
   const auto late = commit_and_wait(*store, put("late"));
   ASSERT_FALSE(late);
   EXPECT_TRUE(late.error().retryable()) << late.error().to_string() << ": a node of the newer version does it";
-  EXPECT_EQ(sql("SELECT count(*) FROM sluice.kv"), "1\n");
+  EXPECT_EQ(sql("SELECT count(*) FROM sluice.kv"), "1");
   const auto later = commit_and_wait(*store, put("later"));
   ASSERT_FALSE(later);
   EXPECT_EQ(later.error().code(), "schema_too_new") << later.error().to_string();
