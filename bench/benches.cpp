@@ -7,7 +7,7 @@ namespace sluice::bench {
 std::span<const Bench> benches() {
   static constexpr std::array kBenches{
       Bench{"flow", "in-memory two-phase transaction of four stages", bench_flow},
-      Bench{"durable", "durable transactions on SQLite, beside fdatasync and a bare loop", bench_durable},
+      Bench{"durable", "durable transactions on SQLite (or --store), beside fdatasync and a bare loop", bench_durable},
       Bench{"growth", "the same as a database grows to a million transactions and keys", bench_growth},
       Bench{"idempotency", "claim, complete and replay of idempotency keys", bench_idempotency},
       Bench{"guard", "guarding a call: passing and refused, one and two threads", bench_guard},

@@ -30,7 +30,6 @@ class CodeService final : public server::App {
 
   Status install(server::AppContext& context) override {
     store_ = &context.store;
-    clock_ = &context.clock;
     faults_ = std::make_unique<Faults>(context.clock, context.random);
     faults_->set(options_.faults);
     flow::FlowOptions options;
@@ -78,7 +77,7 @@ class CodeService final : public server::App {
     if (!parsed) co_return fail(parsed.error());
     const CodeQuestion asked = *std::move(parsed);
     const std::string& ns = x.ns().text();
-    const WallTime now = clock_->wall();
+    const WallTime now = store_->now();  // by which every node ends leases
     // Rows are read all at once: a batch may name 500 vouchers.
     std::vector<store::KvKey> keys;
     for (const auto& voucher : asked.vouchers) keys.push_back(pool_key(ns, voucher));
@@ -191,7 +190,6 @@ class CodeService final : public server::App {
 
   const CodeServiceOptions options_;
   store::Store* store_ = nullptr;
-  Clock* clock_ = nullptr;
   std::unique_ptr<Faults> faults_;
   std::unique_ptr<flow::Flow> flow_;
   std::unique_ptr<SegmentCommands> segment_commands_;

@@ -56,7 +56,7 @@ Result<Item> Item::decode(ByteView bytes) {
 
 Distribution::Distribution(store::Store& store, Clock& clock, IdSource& ids, Downstream* downstream,
                            CallerLimits limits, Metrics* metrics, Logger* log)
-    : clock_(clock), downstream_(downstream), limits_(limits), codes_(store),
+    : store_(store), clock_(clock), downstream_(downstream), limits_(limits), codes_(store),
       items_(room_for_items("voucher_items", metrics)), shadow_items_(room_for_items("voucher_items_shadow", metrics)),
       flow_("voucher.distribute", options_of(store, ids, metrics, log)), restock_("voucher.restock", options_of(store, ids, metrics, log)) {
   const auto stage = [this](const char* name, Result<Vote> (Distribution::*method)(Exchange&)) {
@@ -150,7 +150,7 @@ Task<Result<Vote>> Distribution::load_vouchers(Exchange& x) {
 Result<Vote> Distribution::check_eligibility(Exchange& x) {
   const Item& item = *x.get(kItem);
   const Voucher& v = *x.get(kVoucher);
-  const WallTime now = clock_.wall();
+  const WallTime now = store_.now();  // whose windows and days all nodes share
   if (now < v.from || now >= v.to)
     return decline(x, "outside_window", "voucher '" + v.id + "' is not open now");
   if (v.region != "ALL" && v.region != item.region)

@@ -96,6 +96,7 @@ class Distribution {
   flow::Vote no_code(flow::Exchange& x, const Voucher& v);
   flow::Vote wait_for_code(flow::Exchange& x, const Voucher& v);
 
+  store::Store& store_;
   Clock& clock_;
   Downstream* const downstream_;
   const CallerLimits limits_;

@@ -85,7 +85,7 @@ Json described(const std::string& voucher, const Segment& s, WallTime now) {
 }  // namespace
 
 SegmentCommands::SegmentCommands(server::AppContext& context)
-    : store_(context.store), clock_(context.clock), free_("voucher.code.segments.free", options_of(context)) {
+    : store_(context.store), free_("voucher.code.segments.free", options_of(context)) {
   free_.group("main", {flow::task_func("free", [this](Exchange& x) { return free(x); })});
 }
 
@@ -123,7 +123,7 @@ Task<rpc::Answer> SegmentCommands::list(rpc::Invocation& invocation) {
   auto asking = store::ask(store_, std::move(query));
   const auto rows = co_await asking;
   if (!rows) co_return rpc::Answer::of(rows.error());
-  const WallTime now = clock_.wall();
+  const WallTime now = store_.now();
   Json body{{"segments", Json::array()}};
   for (std::size_t i = 0; i < rows->size(); ++i) {
     const auto& item = (*rows)[i];

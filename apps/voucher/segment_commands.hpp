@@ -18,7 +18,6 @@ class SegmentCommands {
   Task<Result<flow::Vote>> free(flow::Exchange& x);
 
   store::Store& store_;
-  Clock& clock_;
   flow::Flow free_;
 };
 

@@ -293,14 +293,14 @@ void Server::Impl::tell_health() {
 Status Server::Impl::make_first_token() {
   if (!first_token) return {};
   if (!tokens->empty()) {
-    const auto now = clock.wall();
+    const auto now = store->now();
     const auto governs = [now](const TokenInfo& token) {
       return !token.revoked && now < token.expires && std::ranges::find(token.permissions, "*:*") != token.permissions.end();
     };
     const auto all = tokens->list();
     if (std::ranges::none_of(all, governs))
-      logger.warn("no token of this store grants everything, and none was made: while the server is stopped run "
-                  "sluice token create admin --grant '*:*', with --store as here");
+      logger.warn("no token of this store grants everything, and none was made: run sluice token create "
+                  "admin --grant '*:*' with --store as here (of a file, while the server is stopped)");
     return {};
   }
   TokenRequest request;

@@ -23,7 +23,7 @@ in_node() { ip netns exec "n$1" setpriv --reuid=postgres --regid=postgres --clea
 configure() {
   local n=$1
   mkdir -p "$dir/n$n/disk" "$dir/n$n/etcd"
-  mount -t tmpfs -o "size=${FAILOVER_DISK_MB:-512}m" none "$dir/n$n/disk"
+  mount -t tmpfs -o "size=${FAILOVER_DISK_MB:-2048}m" none "$dir/n$n/disk"
   mount -t tmpfs -o size=512m none "$dir/n$n/etcd"
   chown -R postgres: "$dir/n$n"
   # synchronous_mode_strict: a primary without a standby accepts nothing, rather than what may be lost.

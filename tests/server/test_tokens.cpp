@@ -104,6 +104,31 @@ TEST(TokensOfTwoNodes, CONSOLE_4_a_token_is_replaced_once) {
   store->close();
 }
 
+TEST(TokensOfTwoNodes, CONSOLE_4_NODE_3_a_token_ends_by_the_stores_clock_at_nodes_days_apart) {
+  sim::SimClock of_store, behind, ahead;
+  behind.step_wall(-std::chrono::hours(48));
+  ahead.step_wall(std::chrono::hours(48));
+  sim::SimRandom random{3};
+  const auto store = store::make_memory_store(of_store, random);
+  Tokens one(*store, behind, random), two(*store, ahead, random);
+  TokenRequest request;
+  request.name = "shop";
+  request.ttl = seconds(60);
+  const auto made = one.create(request);
+  ASSERT_TRUE(made);
+  EXPECT_EQ(made->info.created, of_store.wall());
+  ASSERT_TRUE(two.load());
+  of_store.advance(milliseconds(59'999));
+  for (const Tokens* node : {&one, &two}) EXPECT_TRUE(node->authenticate(made->token));
+  of_store.advance(milliseconds(1));
+  for (const Tokens* node : {&one, &two}) {
+    const auto refused = node->authenticate(made->token);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), "expired_token");
+  }
+  store->close();
+}
+
 TEST_F(TokensOnServer, CONSOLE_4_what_is_replaced_ends_with_the_same_commit) {
   const auto first = make({{"name", "shop"}, {"permissions", {"shop:*"}}});
   const std::string old = bearer(first);

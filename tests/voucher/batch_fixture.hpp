@@ -17,7 +17,8 @@ using Json = nlohmann::json;
 
 /// Another node of the same store, or this one after a restart.
 struct Node {
-  Node(World& world, std::uint16_t number, store::Store& on) : ids(world.clock, number), keys(world.clock, &on), distribution(on, world.clock, ids), registry(on, keys, ids) {
+  Node(World& world, std::uint16_t number, store::Store& on) : Node(world.clock, number, on) {}
+  Node(Clock& clock, std::uint16_t number, store::Store& on) : ids(clock, number), keys(clock, &on), distribution(on, clock, ids), registry(on, keys, ids) {
     ids.advance_past(on.largest_id());
     rpc::CommandSpec spec;
     spec.name = "batch";

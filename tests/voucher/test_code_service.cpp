@@ -26,10 +26,11 @@ class VoucherCodes : public VoucherBatchTest {
     ASSERT_TRUE(service->install(context));
     open_voucher("v1", 100, 30);
   }
-  Json ask(const Json& question, const char* command = kGetCodes.data()) {
+  Json ask(const Json& question, const char* command = kGetCodes.data()) { return ask(question, command, registry); }
+  Json ask(const Json& question, const char* command, rpc::Registry& at) {
     auto call = prepared("q" + std::to_string(++asked), question.dump(), command);
     if (command == kList) call->command.idempotency_key.reset();
-    lane.post([this, raw = call.get()] { registry.dispatch(*raw); });
+    lane.post([&at, raw = call.get()] { at.dispatch(*raw); });
     drive();
     if (call->answer && call->answer->failure) return {{"refused", std::string(call->answer->failure->code())}, {"detail", std::string(call->answer->failure->detail())}};
     const Json answer = said(*call);
@@ -75,6 +76,27 @@ TEST_F(VoucherCodes, VOUCHER_6_a_copy_of_a_store_resumes_nothing_under_the_same_
   const auto second = codes_of(ask(again));
   EXPECT_EQ(second.size(), 10u);
   for (const auto& code : first) EXPECT_FALSE(second.contains(code)) << code;
+}
+
+TEST_F(VoucherCodes, VOUCHER_6_NODE_3_a_lease_ends_by_the_stores_clock_at_a_node_days_ahead) {
+  sim::SimClock ahead;
+  ahead.step_wall(std::chrono::hours(48));
+  Node node(ahead, 7, *world.store);
+  flow::Flows its_flows;
+  server::AppContext its{node.registry, its_flows, *world.store, node.keys, ahead, world.random, node.ids, {&lane}, null_logger(), metrics, guards, channels, {}};
+  const auto twin = make_code_service();
+  ASSERT_TRUE(twin->install(its));
+  const auto first = codes_of(ask(leasing("shop-1", "aa", 30)));
+  const Json none = ask(leasing("shop-2", "aa"), kGetCodes.data(), node.registry)["segments"][0];
+  EXPECT_EQ(none.value("leased_ms", 0), 600'000) << none.dump();
+  world.clock.advance(std::chrono::minutes(9));
+  const Json all = ask(Json::object(), kList, node.registry)["segments"];
+  ASSERT_EQ(all.size(), 1u) << all.dump();
+  EXPECT_EQ(all[0]["lease_ms"], 60'000);
+  EXPECT_EQ(all[0]["overdue_ms"], 0);
+  world.clock.advance(std::chrono::minutes(1));
+  EXPECT_EQ(codes_of(ask(leasing("shop-2", "aa", 30), kGetCodes.data(), node.registry)), first);
+  EXPECT_TRUE(codes_of(ask(leasing("shop-1", "aa"))).empty()) << "until then they are the other's";
 }
 
 TEST_F(VoucherCodes, VOUCHER_6_segments_of_a_store_that_never_came_back_are_listed_and_withdrawn) {

@@ -61,6 +61,30 @@ TEST_F(VoucherEligibility, VOUCHER_3_the_quota_of_a_day_holds_for_all_users_and_
   EXPECT_TRUE(world.books().balanced());
 }
 
+TEST_F(VoucherEligibility, VOUCHER_3_NODE_3_nodes_days_apart_count_one_day_and_keep_one_window_by_the_stores_clock) {
+  open_voucher("daily", 9, 9, 9, "ALL", [](Voucher& v) { v.day_quota = 2; });
+  for (const char* user : {"ann", "ben", "cat"}) add_user(user);
+  sim::SimClock behind, ahead;
+  behind.step_wall(-std::chrono::hours(48));
+  ahead.step_wall(std::chrono::hours(48));
+  Node one(behind, 7, *world.store), two(ahead, 8, *world.store);
+  const auto buy_at = [&](Node& node, const std::string& user) {
+    const std::string id = "r" + std::to_string(++asked);
+    const auto call = start_on(node, id, batch(id, {{user, "daily"}}));
+    drive();
+    const Json result = said(*call)["results"][0];
+    return result["status"] == "issued" ? std::string("issued") : result.value("reason", result.dump());
+  };
+  EXPECT_EQ(buy_at(one, "ann"), "issued");
+  EXPECT_EQ(buy_at(two, "ben"), "issued");
+  EXPECT_EQ(buy_at(one, "cat"), "day_quota");
+  EXPECT_EQ(buy_at(two, "cat"), "day_quota");
+  world.clock.advance(std::chrono::hours(1));
+  EXPECT_EQ(buy_at(one, "cat"), "outside_window");
+  EXPECT_EQ(buy_at(two, "cat"), "outside_window");
+  EXPECT_TRUE(world.books().balanced());
+}
+
 TEST_F(VoucherEligibility, VOUCHER_4_no_more_money_is_spent_than_the_budget_has) {
   open_voucher("dear", 100, 100, 100, "ALL", [](Voucher& v) { v.budget_minor = 3 * v.value_minor + v.value_minor - 1; });
   for (int i = 0; i < 40; ++i) add_user("u" + std::to_string(i));

@@ -7,6 +7,7 @@
 
 #include "store/postgres/connection.hpp"
 #include "store/postgres/failures.hpp"
+#include "store/postgres/refused_login.hpp"
 
 namespace sluice::store {
 namespace {
@@ -41,9 +42,6 @@ std::string application_name() {
   if (gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
   return "sluice@" + std::string(host) + "/" + std::to_string(getpid());
 }
-
-// Not a code of PostgreSQL's: the two did not come to an understanding about TLS.
-constexpr const char* kNoTls = "SLTLS";
 
 constexpr std::size_t kMaxHosts = 16;
 
@@ -94,30 +92,12 @@ struct Attempt {
   }
 };
 
-// libpq does not give the code of a refused login, only the text. What passes by itself stands first:
-// of several hosts one may refuse for good what another will take in a moment.
-std::string_view sqlstate_of(std::string_view message) noexcept {
-  constexpr std::pair<const char*, const char*> kKnown[] = {
-      {"starting up", "57P03"},          {"in recovery mode", "57P03"},        {"not yet accepting", "57P03"},
-      {"shutting down", "57P03"},        {"too many clients", "53300"},        {"too many connections", "53300"},
-      {"connection slots are reserved", "53300"}, {"session is read-only", "25006"}, {"is in hot standby", "25006"},
-      {"authentication failed", "28000"}, {"no password supplied", "28000"},   {"no pg_hba.conf entry", "28000"},
-      {"not permitted to log in", "28000"}, {"permission denied for database", "42501"},
-      {"certificate", kNoTls},            {"SSL", kNoTls}};
-  for (const auto& [words, code] : kKnown)
-    if (message.find(words) != std::string_view::npos) return code;
-  const bool missing = message.find("does not exist") != std::string_view::npos;
-  if (missing && message.find("database \"") != std::string_view::npos) return "3D000";
-  if (missing && message.find("role \"") != std::string_view::npos) return "28000";
-  return "08006";
-}
-
 Failure none_served(const std::vector<Attempt>& attempts, milliseconds timeout) {
-  std::string where, said;
+  std::string where, said, verbose;
   bool silent = false;
   for (const auto& attempt : attempts) {
-    std::string text = PQerrorMessage(attempt.pg.get());
-    while (text.ends_with('\n')) text.pop_back();
+    verbose += PQerrorMessage(attempt.pg.get()) + std::string("\n");
+    std::string text = words_of(PQerrorMessage(attempt.pg.get()));
     silent = silent || !attempt.over();
     if (!attempt.over()) text = "no connection within " + std::to_string(timeout.count()) + " ms";
     where += (where.empty() ? "" : ", ") + attempt.where();
@@ -127,7 +107,7 @@ Failure none_served(const std::vector<Attempt>& attempts, milliseconds timeout) 
   if (silent)
     return Failure(FailureKind::unavailable, "database_unreachable", "PostgreSQL at " + where + ": " + said + "; it will be tried again")
         .with_retry_after(seconds(1));
-  return postgres_failure(sqlstate_of(said), said, where);
+  return postgres_failure(sqlstate_of(verbose), said, where);
 }
 
 }  // namespace
@@ -152,6 +132,7 @@ Result<std::unique_ptr<PgConnection>> PgConnection::open(const PostgresOptions& 
     values.push_back(nullptr);
     attempts.emplace_back().pg.reset(PQconnectStartParams(names.data(), values.data(), 0));
     if (!attempts.back().pg) return fail(FailureKind::overloaded, "out_of_memory", "connecting to PostgreSQL: out of memory");
+    PQsetErrorVerbosity(attempts.back().pg.get(), PQERRORS_VERBOSE);  // the only way to a refusal's code
   }
   RealClock clock;
   const Instant until = clock.now() + options.connect_timeout;
@@ -159,6 +140,7 @@ Result<std::unique_ptr<PgConnection>> PgConnection::open(const PostgresOptions& 
     std::vector<pollfd> fds;
     for (auto& attempt : attempts) {
       if (attempt.connected()) {
+        PQsetErrorVerbosity(attempt.pg.get(), PQERRORS_DEFAULT);
         std::unique_ptr<PgConnection> connection(new PgConnection(Raw(attempt.pg.release()), options));
         PQsetnonblocking(connection->raw_.get(), 1);
         PQsetNoticeReceiver(connection->raw_.get(), &PgConnection::notice, connection.get());
