@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Partitions, half-open connections, connection storms, restarts and full disks of the one PostgreSQL that two
-# nodes work on: ten of them; with SLUICE_LONG=1 SLUICE_CAMPAIGN_ROUNDS of each kind (default 100).
+# Partitions, half-open connections, connection storms, restarts, an administrator's maintenance and full disks of the
+# one PostgreSQL that two nodes work on: twelve of them; with SLUICE_LONG=1 SLUICE_CAMPAIGN_ROUNDS of each kind (default 100).
 #   database.sh CAMPAIGN SERVER [KIND...]
 set -euo pipefail
 campaign=$1 server=$2
 shift 2
-if [ $# -eq 0 ]; then set -- partition half_open storm restart full; fi
-rounds=10 megabytes=320  # what the database writes itself has to fit
+if [ $# -eq 0 ]; then set -- partition half_open storm restart maintenance full; fi
+rounds=12 megabytes=320  # what the database writes itself has to fit
 if [ -n "${SLUICE_LONG:-}" ]; then rounds=$((${SLUICE_CAMPAIGN_ROUNDS:-100} * $#)) megabytes=$((320 + rounds * 4)); fi
 export megabytes
 # The disk that fills is a small one of its own, which takes the right to mount.

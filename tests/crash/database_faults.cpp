@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "crash/client.hpp"
+#include "crash/maintenance.hpp"
 #include "support/chaos_proxy.hpp"
 #include "support/private_postgres.hpp"
 #include "support/temp_folder.hpp"
@@ -17,6 +18,7 @@ namespace sluice::crash {
 namespace {
 
 constexpr double kDeadline = 6;     // of each request, seconds
+constexpr std::uint64_t kBreath = 80'000;  // of each who presses, between two loads, microseconds
 constexpr double kBackWithin = 30;  // after the fault is over
 
 // On a disk that can be filled, if there is one.
@@ -66,7 +68,11 @@ class DatabaseFaults {
         client_.problem(fmt::format("on SIGTERM a node ended with wait status {:#x}: {}", status, node.log()));
     client_.check_partner();
     for (const auto& [kind, seen] : seen_)
-      fmt::print("{:9} {:3} times: service back at most {:4.1f} s after it was over, {:3.1f} s for an answer\n", kind, seen.rounds, seen.back, seen.answer);
+      fmt::print("{:11} {:3} times: service back at most {:4.1f} s after it was over, {:3.1f} s for an answer\n", kind, seen.rounds, seen.back, seen.answer);
+    if (const auto& m = maintained_; seen_.contains("maintenance")) {
+      fmt::print("{} tables rewritten, {} statements cancelled, {} of the administrator's own refused\n", m.rewritten, m.cancelled, m.refused);
+      if (m.rewritten == 0 || m.cancelled == 0) client_.problem("the maintenance did nothing");
+    }
     fmt::print("{} transfers, {} told to try later; {} committed, {} declined\n", client_.asked(), client_.later, client_.committed, client_.declined);
     return client_.verdict();
   }
@@ -84,7 +90,7 @@ class DatabaseFaults {
     const auto press = [&](std::size_t i) {
       do {
         client_.load(nodes_[i].port(), 12);
-        Client::pause(80'000);
+        Client::pause(breath_);
       } while (!over);
     };
     std::thread first([&] { press(0); }), second([&] { press(1); });
@@ -127,6 +133,11 @@ class DatabaseFaults {
         for (auto* connection : taken) PQfinish(connection);
       } else if (kind == "restart") {
         database_->crash_and_restart();
+      } else if (kind == "maintenance") {
+        breath_ = 1'000;  // rows are to be on their way when they get new places
+        maintained_ += rewrite_tables(*database_, "crash");
+        breath_ = kBreath;
+        maintained_ += hold_up_sessions(*database_, "crash");
       } else if (kind == "full") {
         const std::string path = std::string(disk_) + "/filler";
         {
@@ -167,12 +178,14 @@ class DatabaseFaults {
   Client client_;
   ServerProcess nodes_[2];
   std::map<std::string, Seen> seen_;
+  Maintained maintained_;
+  std::atomic<std::uint64_t> breath_{kBreath};
 };
 
 }  // namespace
 
 int database_faults(const std::string& server, int rounds, std::uint64_t seed, std::vector<std::string> kinds) {
-  if (kinds.empty()) kinds = {"partition", "half_open", "storm", "restart"};
+  if (kinds.empty()) kinds = {"partition", "half_open", "storm", "restart", "maintenance"};
   return DatabaseFaults(server, seed).run(rounds, kinds);
 }
 

@@ -65,6 +65,15 @@ TEST(RefusedLogin, NODE_6_the_words_are_whole_and_utf_8) {
   EXPECT_EQ(words_of("\n"), "");
 }
 
+TEST_F(Postgres, NODE_6_what_a_server_remarks_at_a_login_is_no_noise_among_the_logs) {
+  auto o = options();
+  o.url += "&options=-c%20client_min_messages%3Ddebug5";
+  testing::internal::CaptureStderr();
+  const bool opened = open_postgres_store(o, rig.real, rig.random, rig.executor).has_value();
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_TRUE(opened);
+}
+
 // A server that speaks German, if there is a catalogue of its messages.
 class PostgresInGerman : public Postgres {
  protected:

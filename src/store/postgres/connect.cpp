@@ -133,6 +133,8 @@ Result<std::unique_ptr<PgConnection>> PgConnection::open(const PostgresOptions& 
     attempts.emplace_back().pg.reset(PQconnectStartParams(names.data(), values.data(), 0));
     if (!attempts.back().pg) return fail(FailureKind::overloaded, "out_of_memory", "connecting to PostgreSQL: out of memory");
     PQsetErrorVerbosity(attempts.back().pg.get(), PQERRORS_VERBOSE);  // the only way to a refusal's code
+    // What is remarked on the way, as of a collation's version, would go to stderr, among the logs.
+    PQsetNoticeReceiver(attempts.back().pg.get(), [](void*, const PGresult*) {}, nullptr);
   }
   RealClock clock;
   const Instant until = clock.now() + options.connect_timeout;
