@@ -10,6 +10,7 @@
 #include "server/guard_rules.hpp"
 #include "server/open_files.hpp"
 #include "server/purger.hpp"
+#include "server/store_time.hpp"
 #include "server/store_watch.hpp"
 #include "server/transaction_queries.hpp"
 
@@ -49,6 +50,7 @@ struct Server::Impl {
   std::unique_ptr<Logger> own_logger;
   Logger& logger;
   Metrics metrics;
+  std::unique_ptr<StoreTime> store_time;  // of nodes on one database
   std::unique_ptr<IdSource> ids;  // after the store, which may know the node's number
   LaneThread background;  // recovery, the shutdown
   LaneThread reader;      // blocking questions of the HTTP API
@@ -177,13 +179,17 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   self.store = std::move(*opened);
   tell_what_was_found(found, *self.store, self.config, self.logger);
   self.store_watch = std::make_unique<StoreWatch>(*self.store, self.logger, self.metrics);
-  if (const auto* nodes = store::nodes_of(*self.store)) self.config.node = nodes->node();
-  self.ids = std::make_unique<IdSource>(self.clock, self.config.node);
+  if (const auto* nodes = store::nodes_of(*self.store)) {
+    self.config.node = nodes->node();
+    self.store_time = std::make_unique<StoreTime>(self.clock, *self.store);
+  }
+  Clock& id_clock = self.store_time ? *self.store_time : self.clock;
+  self.ids = std::make_unique<IdSource>(id_clock, self.config.node);
   self.ids->advance_past(self.store->largest_id());
   self.keys = std::make_unique<idempotency::Keys>(self.clock, self.store.get(), self.config.keys);
   self.registry = std::make_unique<rpc::Registry>(*self.store, *self.keys, *self.ids,
                                                   rpc::RegistryOptions{.metrics = &self.metrics});
-  self.queries = std::make_unique<TransactionQueries>(*self.store, self.flows, *self.registry, self.clock, self.reader.lane());
+  self.queries = std::make_unique<TransactionQueries>(*self.store, self.flows, *self.registry, id_clock, self.reader.lane());
   self.tokens = std::make_unique<Tokens>(*self.store, self.clock, self.random);
   SLUICE_TRY(self.tokens->load());
   SLUICE_TRY(self.tokens->add_commands(*self.registry));

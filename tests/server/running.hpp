@@ -98,7 +98,7 @@ class ProbeApp final : public App {
 };
 
 struct RunningServer {
-  explicit RunningServer(Config config = {}, Logger& logger = null_logger()) {
+  explicit RunningServer(Config config = {}, Logger& logger = null_logger(), Clock* clock = nullptr) {
     if (!config.postgres.url.empty())
       config.store_kind = "sqlite";  // the address decides
     else if (config.store_kind != "sqlite" || config.sqlite.path == "sluice.db")
@@ -106,6 +106,7 @@ struct RunningServer {
     config.http.port = 0;
     ServerParts parts;
     parts.logger = &logger;
+    parts.clock = clock;
     auto app = std::make_unique<ProbeApp>();
     probe = app.get();
     parts.apps.push_back(std::move(app));

@@ -68,6 +68,28 @@ TEST_F(PostgresServer, NODE_3_CONSOLE_4_tokens_made_and_revoked_on_one_node_are_
   EXPECT_LT(seconds_until(one, text("token"), 401), 4.0);
 }
 
+// An id says when: its audit row is looked for there, and its journal is kept from then on.
+TEST_F(PostgresServer, NODE_3_CONSOLE_5_ids_have_the_databases_time_at_nodes_whose_clocks_are_days_off) {
+  struct Off final : Clock {
+    explicit Off(milliseconds by) : by_(by) {}
+    Instant now() noexcept override { return real_.now(); }
+    WallTime wall() noexcept override { return real_.wall() + by_; }
+    RealClock real_;
+    const milliseconds by_;
+  };
+  Off ahead(std::chrono::hours(48)), behind(std::chrono::hours(-48));
+  RunningServer one(config(), null_logger(), &behind), two(config(), null_logger(), &ahead);
+  ASSERT_TRUE(knows(two, one.admin));
+  for (RunningServer* node : {&one, &two}) {
+    const auto done = node->ask(test::post("probe.count", "{}", one.bearer()));
+    ASSERT_EQ(done.status, 200) << done.body;
+    const auto id = id_from_text(done.headers.at("x-sluice-transaction"));
+    ASSERT_TRUE(id);
+    const milliseconds off = IdSource::time_of(*id) - node->server->context().store.now();
+    EXPECT_LT(std::chrono::abs(off), seconds(60));
+  }
+}
+
 TEST_F(PostgresServer, IDEM_3_duplicates_on_two_nodes_at_once_take_effect_once) {
   RunningServer one(config()), two(config());
   ASSERT_TRUE(knows(two, one.admin));
