@@ -22,7 +22,7 @@ void need_no_ones_database(const std::string& url) {
   RealExecutor executor(clock);
   auto store = server::open_store(config, clock, random, executor);
   if (!store) die(store.error());
-  server::Tokens tokens(**store, clock, random);
+  server::Tokens tokens(**store, random);
   if (const auto loaded = tokens.load(); !loaded) die(loaded.error());
   const auto* nodes = store::nodes_of(**store);
   const bool used = !tokens.list().empty() || (nodes != nullptr && nodes->living() > 1);

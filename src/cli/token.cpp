@@ -32,7 +32,7 @@ void with_tokens(const std::string& path, const std::string& database, bool make
   auto store = server::open_store(config, clock, random, executor);
   if (!store) die(store.error());
   tell_if_moved(**store);
-  server::Tokens tokens(**store, clock, random);
+  server::Tokens tokens(**store, random);
   if (const auto loaded = tokens.load(); !loaded) die(loaded.error());
   work(tokens);
   (*store)->close();

@@ -7,6 +7,8 @@
 #include <iterator>
 #include <utility>
 
+#include "sluice/base/text.hpp"
+
 namespace sluice::server {
 
 namespace {
@@ -103,6 +105,34 @@ void GuardRules::look() {
 void GuardRules::again() {
   timer_.arm(*lane_, lane_->clock().now() + every_, [](void* self) noexcept { static_cast<GuardRules*>(self)->look(); },
              this);
+}
+
+resilience::GuardsOptions guard_options(const Config& config, Logger& logger, const std::unique_ptr<rpc::Registry>& registry) {
+  resilience::GuardsOptions options;
+  options.max_protectors = config.guard_max_protectors;
+  if (config.guard_missing_shadow == "pass") options.missing_shadow = resilience::MissingShadow::pass;
+  if (config.guard_missing_shadow == "deny") options.missing_shadow = resilience::MissingShadow::deny;
+  if (config.guard_overflow == "pass") options.overflow = resilience::GuardOverflow::pass;
+  if (config.guard_overflow == "deny") options.overflow = resilience::GuardOverflow::deny;
+  options.on_transition = [&logger](const resilience::Protector& protector, const resilience::BreakerTransition& t) {
+    logger.warn("a breaker changed", {{"command", protector.name()},
+                                      {"app", protector.app()},
+                                      {"shadow", protector.shadow()},
+                                      {"from", to_string(t.from)},
+                                      {"to", to_string(t.to)},
+                                      {"reason", to_string(t.reason)}});
+  };
+  options.on_audit = [&registry](const resilience::GuardAudit& audit) {
+    if (!registry) return;
+    store::AuditRow row;
+    row.ns = "sluice";
+    row.principal = audit.by;
+    row.command = "sluice.guards";
+    row.outcome = audit.refused ? store::AuditOutcome::error : store::AuditOutcome::ok;
+    row.detail = beginning_of(audit.what, 2000);
+    registry->audit(std::move(row));
+  };
+  return options;
 }
 
 }  // namespace sluice::server

@@ -2,17 +2,24 @@
 // operator says so, or replaced through the admin API. A mistake changes nothing.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "sluice/base/log.hpp"
 #include "sluice/resilience/guards.hpp"
+#include "sluice/rpc/registry.hpp"
+#include "sluice/server/config.hpp"
 
 namespace sluice::server {
 
 /// The code of a failure that is about the file, not about what it says.
 inline constexpr std::string_view kRulesFile = "rules_file";
 inline constexpr std::size_t kRuleBytesMax = 4 << 20;
+
+/// What the configuration says of protectors. Changes of breakers are logged, and what operators do is audited once there
+/// is a registry. Logger and `registry` must outlive the guards.
+resilience::GuardsOptions guard_options(const Config& config, Logger& logger, const std::unique_ptr<rpc::Registry>& registry);
 
 /// What a file of rules says; not_found, or invalid_argument for what is no file or is too long.
 Result<std::string> read_rules_file(const std::string& path);

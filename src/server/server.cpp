@@ -96,37 +96,9 @@ struct Server::Impl {
         background(real_clock, "background"),
         reader(real_clock, "reader"),
         gate(config.gate, clock, &metrics),
-        guards(clock, random, guard_options()),
+        guards(clock, random, guard_options(config, logger, registry)),
         guard_metrics(guards, metrics),
         guard_rules(std::make_unique<GuardRules>(guards, config.guard_rules, logger)) {}
-
-  resilience::GuardsOptions guard_options() {
-    resilience::GuardsOptions options;
-    options.max_protectors = config.guard_max_protectors;
-    if (config.guard_missing_shadow == "pass") options.missing_shadow = resilience::MissingShadow::pass;
-    if (config.guard_missing_shadow == "deny") options.missing_shadow = resilience::MissingShadow::deny;
-    if (config.guard_overflow == "pass") options.overflow = resilience::GuardOverflow::pass;
-    if (config.guard_overflow == "deny") options.overflow = resilience::GuardOverflow::deny;
-    options.on_transition = [this](const resilience::Protector& protector, const resilience::BreakerTransition& t) {
-      logger.warn("a breaker changed", {{"command", protector.name()},
-                                        {"app", protector.app()},
-                                        {"shadow", protector.shadow()},
-                                        {"from", to_string(t.from)},
-                                        {"to", to_string(t.to)},
-                                        {"reason", to_string(t.reason)}});
-    };
-    options.on_audit = [this](const resilience::GuardAudit& audit) {
-      if (!registry) return;
-      store::AuditRow row;
-      row.ns = "sluice";
-      row.principal = audit.by;
-      row.command = "sluice.guards";
-      row.outcome = audit.refused ? store::AuditOutcome::error : store::AuditOutcome::ok;
-      row.detail = beginning_of(audit.what, 2000);
-      registry->audit(std::move(row));
-    };
-    return options;
-  }
 
   transport::HttpHooks hooks();
   Status make_first_token();
@@ -190,7 +162,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, ServerParts parts) {
   self.registry = std::make_unique<rpc::Registry>(*self.store, *self.keys, *self.ids,
                                                   rpc::RegistryOptions{.metrics = &self.metrics});
   self.queries = std::make_unique<TransactionQueries>(*self.store, self.flows, *self.registry, id_clock, self.reader.lane());
-  self.tokens = std::make_unique<Tokens>(*self.store, self.clock, self.random);
+  self.tokens = std::make_unique<Tokens>(*self.store, self.random);
   SLUICE_TRY(self.tokens->load());
   SLUICE_TRY(self.tokens->add_commands(*self.registry));
   self.registry->set_gatekeeper(&self.gate);

@@ -76,11 +76,7 @@ TokenInfo from_json(const Json& json) {
 
 }  // namespace
 
-// Ends go by the store's clock, which all nodes share: the node's own decides nothing here.
-Tokens::Tokens(store::Store& store, Clock& clock, Random& random)
-    : store_(store), clock_(clock), random_(random) {
-  (void)clock_;
-}
+Tokens::Tokens(store::Store& store, Random& random) : store_(store), random_(random) {}
 
 void Tokens::apply(const std::string& digest, TokenInfo info) {
   auto principal = std::make_shared<rpc::Principal>();

@@ -147,7 +147,7 @@ struct TokensTest : ::testing::Test {
   sim::SimClock clock;
   sim::SimRandom random{3};
   std::unique_ptr<store::Store> store = store::make_memory_store(clock, random);
-  Tokens tokens{*store, clock, random};
+  Tokens tokens{*store, random};
 };
 
 TEST_F(TokensTest, CONSOLE_4_tokens_are_stored_hashed_expire_and_are_revoked) {
@@ -171,7 +171,7 @@ TEST_F(TokensTest, CONSOLE_4_tokens_are_stored_hashed_expire_and_are_revoked) {
   EXPECT_EQ(tokens.authenticate(made->token).error().code(), "expired_token");
   const auto other = tokens.create({"bob", {}, false, {}});
   EXPECT_TRUE(tokens.revoke(other->info.id));
-  Tokens restarted(*store, clock, random);
+  Tokens restarted(*store, random);
   ASSERT_TRUE(restarted.load());
   EXPECT_EQ(restarted.authenticate(other->token).error().code(), "revoked_token");
   EXPECT_EQ(restarted.authenticate("slc_nothing").error().code(), "unknown_token");
@@ -196,7 +196,7 @@ class BetweenStore final : public testing_support::ForwardingStore {
 
 TEST_F(TokensTest, CONSOLE_4_NODE_3_a_revocation_is_not_undone_by_what_was_read_before_it) {
   BetweenStore between(*store);
-  Tokens shared(between, clock, random);
+  Tokens shared(between, random);
   const auto made = shared.create({"ann", {"shop:*"}, false, {}});
   ASSERT_TRUE(made);
   between.after_listing = [&] { EXPECT_TRUE(shared.revoke(made->info.id)); };

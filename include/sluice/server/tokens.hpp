@@ -37,8 +37,8 @@ struct TokenRequest {
 /// Thread-safe. load(), create() and revoke() block: not on a lane.
 class Tokens {
  public:
-  /// All must outlive it.
-  Tokens(store::Store& store, Clock& clock, Random& random);
+  /// Both must outlive it. What ends goes by the store's clock, which all nodes share.
+  Tokens(store::Store& store, Random& random);
 
   Status load();
   bool empty() const;
@@ -83,7 +83,6 @@ class Tokens {
   void apply(const Draft& draft);
   Task<rpc::Answer> run(Draft draft);
   store::Store& store_;
-  Clock& clock_;
   Random& random_;
   mutable std::shared_mutex mutex_;
   std::unordered_map<std::string, Entry> by_digest_;  // raw SHA-256

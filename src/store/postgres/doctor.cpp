@@ -230,7 +230,7 @@ Result<std::vector<PostgresFinding>> examine_postgres(const PostgresOptions& opt
   const auto theirs = std::strtoll(doctor.ask("floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint").value_or("0").c_str(), nullptr, 10);
   const auto skew = theirs - before.time_since_epoch().count();
   doctor.say(std::abs(skew) < 1000 ? Level::good : Level::warning, "clock", fmt::format("the database is {} ms ahead of this node", skew),
-             "let both be set by NTP; leases go by the database's clock, ids by the node's");
+             "let both be set by NTP; what ends, leases and ids go by the database's clock, log lines by the node's");
   doctor.oldest();
   doctor.rights(options.migrate);
   if (doctor.schema(options.migrate)) {
