@@ -2,6 +2,7 @@
 // for a standby that are cut short.
 #include "store/postgres/connection.hpp"
 #include "store/postgres_fixture.hpp"
+#include "support/tcp_peer.hpp"
 
 namespace sluice::store {
 namespace {
@@ -101,6 +102,42 @@ TEST_F(PostgresMaintenance, G7_a_row_that_somebody_holds_keeps_only_those_who_wa
   EXPECT_TRUE(commit_and_wait(*store, put("held")));
 }
 
+// Written one after the other, they meet a database that is away for longer than a lost COMMIT is asked after, and
+// back before the last of them.
+TEST_F(PostgresMaintenance, G1_what_is_written_apart_while_the_database_goes_and_comes_is_told_as_it_is) {
+  auto watcher = must_open(options());
+  ASSERT_TRUE(commit_and_wait(*watcher, put("held")));
+  auto holder = session(options(), "BEGIN; SELECT 1 FROM sluice.kv FOR UPDATE");
+  sql("CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.02); RETURN NULL; END $$;"
+      "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON sluice.kv DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()");
+  test::TcpPeer wire({}, server.port());
+  auto o = options();
+  o.url = server.tcp_url(rig.database, wire.port());
+  o.io_timeout = milliseconds(600);
+  o.connect_timeout = milliseconds(200);
+  o.settle_timeout = milliseconds(300);
+  auto store = must_open(o);
+  const auto written = [&] { return std::stoi(sql("SELECT count(*) FROM sluice.kv")); };
+  const int before = written();
+  Burst burst;
+  burst.submit(*store, put("held"));
+  for (int i = 0; i < 40; ++i) burst.submit(*store, put("k" + std::to_string(i)));
+  for (int i = 0; i < 1000 && written() < before + 5; ++i) Parker().park(milliseconds(5));
+  wire.hold(true);
+  Parker().park(milliseconds(1800));  // asked after in vain, and some connections tried
+  wire.cut(true);
+  burst.done();
+  std::size_t told = 0;
+  for (int i = 0; i < 40; ++i) {
+    const auto& outcome = burst.all[static_cast<std::size_t>(i) + 1].outcome;
+    told += outcome ? 1 : 0;
+    if (!outcome && outcome.error().kind() == FailureKind::unknown_outcome) continue;
+    EXPECT_EQ(outcome.has_value(), there(*watcher, "k" + std::to_string(i))) << i << (outcome ? "" : outcome.error().to_string());
+  }
+  EXPECT_GE(told, 5u);
+  EXPECT_LT(told, 40u) << "the wire was cut too late";
+}
+
 TEST_F(PostgresMaintenance, NODE_6_a_locked_table_keeps_no_sessions_that_nobody_waits_for) {
   auto o = options();
   o.io_timeout = seconds(5);
@@ -150,6 +187,10 @@ class PostgresGhost : public PostgresMaintenance {
 };
 
 TEST_F(PostgresGhost, NODE_5_G1_what_no_standby_has_is_not_said_to_be_durable_whoever_ends_the_wait) {
+  // As quiet as a role may have made it.
+  own.sql("ALTER ROLE sluice SET client_min_messages = error", "template1");
+  own.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'd'", "template1");
+  for (int i = 0; i < 200 && !commit_and_wait(*store, put("before")); ++i) Parker().park(milliseconds(50));
   for (const char* function : {"pg_cancel_backend", "pg_terminate_backend"}) {
     SCOPED_TRACE(function);
     // Of new sessions alone: settling must wait for the standby whatever the default is.

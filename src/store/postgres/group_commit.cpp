@@ -12,7 +12,8 @@ namespace {
 constexpr PgStatement kBeginGroup{
     "begin_group",
     "SELECT sluice.begin_group($1::bigint, CASE WHEN (SELECT w.last FROM sluice.writers w WHERE w.writer = $1::bigint) < $6::bigint "
-    "THEN -1 ELSE $2::bigint END, $3::bigint, $4::boolean, NULLIF($5::bigint, 0))"};
+    "THEN -1 ELSE $2::bigint END, $3::bigint, $4::boolean, NULLIF($5::bigint, 0)), "
+    "set_config('client_min_messages', 'warning', true)"};  // or a wait for a standby that was cut short would go unsaid
 
 // Rows that no index can hold would refuse the whole group; they are found before.
 constexpr std::size_t kMaxKvKey = 2000, kMaxName = 1000;
@@ -151,12 +152,20 @@ Status PgGroupCommit::write_group(std::size_t from, std::size_t count, int attem
 // One of them cannot be stored, or wants a row that somebody who is no node holds: the others must not suffer for it.
 void PgGroupCommit::write_apart(std::size_t from, std::size_t count, const Failure& why) {
   const bool held = row_held_;
+  // What the group was evaluated to is nobody's answer: what is not written below must not say that it was.
+  for (std::size_t i = from; i < from + count; ++i) taken_[i]->outcome = fail(why);
+  const Instant until = clock_.now() + options_.lease / 2;
   int refused = 0;
   for (std::size_t i = from; i < from + count; ++i) {
-    Status one;
-    if (!connection_) one = connect();
-    else if (held && refused == kMostHeld) one = fail(why);  // it may be the whole table: enough has waited
-    else one = write_group(i, 1, held ? 1 : 0);
+    beat();  // they may take longer than the lease
+    Status one = connect();
+    if (!one) {  // of the rest nothing was sent, and each would only wait for the same
+      for (; i < from + count; ++i) taken_[i]->outcome = fail(one.error());
+      return;
+    }
+    // It may be the whole table that is held: enough has waited.
+    if (held && (refused == kMostHeld || clock_.now() >= until)) continue;
+    one = write_group(i, 1, held ? 1 : 0);
     if (one) continue;
     if (connection_ && connection_->sqlstate() == kLockNotFree) refused = row_held_ ? refused + 1 : kMostHeld;
     taken_[i]->outcome = fail(std::move(one).error());

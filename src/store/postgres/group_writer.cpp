@@ -109,7 +109,9 @@ constexpr PgStatement kAppendEvents{
 
 class Sender {
  public:
-  Sender(PgConnection& connection, PgLoader& read) : connection_(connection), read_(read) {}
+  Sender(PgConnection& connection, PgLoader& read, bool alone) : connection_(connection), read_(read) {
+    ask(alone ? kByPlaceAlone : kByPlace, PgParams());
+  }
   std::size_t sent() const noexcept { return sent_; }
 
   void held() {
@@ -328,7 +330,6 @@ class Sender {
   /// The first two parameters of what finds rows again; their keys follow.
   template <class Range, class Get>
   PgParams seen(const Range& range, Get get) {
-    if (!std::exchange(planned_, true)) connection_.send(kByPlace), ++sent_;
     PgParams params;
     params.tids(range, [&](auto& one) { return get(one).at; }).xids(range, [&](auto& one) { return get(one).xmin; });
     return params;
@@ -342,13 +343,12 @@ class Sender {
   PgConnection& connection_;
   PgLoader& read_;
   std::size_t sent_ = 0;
-  bool planned_ = false;
 };
 
 }  // namespace
 
 std::size_t send_group_writes(PgConnection& connection, const GroupWrites& writes, PgLoader& read, bool alone) {
-  Sender sender(connection, read);
+  Sender sender(connection, read, alone);
   if (!alone) sender.held();
   sender.leases(writes.leases);
   sender.kv(writes.kv);

@@ -19,7 +19,7 @@ inline constexpr std::string_view kLockNotFree = "55P03";
 inline constexpr PgStatement kPatient{
     "patient",
     "SELECT set_config('lock_timeout', '3s', true), set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') "
-    "IN ('off', 'local') THEN 'on' ELSE current_setting('synchronous_commit') END, true)"};
+    "IN ('off', 'local') THEN 'on' ELSE current_setting('synchronous_commit') END, true), set_config('client_min_messages', 'warning', true)"};
 
 /// Lookups of keys go by index. A list of keys is joined with LATERAL and OFFSET 0, which leaves no
 /// other order than key by key.
@@ -30,11 +30,14 @@ inline constexpr PgStatement kByIndex{
 /// Rows that were read are found again by where they stand (ctid), and by nothing else: an UPDATE takes
 /// no LATERAL. After this only such statements and plain inserts may follow in the transaction. A row that another node
 /// holds is free after its commit; one that somebody else holds must not keep the group for long.
-inline constexpr PgStatement kByPlace{
-    "by_place",
-    "SELECT set_config('lock_timeout', '300ms', true), set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_hashjoin', 'off', true), "
-    "set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true), "
-    "set_config('enable_indexscan', 'off', true), set_config('enable_indexonlyscan', 'off', true), "
-    "set_config('enable_bitmapscan', 'off', true)"};
+#define SLUICE_BY_PLACE(patience)                                                                                            \
+  "SELECT set_config('lock_timeout', '" patience "', true), set_config('plan_cache_mode', 'force_generic_plan', true), "    \
+  "set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), "                               \
+  "set_config('enable_seqscan', 'off', true), set_config('enable_indexscan', 'off', true), "                                \
+  "set_config('enable_indexonlyscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
+inline constexpr PgStatement kByPlace{"by_place", SLUICE_BY_PLACE("300ms")};
+/// With every other node kept out.
+inline constexpr PgStatement kByPlaceAlone{"by_place_alone", SLUICE_BY_PLACE("100ms")};
+#undef SLUICE_BY_PLACE
 
 }  // namespace sluice::store

@@ -154,7 +154,7 @@ void PgReader::answer_one(PendingQuery& pending) noexcept {
 
 namespace {
 constexpr const char* kKept =
-    "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local'); "
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT set_config('client_min_messages', 'warning', true); SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local'); "
     "SELECT pg_logical_emit_message(true, 'sluice', 'reading'); COMMIT";
 }  // namespace
 
