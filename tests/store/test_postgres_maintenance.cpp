@@ -119,13 +119,15 @@ TEST_F(PostgresMaintenance, G1_what_is_written_apart_while_the_database_goes_and
   auto store = must_open(o);
   const auto written = [&] { return std::stoi(sql("SELECT count(*) FROM sluice.kv")); };
   const int before = written();
-  Burst burst;
+  Burst burst, first;
+  first.submit(*store, put("first"));  // while it is written the others come together: one group
   burst.submit(*store, put("held"));
   for (int i = 0; i < 40; ++i) burst.submit(*store, put("k" + std::to_string(i)));
-  for (int i = 0; i < 1000 && written() < before + 5; ++i) Parker().park(milliseconds(5));
+  for (int i = 0; i < 1000 && written() < before + 6; ++i) Parker().park(milliseconds(5));
   wire.hold(true);
   Parker().park(milliseconds(1800));  // asked after in vain, and some connections tried
   wire.cut(true);
+  first.done();
   burst.done();
   std::size_t told = 0;
   for (int i = 0; i < 40; ++i) {
