@@ -164,6 +164,24 @@ TEST_F(PostgresMaintenance, NODE_6_a_locked_table_keeps_no_sessions_that_nobody_
   EXPECT_TRUE(commit_and_wait(*store, {.then = {key(1, "t")}}));
 }
 
+TEST_F(PostgresMaintenance, NODE_3_a_locked_table_costs_a_living_node_no_lease) {
+  auto o = options();
+  o.lease = milliseconds(1500);
+  auto store = must_open(o), other = must_open(o);
+  const auto epochs = [&] { return sql("SELECT string_agg(writer || ' ' || epoch, ',' ORDER BY writer) FROM sluice.writers"); };
+  const std::string before = epochs();
+  auto holder = session(options(), "BEGIN; LOCK TABLE sluice.keys IN SHARE MODE");  // as CREATE INDEX takes
+  for (int round = 0; round < 4; ++round) {
+    Burst burst;
+    for (int i = 0; i < 8; ++i) burst.submit(*store, {.then = {key(round * 8 + i, "r")}});
+    burst.done();
+    EXPECT_EQ(burst.applied(), 0u);
+  }
+  EXPECT_EQ(epochs(), before) << "it never stood still";
+  ASSERT_TRUE(holder->script("ROLLBACK"));
+  EXPECT_TRUE(commit_and_wait(*store, {.then = {key(1, "r")}}));
+}
+
 class PostgresGhost : public PostgresMaintenance {
  protected:
   testing_support::PrivatePostgres own;
