@@ -78,7 +78,8 @@ Failure at_opening(const Failure& failure, std::string_view verb) {
   const std::string_view promise = "it will be tried again";
   const auto at = detail.find(promise);
   if (at == std::string::npos) return failure;
-  Failure told(failure.kind(), failure.code(), detail.replace(at, promise.size(), std::string(verb) + " once the database answers"));
+  const std::string_view once = failure.code() == "database_tls" ? " once they fit" : " once the database answers";
+  Failure told(failure.kind(), failure.code(), detail.replace(at, promise.size(), std::string(verb) + std::string(once)));
   if (const auto after = failure.retry_after()) return told.with_retry_after(*after);
   return told;
 }
