@@ -215,7 +215,7 @@ std::vector<ConfigKey> make_keys() {
               SLUICE_MEMBER(purge.interval)),
       time_s("store.retention_s", "age at which journals, audit rows and events are deleted",
              SLUICE_MEMBER(purge.retention)),
-      integer("store.purge_batch", "rows of each table deleted in one commit", 1, 1'000'000,
+      integer("store.purge_batch", "rows of each table, or whole journals, deleted in one commit", 1, 1'000'000,
               SLUICE_MEMBER(purge.batch)),
       checked("http.address", "IPv4 or IPv6 address to listen on", SLUICE_MEMBER(http.address), check_address),
       integer("http.port", "0: any free port", 0, 65535, SLUICE_MEMBER(http.port)),

@@ -285,6 +285,32 @@ TEST_P(StoreConformance, purge_removes_what_expired_and_what_is_old_but_nothing_
   EXPECT_EQ(ask_now(*store, ReadJournal{open})->size(), 1u);
 }
 
+TEST_P(StoreConformance, G3_purge_takes_a_journal_whole_or_leaves_it) {
+  IdSource ids(rig.clock, 1);
+  std::vector<ExchangeId> all;
+  for (int i = 0; i < 4; ++i) {
+    all.push_back(ids.exchange());
+    for (std::uint32_t n = 0; n < 3; ++n) must({.then = {JournalAppend{{all.back(), n, "x"}}}});
+  }
+  rig.clock.advance(std::chrono::hours(2));
+  bool left_some = false, more = true;
+  for (int turn = 0; turn < 10 && more; ++turn) {
+    const auto result = store->purge(std::chrono::hours(1), 2);
+    ASSERT_TRUE(result) << result.error().to_string();
+    more = result->more;
+    for (const auto exchange : all) {
+      const auto rows = ask_now(*store, ReadJournal{exchange})->size();
+      EXPECT_TRUE(rows == 0 || rows == 3) << rows << " records are left";
+      left_some = left_some || rows != 0;
+    }
+    if (auto* sqlite = dynamic_cast<SqliteStore*>(store.get())) EXPECT_TRUE(sqlite->integrity_check());
+    if (auto* postgres = dynamic_cast<PostgresStore*>(store.get())) EXPECT_TRUE(postgres->integrity_check());
+  }
+  EXPECT_TRUE(left_some) << "a batch has a bound";
+  EXPECT_FALSE(more);
+  EXPECT_EQ(ask_now(*store, ReadJournal{all.back()})->size(), 0u);
+}
+
 TEST_P(StoreConformance, largest_id_is_at_least_every_stored_id) {
   must({.then = {JournalAppend{{{77}, 0, "x"}}, completed("k", 99, "r")}});
   if (GetParam() != Backend::memory) {

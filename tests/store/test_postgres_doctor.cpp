@@ -79,6 +79,63 @@ TEST_F(PostgresDoctor, NODE_6_a_role_that_sees_no_queries_of_others_still_sees_w
   EXPECT_THAT(found[0].advice, HasSubstr("pg_monitor"));
 }
 
+TEST_F(PostgresDoctor, NODE_6_who_keeps_a_row_is_named_when_the_waits_for_it_have_ended) {
+  const auto keeper = session("psql", "BEGIN; INSERT INTO sluice.event_heads VALUES ('app', 1)");
+  const auto found = holders(milliseconds(0));
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].level, Level::error);
+  const std::string pid = std::to_string(PQbackendPID(keeper.get()));
+  EXPECT_THAT(found[0].found, HasSubstr("pid " + pid + " (sluice, psql, idle in transaction: BEGIN; INSERT INTO sluice.event_heads"));
+  EXPECT_THAT(found[0].found, HasSubstr(") may hold rows of event_heads, its transaction open for 0 s"));
+  EXPECT_THAT(found[0].advice, HasSubstr("SELECT pg_terminate_backend(" + pid + ")"));
+  EXPECT_EQ(holders(std::chrono::hours(1))[0].level, Level::good) << "transactions that are short are no finding";
+}
+
+TEST_F(PostgresDoctor, NODE_6_who_locks_a_table_is_named_when_the_waits_for_it_have_ended) {
+  const auto nodes = session("sluice@db/7", "BEGIN; LOCK TABLE sluice.kv IN ROW EXCLUSIVE MODE");
+  const auto reads = session("backup", "BEGIN; LOCK TABLE sluice.kv IN ACCESS SHARE MODE; LOCK TABLE sluice.keys IN SHARE UPDATE EXCLUSIVE MODE");
+  const auto elsewhere = session("theirs", "BEGIN; CREATE TABLE public.kv ()");
+  EXPECT_EQ(holders(milliseconds(0))[0].level, Level::good) << holders(milliseconds(0))[0].found;
+  const auto locks = session("nightly", "BEGIN; LOCK TABLE sluice.audit, sluice.journal IN SHARE MODE");
+  const auto found = holders(milliseconds(0));
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_THAT(found[0].found, HasSubstr(") locks audit, journal, its transaction open for 0 s"));
+}
+
+TEST_F(PostgresDoctor, NODE_6_a_role_that_sees_no_ages_of_others_is_warned_of_who_keeps_locks) {
+  sql("CREATE ROLE dim_" + rig.database + " LOGIN");
+  const auto keeper = session("psql", "BEGIN; LOCK TABLE sluice.kv");
+  const auto found = holders(std::chrono::hours(1), "dim_" + rig.database);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].level, Level::warning);
+  EXPECT_THAT(found[0].found, HasSubstr("(sluice, psql; what it runs may not be seen) locks kv, since when may not be seen"));
+  EXPECT_THAT(found[0].advice, HasSubstr("pg_monitor"));
+}
+
+TEST_F(PostgresDoctor, NODE_6_a_prepared_transaction_that_keeps_locks_is_named) {
+  testing_support::PrivatePostgres own({"max_prepared_transactions=4"});
+  const auto o = options_on(own);
+  must_open(o)->close();
+  own.sql("CREATE TABLE public.other ()", "d");
+  own.sql("BEGIN; LOCK TABLE public.other; PREPARE TRANSACTION 'elsewhere'", "d");
+  const auto found = [&](milliseconds patience) {
+    auto connection = PgConnection::open(o);
+    return find_lock_holders(**connection, patience);
+  };
+  EXPECT_EQ(found(milliseconds(0))[0].level, Level::good);
+  own.sql("BEGIN; LOCK TABLE sluice.kv IN ROW EXCLUSIVE MODE; PREPARE TRANSACTION 'pay ''n go'", "d");
+  for (const char* when : {"prepared", "after a restart"}) {
+    SCOPED_TRACE(when);
+    const auto kept = found(milliseconds(0));
+    ASSERT_EQ(kept.size(), 1u);
+    EXPECT_EQ(kept[0].level, Level::error);
+    EXPECT_THAT(kept[0].found, HasSubstr("the prepared transaction 'pay ''n go' of sluice keeps rows of kv, for "));
+    EXPECT_THAT(kept[0].advice, HasSubstr("ROLLBACK PREPARED 'pay ''n go', as sluice"));
+    EXPECT_EQ(found(std::chrono::hours(1))[0].level, Level::good);
+    own.crash_and_restart();
+  }
+}
+
 TEST_F(PostgresDoctor, NODE_6_doctor_alone_before_a_locked_table_names_who_locks_it) {
   const auto holder = session("nightly", "BEGIN; LOCK TABLE sluice.writers, sluice.meta");
   const auto all = doctor(milliseconds(2500));  // longer than what counts as a short lock

@@ -71,6 +71,7 @@ TEST_F(PostgresTls, NODE_1_a_certificate_of_another_name_is_refused) {
   const auto refused = open(server, "sslmode=verify-full&sslrootcert=" + folder.file("server.pem"));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), "database_tls") << refused.error().to_string();
+  EXPECT_TRUE(refused.error().detail().ends_with("the server's certificate and its name; start it again once they fit")) << refused.error().to_string();
   EXPECT_TRUE(open(server, "sslmode=verify-ca&sslrootcert=" + folder.file("server.pem")));
 }
 

@@ -24,7 +24,7 @@ constexpr Row kRows[] = {
     {"08", FailureKind::unavailable, "database_unreachable", "see that the server runs and can be reached; it will be tried again"},
     {"25006", FailureKind::unavailable, "store_read_only", "this server takes no writes (a standby, or default_transaction_read_only); name the primary"},
     {"25P03", FailureKind::unavailable, "held_too_long", "the node stood still inside a transaction; it will be tried again"},
-    {"55P03", FailureKind::unavailable, "database_busy", "a lock was not free in time; see pg_stat_activity for who holds it"},
+    {"55P03", FailureKind::unavailable, "database_busy", "a lock was not free in time; sluice doctor names who has held it for two seconds"},
     {"40", FailureKind::unavailable, "database_conflict", "other nodes changed the same rows again and again; try again"},
     {"SLTLS", FailureKind::unavailable, "database_tls", "check sslmode and sslrootcert in the address, and the server's certificate and its name; it will be tried again"},
     {"SL002", FailureKind::unavailable, "node_fenced", "this node stood still and another has taken over; it joins again by itself"},
@@ -78,7 +78,8 @@ Failure at_opening(const Failure& failure, std::string_view verb) {
   const std::string_view promise = "it will be tried again";
   const auto at = detail.find(promise);
   if (at == std::string::npos) return failure;
-  Failure told(failure.kind(), failure.code(), detail.replace(at, promise.size(), std::string(verb) + " once the database answers"));
+  const std::string_view once = failure.code() == "database_tls" ? " once they fit" : " once the database answers";
+  Failure told(failure.kind(), failure.code(), detail.replace(at, promise.size(), std::string(verb) + std::string(once)));
   if (const auto after = failure.retry_after()) return told.with_retry_after(*after);
   return told;
 }

@@ -16,7 +16,7 @@ inline constexpr std::string_view kTooLate = "SL003";       ///< evaluated too l
 Failure postgres_failure(std::string_view sqlstate, std::string_view message, const std::string& where);
 /// What was told to somebody who opens the store, and can do something about it: a login, a right, a database that is
 /// missing is a refusal then. Callers of a store that is open are told that it is unavailable. `verb` is what to do
-/// "once the database answers".
+/// "once the database answers", or certificate and name fit.
 Failure at_opening(const Failure& failure, std::string_view verb = "start it again");
 /// What was told to be durable is not there.
 Failure database_went_back();

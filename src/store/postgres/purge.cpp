@@ -12,11 +12,14 @@ constexpr PgStatement kPurgeKeys{
     "DELETE FROM sluice.keys WHERE id IN (SELECT id FROM sluice.keys k WHERE expires_at <= $1::bigint AND NOT EXISTS "
     "(SELECT 1 FROM sluice.open_exchanges o WHERE o.exchange = k.exchange) ORDER BY expires_at LIMIT $2::bigint "
     "FOR UPDATE SKIP LOCKED)"};
-constexpr PgStatement kPurgeJournal{
-    "purge_journal",
-    "DELETE FROM sluice.journal WHERE (exchange, n) IN (SELECT exchange, n FROM sluice.journal j WHERE exchange < $1::bigint "
-    "AND NOT EXISTS (SELECT 1 FROM sluice.open_exchanges o WHERE o.exchange = j.exchange) ORDER BY exchange, n "
-    "LIMIT $2::bigint FOR UPDATE SKIP LOCKED)"};
+// A journal goes whole: half of one tells less than the truth, or what is not so. Who deletes it holds its first row, so that
+// nodes that purge at once take different ones. The list goes as an array, by which rows are found by index.
+constexpr PgStatement kPurgeJournals{
+    "purge_journals",
+    "DELETE FROM sluice.journal WHERE exchange = ANY(ARRAY(SELECT exchange FROM sluice.journal j WHERE exchange < $1::bigint "
+    "AND n = (SELECT min(n) FROM sluice.journal f WHERE f.exchange = j.exchange) "
+    "AND NOT EXISTS (SELECT 1 FROM sluice.open_exchanges o WHERE o.exchange = j.exchange) ORDER BY exchange "
+    "LIMIT $2::bigint FOR UPDATE SKIP LOCKED))"};
 constexpr PgStatement kPurgeAudit{
     "purge_audit",
     "DELETE FROM sluice.audit WHERE sequence IN (SELECT sequence FROM sluice.audit WHERE sequence <= "
@@ -43,7 +46,7 @@ Result<PurgeResult> purge_postgres(PgConnection& connection, WallTime now, milli
   connection.send(kBegin);
   connection.send(kPatient);
   connection.send(kPurgeKeys, std::move(PgParams().integer(stored(now)).integer(most)));
-  connection.send(kPurgeJournal,
+  connection.send(kPurgeJournals,
                   std::move(PgParams().integer(static_cast<std::int64_t>(IdSource::first_at(now - keep))).integer(most)));
   connection.send(kPurgeAudit, std::move(PgParams().integer(oldest).integer(most)));
   connection.send(kPurgeEvents, std::move(PgParams().integer(oldest).integer(most)));
@@ -55,7 +58,7 @@ Result<PurgeResult> purge_postgres(PgConnection& connection, WallTime now, milli
   result.journal = affected(rows.at(3));
   result.audit = affected(rows.at(4));
   result.events = affected(rows.at(5));
-  result.more = result.keys == limit || result.journal == limit || result.audit == limit || result.events == limit;
+  result.more = result.keys == limit || result.journal >= limit || result.audit == limit || result.events == limit;
   return result;
 }
 

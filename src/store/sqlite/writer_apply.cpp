@@ -170,8 +170,9 @@ Result<PurgeResult> SqliteWriter::purge(WallTime now, WallTime oldest, std::size
     SLUICE_ASSIGN(count, delete_rows(statement, before, limit));
     return {};
   };
-  SLUICE_TRY(sweep("DELETE FROM journal WHERE (exchange, n) IN (SELECT exchange, n FROM journal WHERE "
-                   "exchange < ?1 AND exchange NOT IN (SELECT exchange FROM open_exchanges) LIMIT ?2)",
+  // A journal goes whole: half of one tells less than the truth, or what is not so.
+  SLUICE_TRY(sweep("DELETE FROM journal WHERE exchange IN (SELECT exchange FROM journal WHERE exchange < ?1 "
+                   "AND exchange NOT IN (SELECT exchange FROM open_exchanges) ORDER BY exchange LIMIT ?2)",
                    oldest_id, result.journal));
   // The newest row stays, so that numbers never start again.
   SLUICE_TRY(sweep("DELETE FROM audit WHERE sequence IN (SELECT sequence FROM audit WHERE at < ?1 "
@@ -180,7 +181,7 @@ Result<PurgeResult> SqliteWriter::purge(WallTime now, WallTime oldest, std::size
   SLUICE_TRY(sweep("DELETE FROM events WHERE (ns, sequence) IN (SELECT ns, sequence FROM events AS e "
                    "WHERE at < ?1 AND sequence < (SELECT max(sequence) FROM events WHERE ns=e.ns) LIMIT ?2)",
                    stored(oldest), result.events));
-  result.more = looked == limit || result.journal == limit || result.audit == limit ||
+  result.more = looked == limit || result.journal >= limit || result.audit == limit ||
                 result.events == limit;
   return result;
 }
