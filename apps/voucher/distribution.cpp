@@ -209,11 +209,17 @@ Result<Vote> Distribution::distribute(Exchange& x) {
 }
 
 // Only what certainly took no effect comes back; what is not settled yet stays with its exchange until that is over.
+// Who is told what another node's item came to has taken nothing itself, and learns nothing of the stock. Should its
+// code be the one that this item got there, the assignment that comes second finds out.
 void Distribution::ended(const std::string& ns, const Item& item, HeldCode& code, const flow::Outcome& outcome,
                          std::uint64_t restocks_seen) {
-  if (outcome.reply && outcome.reply->code == "sold_out") sold_out_.add(ns, item.voucher, clock_.now(), restocks_seen);
-  if (outcome.kind == flow::OutcomeKind::committed) code.assigned();
-  if (outcome.kind == flow::OutcomeKind::aborted) code.unused();
+  // By the row: a decline by the memory has another cause, and must not prolong it.
+  const bool seen_sold_out = !outcome.replayed && outcome.cause && outcome.cause->code() == "sold_out";
+  if (seen_sold_out) sold_out_.add(ns, item.voucher, clock_.now(), restocks_seen);
+  if (outcome.kind == flow::OutcomeKind::committed && !outcome.replayed)
+    code.assigned();
+  else if (outcome.kind == flow::OutcomeKind::committed || outcome.kind == flow::OutcomeKind::aborted)
+    code.unused();
 }
 
 }  // namespace sluice::voucher

@@ -2,7 +2,8 @@
 // processes that are killed in the middle, again and again, and started again. Buyers who got no final
 // answer ask again with their keys. At the end everybody has an answer, the stock is issued to the last
 // piece, each code once; every final answer is asked for once more and must be the same bytes.
-// On PostgreSQL the shop is two nodes on one database, either of which may be asked or killed.
+// On PostgreSQL the shop is two nodes on one database, either of which may be asked or killed, and every other buyer
+// asks both at once with one key: both tell the same, and the code that the second held for it is not lost.
 //   flash_sale SLUICE BUYERS STOCK KILLS [SEED [postgres]]
 #include <fmt/core.h>
 #include <poll.h>
@@ -18,6 +19,8 @@
 
 #include "apps/voucher/books.hpp"
 #include "apps/voucher/importer.hpp"
+#include "apps/voucher/rows.hpp"
+#include "apps/voucher/segments.hpp"
 #include "bench/http_load.hpp"
 #include "cli/demo_server.hpp"
 #include "sluice/base/runtime.hpp"
@@ -32,6 +35,7 @@ namespace {
 constexpr int kConnections = 64;
 constexpr int kMaxTurns = 400;  // of asking again: a buyer nobody ever answers is a finding, not a hang
 constexpr int kBetweenTurnsMs = 20;
+constexpr std::uint64_t kAlso = std::uint64_t{1} << 63;  // in the id of a request: its buyer was asked for at the other node
 constexpr int kAnswersWithoutCodes = 200;  // from the death of the code service until it is started again
 
 struct Database {
@@ -61,6 +65,7 @@ struct Shop {
   Shop(const std::string& folder, const char* name, const std::string& binary) : server(folder, name, {}, binary) {}
   cli::DemoServer server;
   bool dead = false;
+  std::deque<std::size_t> also;  // buyers who ask here what they ask at the other node
   std::uint64_t told = 0;  // buyers who had their first final answer from it
 };
 
@@ -181,6 +186,24 @@ class Sale {
     return true;
   }
 
+  // Who is asked for at the other node in this moment goes first.
+  std::optional<bench::Outgoing> next(Shop& shop, std::set<std::size_t>& asked) {
+    if (shop.dead) return std::nullopt;
+    if (!shop.also.empty()) {
+      bench::Outgoing out = ask(shop.also.front());
+      shop.also.pop_front();
+      out.id |= kAlso;
+      return out;
+    }
+    if (open_.empty()) return std::nullopt;
+    const std::size_t buyer = open_.front();
+    open_.pop_front();
+    asked.insert(buyer);
+    for (auto& other : shops_)
+      if (buyer % 2 == 0 && other.get() != &shop && !other->dead) other->also.push_back(buyer);
+    return ask(buyer);
+  }
+
   bench::Outgoing ask(std::size_t buyer) {
     const std::string body = fmt::format(
         R"({{"request_id":"sale-{0}","region":"SG","items":[{{"user":"u{0}","voucher":"HOT"}}]}})", buyer);
@@ -197,15 +220,11 @@ class Sale {
           shop.server.port(), kConnections,
           [&]() -> std::optional<bench::Outgoing> {
             const std::scoped_lock lock(mutex_);
-            if (open_.empty() || shop.dead) return std::nullopt;
-            const std::size_t buyer = open_.front();
-            open_.pop_front();
-            asked.insert(buyer);
-            return ask(buyer);
+            return next(shop, asked);
           },
           [&](bench::Incoming in) {
             const std::scoped_lock lock(mutex_);
-            asked.erase(in.id);
+            if ((in.id & kAlso) == 0) asked.erase(in.id);
             const std::size_t before = issued_ + sold_out_;
             heard(in);
             shop.told += issued_ + sold_out_ - before;
@@ -218,10 +237,12 @@ class Sale {
   }
 
   void heard(const bench::Incoming& in) {
-    const std::size_t buyer = in.id;
+    const std::size_t buyer = in.id & ~kAlso;
+    const bool also = buyer != in.id;  // the other node's request comes again for both
     if (in.whole.empty()) {
       ++cut_off_;
-      return open_.push_back(buyer);
+      if (!also) open_.push_back(buyer);
+      return;
     }
     const int status = in.status();
     const std::string_view body = in.body();
@@ -230,7 +251,7 @@ class Sale {
                        body.find(R"("status":"failed")") != body.npos;
     if (later) {
       ++later_;
-      open_.push_back(buyer);
+      if (!also) open_.push_back(buyer);
     } else if (status != 200) {
       problem("an unexpected answer: " + in.whole.substr(0, 400));
     } else {
@@ -241,7 +262,10 @@ class Sale {
   }
 
   void settled(std::size_t buyer, std::string body) {
-    if (!told_[buyer].empty()) return;
+    if (!told_[buyer].empty()) {
+      if (body != told_[buyer]) problem(fmt::format("buyer {} was told '{}' and '{}' by two nodes", buyer, told_[buyer], body));
+      return;
+    }
     const bool issued = body.find(R"("status":"issued")") != body.npos;
     issued_ += issued;
     sold_out_ += body.find(R"("reason":"sold_out")") != body.npos;
@@ -277,6 +301,21 @@ class Sale {
     if (heard != told_.size()) problem("not everybody was answered again");
   }
 
+  // A code that the code service took back as given must be somebody's.
+  void audit_codes(store::Store& shop, store::Store& code) {
+    const auto row = store::ask_now(code, store::GetRows{{voucher::segment_key("voucher", "HOT")}});
+    const auto segments = voucher::Segments::decode(row && row->front() ? ByteView(row->front()->value) : ByteView());
+    const auto given = store::ask_now(shop, store::ListRows{.ns = "voucher", .collection = std::string(voucher::kAssigned), .prefix = "HOT/",
+                                                            .after = {}, .limit = static_cast<std::size_t>(2 * stock_)});
+    if (!row || !segments || !given) return problem("segments or assignments could not be read");
+    std::set<std::int64_t> known;
+    for (const auto& one : *given) known.insert(voucher::ordinal_of(one.key.key));
+    for (const auto& leased : segments->all())
+      for (std::int64_t n = leased.first; n < leased.first + leased.count; ++n) known.insert(n);
+    if (const std::int64_t burnt = known.empty() ? 0 : *known.rbegin() + 1 - std::ssize(known); burnt != 0)
+      problem(fmt::format("{} codes are leased to nobody and were given to nobody", burnt));
+  }
+
   void audit() {
     const Database shop(shop_database()), code(code_database());
     const auto books = voucher::audit_books(*shop.store, "voucher", code.store.get());
@@ -285,6 +324,7 @@ class Sale {
     if (books->issued != stock_) problem(fmt::format("{} issued in the books of a stock of {}", books->issued, stock_));
     if (static_cast<std::int64_t>(issued_) != stock_)
       problem(fmt::format("{} buyers were told of a voucher, the stock was {}", issued_, stock_));
+    audit_codes(*shop.store, *code.store);
     if (!moments_.empty()) problem(fmt::format("{} kills never came", moments_.size()));
   }
 

@@ -18,7 +18,8 @@ using Json = nlohmann::json;
 /// Another node of the same store, or this one after a restart.
 struct Node {
   Node(World& world, std::uint16_t number, store::Store& on) : Node(world.clock, number, on) {}
-  Node(Clock& clock, std::uint16_t number, store::Store& on) : ids(clock, number), keys(clock, &on), distribution(on, clock, ids), registry(on, keys, ids) {
+  Node(Clock& clock, std::uint16_t number, store::Store& on, Downstream* downstream = nullptr)
+      : ids(clock, number), keys(clock, &on), distribution(on, clock, ids, downstream), registry(on, keys, ids) {
     ids.advance_past(on.largest_id());
     rpc::CommandSpec spec;
     spec.name = "batch";
