@@ -32,6 +32,11 @@ class Postgres : public testing::Test {
     return std::move(*store);
   }
   std::string sql(const std::string& text) { return server.sql(text, rig.database); }
+  /// From now on a COMMIT takes so long for each row that it inserted.
+  void slow_inserts(const std::string& seconds) {
+    sql("CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(" + seconds + "); RETURN NULL; END $$;"
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON sluice.kv DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()");
+  }
   static Commit put(const std::string& key) { return {.then = {KvPut{at(key), "v", 1}}}; }
   static bool there(Store& store, const std::string& key) {
     const auto rows = ask_now(store, GetRows{{at(key)}});

@@ -108,8 +108,7 @@ TEST_F(PostgresMaintenance, G1_what_is_written_apart_while_the_database_goes_and
   auto watcher = must_open(options());
   ASSERT_TRUE(commit_and_wait(*watcher, put("held")));
   auto holder = session(options(), "BEGIN; SELECT 1 FROM sluice.kv FOR UPDATE");
-  sql("CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.02); RETURN NULL; END $$;"
-      "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON sluice.kv DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()");
+  slow_inserts("0.02");
   test::TcpPeer wire({}, server.port());
   auto o = options();
   o.url = server.tcp_url(rig.database, wire.port());

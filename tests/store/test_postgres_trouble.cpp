@@ -47,8 +47,7 @@ TEST_F(Postgres, NODE_6_a_commit_whose_answer_was_lost_is_settled_by_asking) {
 
 TEST_F(Postgres, NODE_6_a_commit_that_cannot_be_settled_is_unknown_and_never_said_to_be_refused) {
   auto watcher = must_open(options());
-  sql("CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$;"
-      "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON sluice.kv DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()");
+  slow_inserts("0.5");
   test::TcpPeer wire({}, server.port());
   auto o = options();
   o.url = server.tcp_url(rig.database, wire.port());

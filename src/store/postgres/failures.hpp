@@ -10,6 +10,7 @@ namespace sluice::store {
 // Raised by our own functions; class SL is nobody else's.
 inline constexpr std::string_view kRowsChanged = "SL001";  ///< a row read before is not as it was
 inline constexpr std::string_view kWriterFenced = "SL002";  ///< another life of this writer has taken over
+inline constexpr std::string_view kLockNotFree = "55P03";   ///< PostgreSQL's own: lock_timeout was over
 inline constexpr std::string_view kTooLate = "SL003";       ///< evaluated too long ago
 
 /// `where` names server and database, without secrets.

@@ -11,9 +11,6 @@ namespace sluice::store {
 inline constexpr PgStatement kBegin{"begin", "BEGIN ISOLATION LEVEL READ COMMITTED"};
 inline constexpr PgStatement kCommit{"commit", "COMMIT"};
 
-/// What a lock that was not free in time is told as.
-inline constexpr std::string_view kLockNotFree = "55P03";
-
 /// What waits for a lock ends by itself, also when whoever asked has gone: a session that waits does not notice that, and
 /// would keep its place among max_connections. What is committed is durable, whatever the default is.
 inline constexpr PgStatement kPatient{

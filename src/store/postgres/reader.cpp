@@ -1,5 +1,6 @@
 #include "store/postgres/reader.hpp"
 
+#include "store/postgres/failures.hpp"
 #include "store/postgres/plans.hpp"
 #include "store/postgres/row_codec.hpp"
 
@@ -152,12 +153,6 @@ void PgReader::answer_one(PendingQuery& pending) noexcept {
     pending.run(&pending);
 }
 
-namespace {
-constexpr const char* kKept =
-    "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT set_config('client_min_messages', 'warning', true); SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local'); "
-    "SELECT pg_logical_emit_message(true, 'sluice', 'reading'); COMMIT";
-}  // namespace
-
 Status PgReader::connect() {
   if (connection_ && !connection_->broken()) return {};
   connection_.reset();
@@ -171,7 +166,7 @@ Status PgReader::connect() {
   }
   // A primary that crashed may show what its standby does not have, and a failover would take back. This
   // commit waits for the standby, and so for all that was written before it.
-  if (auto all_kept = (*opened)->script(kKept); !all_kept) {
+  if (auto all_kept = (*opened)->transact("SELECT pg_logical_emit_message(true, 'sluice', 'reading')"); !all_kept) {
     if ((*opened)->broken()) (*opened)->end_wait(options_);
     failed_ = all_kept.error();
     failed_at_ = clock_.now();

@@ -226,11 +226,12 @@ Status migrate_postgres(PgConnection& connection, std::span<const PgMigration> m
       sql = "CREATE SCHEMA IF NOT EXISTS sluice;"
             "CREATE TABLE sluice.meta (name text PRIMARY KEY, value bigint NOT NULL);"
             "INSERT INTO sluice.meta VALUES ('schema', 0), ('suits', 0);";
+    // What an older node has evaluated must not be written to tables it does not know. First, so that a group which is being
+    // written ends before its tables are locked.
+    if (found->there && next.suits_binaries_of > found->suits) sql += "UPDATE sluice.writers SET epoch = epoch + 1;";
     sql += next.sql;
     sql += "UPDATE sluice.meta SET value = " + std::to_string(version + 1) + " WHERE name = 'schema';";
     sql += "UPDATE sluice.meta SET value = " + std::to_string(next.suits_binaries_of) + " WHERE name = 'suits';";
-    // What an older node has evaluated must not be written to tables it does not know.
-    if (found->there && next.suits_binaries_of > found->suits) sql += "UPDATE sluice.writers SET epoch = epoch + 1;";
     if (auto done = connection.script(sql.c_str()); !done) return undo(connection, done.error());
     SLUICE_TRY(connection.script("COMMIT"));
   }
